@@ -24,6 +24,7 @@ from modalrun.cli import (
     logs,
     plan,
     reconcile,
+    report,
     rerun,
     resume,
     smoke,
@@ -31,6 +32,7 @@ from modalrun.cli import (
     stop,
     submit,
 )
+from modalrun.cli import exec as exec_command
 from modalrun.errors import (
     InternalError,
     Interrupted,
@@ -69,6 +71,9 @@ app.command("doctor")(doctor.doctor)
 app.command("smoke")(smoke.smoke)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
+app.command("open")(report.open_)
+app.command("exec")(exec_command.exec_)
 app.command("list")(list_runs.list_)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)

@@ -6,8 +6,11 @@ import threading
 
 from modalrun.run.contract import LAST_LINES
 from modalrun.run.event_proof import MARK
+from modalrun.util import redraws
 
 _BYTES = 8_192
+_REDRAWN = 65_536
+"""Bytes of the newest output that are looked at."""
 
 _OWNER = '{"modalrun": "lines"'
 """The event before the lines of a step."""
@@ -23,7 +26,9 @@ class LastLines:
     def add(self, data: bytes) -> None:
         """Add what was read."""
         with self._lock:
-            self._kept = (self._kept + data[-_BYTES:])[-_BYTES:]
+            # A progress bar must not push out the lines before it.
+            kept = b"".join(redraws.split_bytes(self._kept + data[-_REDRAWN:]))
+            self._kept = kept[-_BYTES:]
 
     def clear(self) -> None:
         """Forget all lines: those of another step follow."""
@@ -34,7 +39,8 @@ class LastLines:
         owner, kept = "", list[str]()
         for line in self._kept.decode("utf-8", "replace").split("\n"):
             if MARK not in line:
-                kept += [line] if line.strip() else []
+                shown = redraws.state(line)
+                kept += [shown] if shown.strip() else []
             elif _OWNER in line and (event := line[line.index("{") :]) != owner:
                 owner, kept = event, []
         return kept[-LAST_LINES:]

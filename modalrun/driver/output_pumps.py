@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import select
 import sys
 import threading
+import time
 from typing import IO
 
 from modalrun.driver.last_lines import LastLines
 from modalrun.driver.spawn import Child
+from modalrun.driver.throttle import Throttle
 from modalrun.run.event_proof import END, MARK, Output, ProofReader
 
 CHUNK = 65_536
@@ -40,19 +43,29 @@ def write_end() -> None:
 def _pump(source: IO[bytes] | None, sink: IO[bytes], key: bytes, number: int) -> threading.Thread:
     assert source is not None
     reader = ProofReader(key, number, _outputs[number])
+    throttle = Throttle()
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
-    def write(text: str, *, final: bool = False) -> None:
+    def write(data: bytes, *, final: bool = False) -> None:
+        text = decode(data, final)
         # What an earlier child has left may print to the same stream.
         with _locks[number]:
             sink.write(reader.feed(text.encode(), final=final))
             sink.flush()
 
     def run() -> None:
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        while chunk := source.read(CHUNK):
+        while True:
+            if throttle.due is not None:
+                left = max(0.0, throttle.due - time.monotonic())
+                if not poll.poll(left * 1000):
+                    write(throttle.rest())
+            if not (chunk := source.read(CHUNK)):
+                break
             last_lines.add(chunk)
-            write(decode(chunk))
-        write(decode(b"", True), final=True)
+            write(throttle.feed(chunk, time.monotonic()))
+        write(throttle.rest(), final=True)
 
     # A daemon: a grandchild that keeps the pipe open must not keep the sandbox alive.
     thread = threading.Thread(target=run, daemon=True)

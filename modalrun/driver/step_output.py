@@ -11,15 +11,19 @@ import termios
 from typing import BinaryIO
 
 from modalrun.driver.last_lines import LastLines
-from modalrun.run.events import LinesOf
+from modalrun.driver.throttle import PAUSE
+from modalrun.run.events import LinesOf, Redraw
 from modalrun.run.reporting import event_line
+from modalrun.run.values import LONGEST_TEXT
+from modalrun.util import redraws
+from modalrun.util.text import one_line
 
 _CHUNK = 65_536
 _LONGEST_PENDING = 65_536
 """How many bytes of an unfinished line are held back at most."""
 
 _IDLE_SECONDS = 0.05
-"""After how long an unfinished line, such as a progress bar, is passed on."""
+"""After how long an unfinished line, such as a question, is passed on."""
 
 
 class TaggedStream:
@@ -41,6 +45,13 @@ class TaggedStream:
         tag = b"" if step == self._tagged else event_line(LinesOf(step), self._number)
         self._tagged = step
         self._sink.write(tag + text)
+        self._sink.flush()
+
+    def redraw(self, step: str, line: bytes) -> None:
+        """Tell what a line of a step shows that is redrawn and not whole yet."""
+        text = one_line(redraws.state(line.decode("utf-8", "replace")), LONGEST_TEXT)
+        self.write(step, b"")
+        self._sink.write(event_line(Redraw(step, text), self._number))
         self._sink.flush()
 
 
@@ -65,6 +76,7 @@ class WorkerStream:
         self._target = target
         self._last = last
         self._pending = b""
+        self._redrawn = False
         self._idle: asyncio.TimerHandle | None = None
         os.set_blocking(pipe, False)
         asyncio.get_running_loop().add_reader(pipe, self._read)
@@ -92,24 +104,35 @@ class WorkerStream:
             self._close()
             return 0
         self._last.add(data)
-        whole, newline, self._pending = (self._pending + data).rpartition(b"\n")
+        whole, self._pending = redraws.split_bytes(self._pending + data)
         if len(self._pending) > _LONGEST_PENDING:
-            whole, newline, self._pending = whole + newline + self._pending, b"", b""
-        if whole or newline:
-            self._target.write(self.step, whole + newline)
+            whole, self._pending = whole + self._pending, b""
+        if whole:
+            self._write(whole)
         if self._pending and self._idle is None:
-            self._idle = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._pass_on)
+            wait = PAUSE if b"\r" in self._pending else _IDLE_SECONDS
+            self._idle = asyncio.get_running_loop().call_later(wait, self._pass_on)
         return len(data)
 
     def _pass_on(self) -> None:
         self._idle = None
-        if not self._target.shared:
+        if b"\r" in self._pending and self.step is not None:
+            # A step that begins now would break the line.
+            self._target.redraw(self.step, self._pending)
+            self._redrawn = True
+        elif not self._target.shared:
             self._flush()
 
     def _flush(self) -> None:
         if self._pending:
-            self._target.write(self.step, self._pending)
+            self._write(self._pending)
             self._pending = b""
+
+    def _write(self, text: bytes) -> None:
+        self._target.write(self.step, text)
+        if self._redrawn and self.step is not None:
+            self._target.redraw(self.step, b"")
+        self._redrawn = False
 
     def _close(self) -> None:
         if self.pipe >= 0:

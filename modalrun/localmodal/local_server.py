@@ -194,7 +194,7 @@ class LocalServer:
             ("GET", "volume"): files.get_block,
         }
         self._server = TwoProtocolServer(
-            [dispatcher], lambda reader, writer: self._serve_http(reader, writer, routes)
+            dispatcher, lambda reader, writer: self._serve_http(reader, writer, routes)
         )
 
     def _authorise(self, service: str, metadata: Mapping[str, Any]) -> str | None:

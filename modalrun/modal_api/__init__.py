@@ -9,6 +9,7 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     run_sandboxes     create, find or terminate the run sandbox of a run; state of its sandboxes
     capacity          GivenUp: a creation that was given up
     running_sandbox   RunningSandbox: wait for its end, pass on its output
+    commands          run_command: a command in a running sandbox, with streams or a terminal
     step_sandboxes    StepSandboxes of a driver: create, find, await, terminate many at a time
     termination       SandboxGroup: stop all sandboxes of a run, gracefully or by force
     log_streams       OutputStreams: live output of many sandboxes

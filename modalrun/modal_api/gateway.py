@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modalrun.modal_api import account_check, image_builder, images, mounts, run_sandboxes
+from modalrun.modal_api import (
+    account_check,
+    commands,
+    image_builder,
+    images,
+    mounts,
+    run_sandboxes,
+)
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.log_history import History
@@ -35,6 +42,7 @@ class ModalGateway:
     run_sandbox = staticmethod(run_sandboxes.run_sandbox)
     running_steps = staticmethod(run_sandboxes.running_steps)
     running_run_sandbox = staticmethod(run_sandboxes.running_run_sandbox)
+    run_command = staticmethod(commands.run_command)
     log_streams = staticmethod(OutputStreams)
     log_history = staticmethod(History)
 

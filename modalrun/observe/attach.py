@@ -19,7 +19,7 @@ from modalrun.observe.interrupt_prompt import InterruptPrompt, OnInterrupt, Read
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.outcome import derive_outcome, driver_was_killed, running_steps
 from modalrun.run.contract import EXIT_KILLED
-from modalrun.run.events import Idle, StepEvent
+from modalrun.run.events import Idle, Redraw, StepEvent
 from modalrun.run.log_lines import Item, LogLine, RunLines
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress
@@ -201,9 +201,9 @@ class _Attachment:
 
     def _show(self, items: Iterable[Item]) -> None:
         for item in items:
-            if isinstance(item, StepEvent | Idle):
+            if isinstance(item, StepEvent | Idle | Redraw):
                 self.progress.apply(item)
-            if isinstance(item, StepEvent):
+            if isinstance(item, StepEvent | Redraw):
                 self._observer.event(item)
             elif isinstance(item, LogLine) and not self._reader_gone:
                 try:

@@ -6,7 +6,8 @@ and what was used; only the request is known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -21,6 +22,19 @@ from modalrun.run.sandbox_spec import (
     Resources,
     SandboxSpec,
 )
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a run has cost, in USD by list prices; None where a price is not known.
+
+    Attributes:
+        total: The whole run.
+        steps: Its steps, as far as they ran.
+    """
+
+    total: Decimal | None
+    steps: Mapping[str, Decimal | None]
 
 
 def cost_details(
@@ -85,15 +99,37 @@ def estimate(
     ):
         # A run that ended without a sandbox costs nothing.
         return Decimal(0)
+    return spent(run, attempts, now, table).total
+
+
+def spent(
+    run: RunRecord, attempts: Sequence[StepRecord], now: datetime, table: PriceTable
+) -> RunCost:
+    """Estimate the cost of a recorded run and of its steps, as if it had run in Modal's cloud.
+
+    Args:
+        attempts: All attempts of its steps. Those without a sandbox of their own share the cost of
+            the run sandbox by their times.
+        now: The present, at which sandboxes without an end are counted.
+    """
     if run.metadata is None:
-        return None
-    amounts = [_amount(run.metadata, run.start, run.end, now, table)]
-    amounts += [
-        _amount(a.metadata, a.start, a.end, now, table, idle=a.metadata.idle or 0.0)
-        for a in attempts
-        if a.metadata
-    ]
-    return _total(amounts)
+        return RunCost(None, {})
+    whole = _amount(run.metadata, run.start, run.end, now, table)
+    steps: dict[str, Decimal | None] = {}
+    # The metadata of a cached step are those of the run that it is from.
+    ran = [a for a in attempts if a.status not in {"cached", "skipped"}]
+    times = [_seconds(a.start, a.end, now) for a in ran if a.metadata is None]
+    longest = max(sum(times), _seconds(run.start, run.end, now)) or 1.0
+    amounts = [whole]
+    for a in ran:
+        if a.metadata is not None:
+            one = _amount(a.metadata, a.start, a.end, now, table, idle=a.metadata.idle or 0.0)
+            amounts.append(one)
+        else:
+            share = Decimal(str(_seconds(a.start, a.end, now) / longest))
+            one = None if whole is None else whole * share
+        steps[a.name] = _total([steps.get(a.name, Decimal(0)), one])
+    return RunCost(_total(amounts), steps)
 
 
 def _spent(sandbox: SandboxSpec, gpu: str | None, seconds: float) -> Decimal | None:
@@ -114,10 +150,14 @@ def _amount(
     if start is None:
         return Decimal(0)
     regions = metadata.regions.split(",") if metadata.regions else []
-    seconds = max(0.0, ((end or now) - start).total_seconds()) + idle
+    seconds = _seconds(start, end, now) + idle
     gpus = (metadata.gpu,) if metadata.gpu else ()
     asked = Resources(gpus, metadata.cpu or DEFAULT_CORES, metadata.memory or DEFAULT_MEMORY_MIB)
     return _cost(asked, regions, seconds, table)
+
+
+def _seconds(start: datetime | None, end: datetime | None, now: datetime) -> float:
+    return max(0.0, ((end or now) - start).total_seconds()) if start else 0.0
 
 
 def _cost(

@@ -11,7 +11,7 @@ from modalrun.modal_api.client import Connection
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.events import StepEvent
+from modalrun.run.events import Redraw, StepEvent
 from modalrun.run.failure import Failure
 from modalrun.run.log_lines import LogLine
 from modalrun.run.progress import RunProgress
@@ -86,7 +86,7 @@ class RunObserver(Protocol):
     def begin(self, progress: RunProgress) -> None:
         """Prepare for the run's output; from now on `progress` has the progress of its steps."""
 
-    def event(self, event: StepEvent) -> None:
+    def event(self, event: StepEvent | Redraw) -> None:
         """Show that an event has changed the progress."""
 
     def line(self, line: LogLine) -> None:

@@ -85,7 +85,7 @@ def find(
         use_zenml()
         return resolve(argument)
 
-    return _source_of(while_connection_lost(resolved, say), say)
+    return source_of(while_connection_lost(resolved, say), say)
 
 
 def _whole_id(text: str) -> str | None:
@@ -122,7 +122,8 @@ def _find_running(run_id: str) -> LogSource | None:
     return None
 
 
-def _source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
+def source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
+    """Return where the lines of a run are; see `find`."""
     if run.metadata is None:
         if run.status == "completed":
             _, steps = zenml_gateway().read_run_and_steps(run.id)

@@ -10,7 +10,7 @@ from modalrun.errors import ModalrunError
 from modalrun.modal_api.client import ForeignSandboxError
 from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd, StreamName
 from modalrun.modal_api.log_streams import OutputStreams
-from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import Item, RunLines
 
 KnownBytes = Mapping[str, Mapping[StreamName, int]]
@@ -70,9 +70,7 @@ class LogStream:
         for batch in self._streams:
             items = [item for chunk in batch for item in self._items(chunk)]
             for item in items:
-                if isinstance(item, StepEvent) and item.sandbox:
-                    if item.state in FINAL and item.step in self._ended:
-                        continue
+                if isinstance(item, StepEvent) and item.sandbox and item.step not in self._ended:
                     self._add(item.sandbox)
             if items:
                 yield items

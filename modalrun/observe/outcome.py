@@ -96,6 +96,7 @@ def derive_outcome(
     details += [*run.links, run.commands[0]]
     # Of a failed step, the command and what to do are beside its reason.
     details += [] if failed else [("logs", f"modalrun logs {run.run_id}")]
+    details.append(("report", f"modalrun report {run.run_id} --open"))
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )

@@ -16,9 +16,10 @@ from queue import Empty, SimpleQueue
 from modalrun.errors import ModalrunError
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.observe import resumption
+from modalrun.observe.log_stream import LogStream
 from modalrun.observe.status import connect, read_status, refresh
-from modalrun.run.events import Event, StepEvent
-from modalrun.run.log_lines import LogLine, RunLines
+from modalrun.run.events import Event, Redraw, StepEvent
+from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import LOST
 from modalrun.run.records import RunRecord
 from modalrun.run.status import RunStatus, may_be_resumed, with_events
@@ -30,6 +31,7 @@ SETTLE = 0.2
 """Seconds for which events are collected before the record is read once for all of them."""
 
 Show = Callable[[RunStatus], None]
+_News = Event | None
 
 
 def watch(run: RunRecord, show: Show, *, with_exit_code: bool = False) -> RunStatus:
@@ -72,17 +74,28 @@ class _Watcher:
         status = self.read(run_id)
         if status.over or status.state == LOST:
             return status
-        news: SimpleQueue[Event | None] = SimpleQueue()
+        news: SimpleQueue[_News] = SimpleQueue()
         if status.modal.sandbox == "running":
-            threading.Thread(target=self._listen, args=(status.run, news), daemon=True).start()
+            threading.Thread(target=self._listen, args=(status, news), daemon=True).start()
         latest: dict[str, StepEvent] = {}
+        bars: dict[str, str] = {}
         ended = False
+        next_read = 0.0
         while not status.over and not ended:
+            changed = False
             for event in _collect(news):
                 ended = ended or event is None
+                changed = changed or not isinstance(event, Redraw)
                 if isinstance(event, StepEvent):
                     latest[event.step] = event
-            status = with_events(refresh(status), latest)
+                elif isinstance(event, Redraw):
+                    bars[event.step] = event.text
+            if changed or time.monotonic() > next_read:
+                status = with_events(refresh(status), latest)
+                next_read = time.monotonic() + BACKSTOP
+            running = {step.name for step in status.steps if step.status == "running"}
+            shown = {step: text for step, text in bars.items() if text and step in running}
+            status = replace(status, bars=shown)
             self._show(status)
         return self.read(run_id)
 
@@ -104,29 +117,37 @@ class _Watcher:
             # The last status notes what can't be checked.
             return None
 
-    def _listen(self, run: RunRecord, news: SimpleQueue[Event | None]) -> None:
-        """Queue the run sandbox's events, and None when it has ended."""
-        assert run.metadata is not None
-        sandbox = run.metadata.sandbox_id
-        lines = RunLines(sandbox)
-
-        def receive(source: str, text: str) -> None:
-            for item in lines.feed(sandbox, source, text):
-                if not isinstance(item, LogLine):
-                    news.put(item)
-
+    def _listen(self, status: RunStatus, news: SimpleQueue[_News]) -> None:
+        """Queue the run's events and progress bars, and None when its sandbox has ended."""
+        run, metadata = status.run, status.run.metadata
+        assert metadata is not None
+        modal = ModalGateway()
         try:
-            connection = connect(run.id, run.metadata)
-            ModalGateway().run_sandbox(connection, run.id, run.metadata).watch(receive)
+            connection = connect(run.id, metadata)
+            sandbox = modal.run_sandbox(connection, run.id, metadata)
+
+            def end(_: str) -> None:
+                sandbox.wait()
+                news.put(None)
+
+            stream = LogStream(
+                modal.log_streams(connection, run.id),
+                sandbox.id,
+                ended=[step.name for step in status.steps if step.finished],
+                successor=end,
+            )
+            for items in stream:
+                for item in items:
+                    if not isinstance(item, LogLine):
+                        news.put(item)
         except ModalrunError:
             # ZenML's record is still read; the last status notes what can't be checked.
             return
-        news.put(None)
 
 
-def _collect(news: SimpleQueue[Event | None]) -> list[Event | None]:
+def _collect(news: SimpleQueue[_News]) -> list[_News]:
     """Wait for an event, and for those that follow closely."""
-    found: list[Event | None] = []
+    found: list[_News] = []
     left = BACKSTOP
     with contextlib.suppress(Empty):
         while left > 0:

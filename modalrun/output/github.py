@@ -15,7 +15,7 @@ from modalrun.output.reasons import logs_command, one_line
 from modalrun.output.reporter import Reporter
 from modalrun.output.sanitize import harmless, without_commands
 from modalrun.output.writer import workflow_command, write_rendered
-from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.events import FINAL, Redraw, StepEvent
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
@@ -124,10 +124,11 @@ class GitHubReporter(Reporter):
     def begin(self, progress: RunProgress) -> None:
         """Begin the run's output, without a live view."""
 
-    def event(self, event: StepEvent) -> None:
-        """Close the group of a step that has ended."""
+    def event(self, event: StepEvent | Redraw) -> None:
+        """Close the group of a step that has ended, or print a progress bar in it."""
+        super().event(event)
         with self._lock:
-            if event.state in FINAL:
+            if isinstance(event, StepEvent) and event.state in FINAL:
                 self._groups.ended(event.step)
 
     def line(self, line: LogLine) -> None:

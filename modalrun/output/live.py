@@ -24,7 +24,7 @@ from rich.text import Text
 
 from modalrun.output.console import RenderedSegment
 from modalrun.output.sanitize import harmless
-from modalrun.output.table import SHORT_NAME, cell, state_cell, table
+from modalrun.output.table import SHORT_NAME, bar_width, cell, state_cell, table
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import SUCCESSFUL
 from modalrun.util.timeformat import duration_of
@@ -38,6 +38,8 @@ take no more than 100 kB a second."""
 _RULE_WIDTH = 60
 _LEAST = {"state": len("completed"), "time": len("59 m 59 s"), "sandbox": 29}
 """Widths of columns, so that they don't change with each step. Modal's ids have 25 or 29."""
+_OTHERS = SHORT_NAME + 2 * 9 + 3 * 2
+"""Columns beside a progress bar at least: step, state, time."""
 
 
 class ResizableLive(Live):
@@ -178,7 +180,7 @@ class LiveView:
             # A column that came stays.
             self._columns |= {
                 name
-                for name in ("gpu", "sandbox")
+                for name in ("gpu", "sandbox", "progress")
                 if any(getattr(row, name) for row in list(self._progress.rows.values()))
             }
             lines += progress_table(rows, time.time(), size.width, self._columns)
@@ -206,7 +208,7 @@ def progress_table(
     steps: Iterable[StepProgress],
     now: float,
     width: int,
-    columns: Collection[str] = ("gpu", "sandbox"),
+    columns: Collection[str] = ("gpu", "sandbox", "progress"),
 ) -> list[Text]:
     """Create the table of steps.
 
@@ -214,9 +216,9 @@ def progress_table(
         steps: The steps to show, one or more.
         now: In seconds since the epoch.
         width: Columns of the terminal.
-        columns: Which of "gpu" and "sandbox" to show.
+        columns: Which of "gpu", "sandbox" and "progress" to show.
     """
-    absent = {"gpu", "sandbox"} - set(columns)
+    absent = {"gpu", "sandbox", "progress"} - set(columns)
     rows = [
         {
             "step": cell(step.name),
@@ -224,6 +226,7 @@ def progress_table(
             "time": Text("" if seconds is None else duration_of(seconds)),
             "gpu": cell(step.gpu or "-"),
             "sandbox": cell(step.sandbox or "", "dim"),
+            "progress": cell(step.progress),
         }
         for step in steps
         for seconds in [step.seconds(now)]
@@ -231,7 +234,7 @@ def progress_table(
     return table(
         [{name: text for name, text in row.items() if name not in absent} for row in rows],
         width,
-        cut={"step": SHORT_NAME},
+        cut={"progress": bar_width(width - _OTHERS), "step": SHORT_NAME},
         optional=("sandbox", "gpu"),
         least=_LEAST,
         header_style="dim",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
@@ -13,6 +14,7 @@ from modalrun.output.sanitize import harmless, json_safe, without_commands
 from modalrun.output.step_labels import StepLabels, label_width
 from modalrun.output.wrapping import wrapped
 from modalrun.output.writer import write_rendered
+from modalrun.run.events import Redraw
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import SYSTEM, LogLine
 
@@ -20,8 +22,30 @@ JSON_VERSION = 1
 _SHORT = 20
 """Columns that a line always has."""
 
+BAR_SECONDS = 30.0
+"""Between two states of a progress bar in a log."""
+
 _RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
+
+
+class BarLines:
+    """Choose the states of progress bars to print as lines, where nothing can be redrawn."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+
+    def due(self, bar: Redraw) -> bool:
+        """Return whether to print it: every `BAR_SECONDS`, for a bar that lasts so long."""
+        if not bar.text:
+            # Its last state is a line of the log.
+            self._due.pop(bar.step, None)
+            return False
+        now = time.monotonic()
+        due = now >= self._due.setdefault(bar.step, now + BAR_SECONDS)
+        if due:
+            self._due[bar.step] = now + BAR_SECONDS
+        return due
 
 
 class LineRenderer:

@@ -13,14 +13,14 @@ from rich.console import Console
 from modalrun.errors import Interrupted
 from modalrun.output.console import fitted, is_live, make_console, print_lines, width_of
 from modalrun.output.live import LiveView
-from modalrun.output.log_text import LineRenderer
+from modalrun.output.log_text import BarLines, LineRenderer
 from modalrun.output.spinner import Spinner
 from modalrun.output.step_labels import StepLabels, label_width
 from modalrun.output.summary import print_summary
 from modalrun.output.writer import write_rendered
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.events import StepEvent
-from modalrun.run.log_lines import LogLine
+from modalrun.run.events import Redraw, StepEvent
+from modalrun.run.log_lines import SYSTEM, LogLine
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress
 from modalrun.util import interrupts
@@ -51,6 +51,7 @@ class Reporter:
         }
         self._spinner = Spinner(console=self._stderr)
         self._live: LiveView | None = None
+        self._bars = BarLines()
         self._limit: float | None = None
         self._lock = threading.Lock()
         # A reader of stdout that does not read must not hold up messages on stderr.
@@ -111,8 +112,10 @@ class Reporter:
                 self._live = LiveView(self._stderr, progress)
                 self._live.start()
 
-    def event(self, event: StepEvent) -> None:
-        """Take note of a step's new state; the live view reads it from the progress."""
+    def event(self, event: StepEvent | Redraw) -> None:
+        """Print a progress bar now and then; the live view reads all from the progress."""
+        if isinstance(event, Redraw) and self._live is None and self._bars.due(event):
+            self.line(LogLine(event.step, SYSTEM, event.text, None, ""))
 
     def line(self, line: LogLine) -> None:
         """Print a line of the run's output, labelled with its step."""

@@ -12,10 +12,12 @@ from rich.text import Text
 from modalrun.output.console import fitted, labelled, make_console, print_lines, width_of
 from modalrun.output.format import STYLES, duration, with_attempt
 from modalrun.output.live import ResizableLive
+from modalrun.output.log_text import BarLines
 from modalrun.output.reasons import told
 from modalrun.output.status_json import app_url
-from modalrun.output.table import SHORT_NAME, cell, state_cell, table
+from modalrun.output.table import SHORT_NAME, bar_width, cell, state_cell, table
 from modalrun.run import failure
+from modalrun.run.events import Redraw
 from modalrun.run.outcome import LOST
 from modalrun.run.records import UNBEGUN, StepRecord
 from modalrun.run.status import RunStatus, may_be_rerun
@@ -25,6 +27,9 @@ _LABELS = 10
 
 _START_WIDTH = 76
 """Columns of a terminal that shows when steps started."""
+
+_OTHERS = SHORT_NAME + 2 * 9 + 16 + 4 * 2
+"""Columns beside a progress bar at least: step, state, time, resources."""
 
 _OTHER_ROWS = 18
 """Rows of a live picture that are not steps."""
@@ -48,6 +53,7 @@ class LiveStatus:
         self._console = make_console(stderr=False)
         self._view: RunStatus | None = None
         self._printed: dict[str, tuple[datetime, str]] = {}
+        self._bars = BarLines()
         self._over = False
         self._live: ResizableLive | None = None
         if self._console.is_terminal:
@@ -89,6 +95,11 @@ class LiveStatus:
             self._printed[change.subject] = (at, change.text)
             line = f"{_local(at, now)} {change.subject}: {change.text}"
             print_lines(self._console, fitted(line, None))
+        for step in view.steps:
+            bar = Redraw(step.name, view.bars.get(step.name, ""))
+            if self._bars.due(bar):
+                line = f"{_local(now, now)} step {bar.step}: {bar.text}"
+                print_lines(self._console, fitted(line, None))
 
     def _picture(self) -> list[Text]:
         if self._view is None:
@@ -262,11 +273,16 @@ def _steps(
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
             "resources": cell(_resources(step, view)),
             **({"sandbox": cell(_step_sandbox(step, served))} if per_step else {}),
+            **({"progress": cell(view.bars.get(step.name, ""))} if view.bars else {}),
         }
         for step in steps
     ]
+    room = (width or _START_WIDTH) - _OTHERS
     return table(
-        rows, width, cut={"step": SHORT_NAME, "resources": 16}, optional=("sandbox", "start")
+        rows,
+        width,
+        cut={"progress": bar_width(room), "step": SHORT_NAME, "resources": 16},
+        optional=("sandbox", "start"),
     )
 
 

@@ -28,6 +28,11 @@ def state_cell(state: str, attempt: int = 1) -> Text:
     return cell(with_attempt(state, attempt), STYLES.get(state, ""))
 
 
+def bar_width(room: int) -> int:
+    """Return how many columns a progress bar keeps, given the room beside the other cells."""
+    return max(12, min(40, room))
+
+
 def table(
     rows: Sequence[Row],
     width: int | None,
@@ -61,7 +66,8 @@ def table(
         if excess(cut) > 0:
             widths.pop(name, None)
     for name, room in cut.items():
-        widths[name] -= max(0, min(excess({}), widths[name] - room))
+        if name in widths:
+            widths[name] -= max(0, min(excess({}), widths[name] - room))
     lines = [_line({name: Text(name, style=header_style) for name in widths}, widths)]
     short = ShortNames(widths.get("step", 0))
     if "step" in widths:

@@ -69,6 +69,14 @@ def write_pieces(parts: Iterable[str]) -> None:
         target.flush()
 
 
+def pass_on(stream: IO[str], data: bytes) -> None:
+    """Write the bytes of a command that the user runs in a sandbox, as they are."""
+    target = unguarded(stream)
+    target.flush()
+    cast(TextIO, target).buffer.write(data)
+    cast(TextIO, target).buffer.flush()
+
+
 class GuardedStream:
     """Neutralise what is written to a text stream. Everything else is that stream's."""
 

@@ -149,7 +149,24 @@ class Idle:
     gpu: Word | None = None
 
 
-Event = StepEvent | LinesOf | OrderEnd | Idle
+@dataclass(frozen=True)
+class Redraw:
+    """The present state of a line that a step redraws, such as a progress bar.
+
+    As an event it tells of a step in a sandbox for several: there, such a line comes when whole.
+
+    Attributes:
+        step: Its invocation id.
+        text: The state; empty once the line is finished.
+    """
+
+    __pydantic_config__ = CHECKED
+
+    step: StepName
+    text: Text
+
+
+Event = StepEvent | LinesOf | OrderEnd | Idle | Redraw
 _MARK = PREFIX.encode()
 _LONGEST = 65_536
 """Bytes of an event at most."""
@@ -159,6 +176,7 @@ _KINDS: dict[str, type[Event]] = {
     "lines": LinesOf,
     "order": OrderEnd,
     "idle": Idle,
+    "redraw": Redraw,
 }
 
 

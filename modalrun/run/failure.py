@@ -7,7 +7,7 @@ import re
 import signal
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modalrun.run.contract import CODE_FOLDER, LAST_LINES
 from modalrun.run.values import LONGEST_TEXT
@@ -16,6 +16,7 @@ from modalrun.util.text import indented_line, one_line
 _LONGEST_NAME = 200
 _LONGEST_LINE = 1_000
 _LONGEST_TRACEBACK = 200_000
+_LONGEST_TRACE = 60
 
 # The local Modal server has a folder for each sandbox, which stands for its root.
 _CODE = rf"/(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}/"
@@ -42,12 +43,14 @@ class Failure:
         kind: The class of the exception; None if it was none, as for a process that was killed.
         place: The line of the project's code: "lib/prep.py:12"; None if it is not known.
         lines: The last lines of the traceback, or of what the step has printed.
+        trace: More of them.
     """
 
     message: str
     kind: str | None = None
     place: str | None = None
     lines: tuple[str, ...] = ()
+    trace: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         """Say it in one line: "KeyError: 'rate' (lib/prep.py:12)"."""
@@ -87,7 +90,9 @@ def read_failure(trace: str, source: str | None, message: str | None) -> Failure
         ""
     ]
     text = one_line(last, LONGEST_TEXT)
-    return Failure(text, place=_place(before), lines=_last(before)) if text else None
+    if not text:
+        return None
+    return Failure(text, None, _place(before), _last(before), _last(before, _LONGEST_TRACE))
 
 
 def with_lines(sentence: str, lines: Sequence[str]) -> str:
@@ -136,7 +141,11 @@ def _read(trace: str, kind: str, message: str) -> Failure:
             break
     first = next(iter(message.strip().splitlines()), "")
     return Failure(
-        one_line(first, LONGEST_TEXT), one_line(kind, _LONGEST_NAME), _place(lines), _last(lines)
+        one_line(first, LONGEST_TEXT),
+        one_line(kind, _LONGEST_NAME),
+        _place(lines),
+        _last(lines),
+        _last(lines, _LONGEST_TRACE),
     )
 
 
@@ -155,5 +164,5 @@ def _place(lines: Sequence[str]) -> str | None:
     return None
 
 
-def _last(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(indented_line(relative(line), _LONGEST_LINE) for line in lines[-LAST_LINES:])
+def _last(lines: Sequence[str], count: int = LAST_LINES) -> tuple[str, ...]:
+    return tuple(indented_line(relative(line), _LONGEST_LINE) for line in lines[-count:])

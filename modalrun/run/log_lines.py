@@ -8,13 +8,19 @@ from fnmatch import fnmatchcase
 
 from modalrun.run import events
 from modalrun.run.event_proof import END, MARK
-from modalrun.run.events import Idle, LinesOf, OrderEnd, StepEvent
+from modalrun.run.events import Idle, LinesOf, OrderEnd, Redraw, StepEvent
+from modalrun.run.values import LONGEST_TEXT
+from modalrun.util import redraws
 from modalrun.util.line_assembler import LineAssembler
+from modalrun.util.text import one_line
 
 SYSTEM = "system"
 
 _MAX_HELD = 1_000
 """Lines that are held back at most until the mode of a run is known."""
+
+_LONGEST_REDRAWN = 8_192
+"""Characters of an unfinished line up to which all its states are kept."""
 
 MAX_NAMED = 20_000
 """Steps and sandboxes that the events of a run name at most."""
@@ -41,17 +47,40 @@ class LogLine:
     attempt: int = 1
 
 
-Item = LogLine | StepEvent | LinesOf | Idle
+Item = LogLine | StepEvent | LinesOf | Idle | Redraw
 
 
 class _Stream:
     """One stream of one sandbox."""
 
     def __init__(self) -> None:
-        self.assembler = LineAssembler()
         self.step: str | None = None
         self.attempt = 1
         self.time: float | None = None
+        self.shown = Redraw("", "")
+        # The states of lines that events tell of, by step.
+        self.told: dict[str, str] = {}
+        # The last state of an unfinished line that is redrawn.
+        self.redrawn = ""
+        self._assembler = LineAssembler()
+
+    def feed(self, text: str) -> list[str]:
+        """Return the lines that a piece completes; of a long redrawn line the last states."""
+        if not self.redrawn and "\r" not in text:
+            return self._assembler.feed(text)
+        whole, newline, rest = (self.redrawn + text).rpartition("\n")
+        self.redrawn = ""
+        if "\r" in rest:
+            # Its states would add up to a line that comes in parts.
+            rest = redraws.split(rest)[1] if len(rest) > _LONGEST_REDRAWN else rest
+            if len(rest) <= redraws.LONGEST:
+                self.redrawn, rest = rest, ""
+        return self._assembler.feed(whole + newline + rest)
+
+    def flush(self) -> list[str]:
+        """Return the last line, if it has no line feed."""
+        rest, self.redrawn = self.redrawn, ""
+        return [*self._assembler.feed(rest), *self._assembler.flush()]
 
 
 class RunLines:
@@ -113,8 +142,24 @@ class RunLines:
         """Return the lines and events that a piece of a stream completes."""
         stream = self._streams.setdefault((sandbox, source), _Stream())
         stream.time = time
-        lines = stream.assembler.feed(text)
-        return [item for line in lines for item in self._items(stream, sandbox, source, line)]
+        lines = stream.feed(text)
+        items = [item for line in lines for item in self._items(stream, sandbox, source, line)]
+        return [*items, *self._redraws(stream, sandbox)]
+
+    def _redraws(self, stream: _Stream, sandbox: str) -> list[Item]:
+        """Return what has changed of the line that is redrawn now, or was before."""
+        if not stream.redrawn and not stream.shown.text:
+            return []
+        before = stream.shown
+        text = one_line(redraws.state(stream.redrawn), LONGEST_TEXT)
+        stream.shown = now = Redraw(self._printing(stream, sandbox)[0] or "", text)
+        changed: list[Item] = []
+        if before.text and before.step != now.step:
+            changed.append(Redraw(before.step, ""))
+            before = Redraw(now.step, "")
+        if now.step and now.text != before.text:
+            changed.append(now)
+        return changed
 
     def end(self, sandbox: str, source: str) -> list[Item]:
         """Return the rest of a stream whose last line has no line feed."""
@@ -133,8 +178,14 @@ class RunLines:
         return [*rest, self._line(stream, sandbox, SYSTEM, text)]
 
     def _flush(self, stream: _Stream, sandbox: str, source: str) -> list[Item]:
-        lines = stream.assembler.flush()
-        return [item for line in lines for item in self._items(stream, sandbox, source, line)]
+        items = [i for line in stream.flush() for i in self._items(stream, sandbox, source, line)]
+        for step, text in stream.told.items():
+            if text:
+                # Its sandbox was killed.
+                attempt = self._attempts.get(step, 1)
+                items.append(LogLine(step, source, text, stream.time, sandbox, attempt))
+        stream.told = {}
+        return items
 
     def _items(self, stream: _Stream, sandbox: str, source: str, text: str) -> list[Item]:
         if text.endswith(END):
@@ -157,6 +208,11 @@ class RunLines:
         if isinstance(event, LinesOf):
             # The run sandbox runs steps itself.
             stream.step, self.per_step, self._shared = event.step, False, True
+            return [event]
+        if isinstance(event, Redraw):
+            if event.step != stream.step:
+                return None
+            stream.told[event.step] = event.text
             return [event]
         if event.sandbox is not None:
             self.assign(event.sandbox, event.step, event.attempt)

@@ -20,6 +20,7 @@ from modalrun.run.values import (
     CHECKED,
     LONGEST_TEXT,
     AppId,
+    Commit,
     Cores,
     ExitCode,
     Flag,
@@ -71,6 +72,7 @@ class RunMetadata:
         rerun_by: The last run that reruns it.
         hints: What helps steps that have failed, by their names: what the submission found out.
         requested: When Modal was asked for the run sandbox, in seconds since the epoch.
+        commit: The Git commit that was checked out at the source root when it was submitted.
     """
 
     __pydantic_config__ = CHECKED
@@ -95,6 +97,7 @@ class RunMetadata:
     rerun_by: RunId | None = None
     hints: dict[StepName, Text] | None = None
     requested: Moment | None = None
+    commit: Commit | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:

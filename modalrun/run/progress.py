@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.events import FINAL, Idle, StepEvent
+from modalrun.run.events import FINAL, Idle, Redraw, StepEvent
 from modalrun.run.failure import Failure
 from modalrun.run.records import NOT_RUN, StepRecord
 
@@ -28,6 +28,7 @@ class StepProgress:
         failure: What ZenML has stored of that.
         next: What to do about a failure, where that is known.
         capacity_wait: What it waits for, if Modal has no place for it.
+        progress: What its progress bar shows now; empty if it has none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class StepProgress:
     failure: Failure | None = None
     next: str | None = None
     capacity_wait: CapacityWait | None = None
+    progress: str = ""
 
     @property
     def final(self) -> bool:
@@ -121,10 +123,15 @@ class RunProgress:
         self.usage: dict[tuple[str, int], Usage] = {}
         self.idle: list[Usage] = []
 
-    def apply(self, event: StepEvent | Idle) -> None:
+    def apply(self, event: StepEvent | Idle | Redraw) -> None:
         """Update a step by an event; a replacement driver may repeat events."""
         if isinstance(event, Idle):
             self.idle.append(Usage(event.step, event.gpu, 0.0, event.seconds))
+            return
+        if isinstance(event, Redraw):
+            # The end of a step can overtake its last lines.
+            if (row := self.rows.get(event.step)) is not None and not row.final:
+                row.progress = event.text
             return
         self._note_usage(event)
         row = self.rows.setdefault(event.step, StepProgress(event.step))
@@ -142,6 +149,8 @@ class RunProgress:
         row.gpu = event.gpu or row.gpu
         row.reason = event.reason
         row.capacity_wait = event.capacity_wait
+        if state != row.state:
+            row.progress = ""
         if state == "running" and not again:
             row.started, row.ended = event.began or event.at, None
         if row.started is None:

@@ -6,7 +6,7 @@ ZenML does not notice that a process has ended: its record alone may say "runnin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -83,6 +83,7 @@ class RunStatus:
             the run is not over, or Modal was not asked.
         headline: How it ended, in a sentence; None where it is not over.
         notes: Where ZenML and Modal disagree, and what could not be checked.
+        bars: What the progress bars of steps show now, by step; only where the run is watched.
     """
 
     run: RunRecord
@@ -93,6 +94,7 @@ class RunStatus:
     exit_code: int | None = None
     headline: str | None = None
     notes: tuple[Note, ...] = ()
+    bars: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def next(self) -> str | None:

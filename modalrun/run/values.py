@@ -31,6 +31,9 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12
 AppId = Annotated[str, Field(pattern=r"^ap-[A-Za-z0-9-]{1,60}$")]
 """Modal's id of an app."""
 
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+"""The hash of a Git commit."""
+
 ModalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """The name of an app or an environment."""
 

@@ -116,6 +116,7 @@ def create_run_sandbox(
         run.id,
         plan,
         sandbox,
+        root=job.source.root,
         requested=requested,
         earlier=earlier,
         more=source.to_metadata() if source is not None else None,

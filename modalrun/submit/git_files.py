@@ -114,6 +114,17 @@ def ignored(folder: Path) -> list[tuple[Path, str]]:
     ]
 
 
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that is checked out in a folder; None outside of a repository."""
+    try:
+        return (
+            _git(folder, "rev-parse", "--verify", "HEAD").decode("ascii", "replace").strip() or None
+        )
+    except GitError:
+        # A repository without a commit.
+        return None
+
+
 def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
     real = folder.resolve()
     repositories = [one / ".git" for one in (real, *real.parents) if (one / ".git").exists()]

@@ -26,9 +26,12 @@ from modalrun.plan.stack import (
     problems_on_modal,
     wrong_stack,
 )
+from modalrun.run.run_plan import Target
+from modalrun.spec.overrides import command_line
 from modalrun.spec.precedence import Origin, resolve
-from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.run_spec import RunSpec, check_spec
 from modalrun.spec.step_keys import for_steps
+from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source_root import check_root
 from modalrun.submit.source_tree import SourceSelection
@@ -196,6 +199,23 @@ def load_deployment(spec: RunSpec, *, looks: bool = False) -> Compiled:
         from modalrun.zenml_api import reruns
 
         return reruns.as_rerun(compiled, spec, spec.rerun)
+
+
+def plan_of_run(run_id: str, target: Target) -> PricedPlan:
+    """Plan the deployment of a run as it was submitted. Call it inside `zenml_process`.
+
+    Raises:
+        NotFoundError: There is no such run, or its deployment was deleted.
+        UsageError: The stack was deleted, or can't be loaded here.
+    """
+    from modalrun.zenml_api.gateway import zenml_gateway
+
+    zenml = zenml_gateway()
+    named = YamlSource(Path.cwd() / f"run {run_id}", {"deployment": run_id}, {})
+    spec = check_spec(named, command_line(()), target=target)
+    with garbage_collection.paused(), redirect_stdout(sys.stderr):
+        compiled = zenml.load_deployment_of_run(run_id, spec)
+    return plan_deployment(compiled.deployment, compiled.stack_description, spec)
 
 
 def compile_to_file(spec: RunSpec, path: Path) -> Path | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from modalrun.errors import ModalrunError
 from modalrun.modal_api.running_sandbox import RunningSandbox
@@ -12,6 +14,7 @@ from modalrun.modal_api.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import RunMetadata, to_metadata, waiting_metadata
 from modalrun.run.run_plan import RunPlan
+from modalrun.submit.git_files import commit_of
 from modalrun.util import timeline
 from modalrun.zenml_api.gateway import ZenMLGateway
 
@@ -22,6 +25,7 @@ def record_sandbox(
     plan: RunPlan,
     sandbox: RunningSandbox,
     *,
+    root: Path,
     requested: float | None = None,
     earlier: Sequence[str] = (),
     more: Mapping[str, str] | None = None,
@@ -34,6 +38,7 @@ def record_sandbox(
         run_id: ZenML's run id.
         plan: The run's plan.
         sandbox: Its run sandbox.
+        root: The source root.
         requested: When Modal was asked for it, in seconds since the epoch.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
         more: Other metadata to store with it.
@@ -63,7 +68,8 @@ def record_sandbox(
 
     def record() -> None:
         with timeline.phase("record the sandbox"):
-            stopped = zenml.record_metadata(run_id, {**to_metadata(metadata), **(more or {})})
+            known = replace(metadata, commit=commit_of(root))
+            stopped = zenml.record_metadata(run_id, {**to_metadata(known), **(more or {})})
         if stopped and end_if_stopped is not None:
             with contextlib.suppress(ModalrunError):
                 end_if_stopped.terminate()

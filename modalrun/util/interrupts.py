@@ -180,6 +180,18 @@ def keys(terminal: int, listener: Callable[[str], None]) -> Iterator[None]:
             termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
+@contextlib.contextmanager
+def raw(terminal: int) -> Iterator[None]:
+    """Pass each key of a terminal (a descriptor) on as it is, Ctrl-C too, and echo none."""
+    before = termios.tcgetattr(terminal)
+    tty.setraw(terminal, termios.TCSANOW)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
 def _arrive(number: int, _frame: FrameType | None) -> None:
     if _listeners:
         _listeners[-1](number)

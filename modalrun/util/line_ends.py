@@ -1,4 +1,4 @@
-"""End the lines that others leave unfinished on the standard streams."""
+"""Finish the lines that others leave unfinished, or redraw, on the standard streams."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+from modalrun.util import redraws
 
 
 @contextlib.contextmanager
@@ -17,6 +19,59 @@ def ended() -> Iterator[None]:
     finally:
         for one in watched:
             one.end()
+
+
+@contextlib.contextmanager
+def redrawn_once() -> Iterator[None]:
+    """Keep the states of lines that the block redraws from what has replaced a stream's `write`.
+
+    ZenML does so to store each text that is written. It gets the last state with the line's end.
+    """
+    watched = [_Bars(stream) for stream in dict.fromkeys((sys.stdout, sys.stderr))]
+    try:
+        yield
+    finally:
+        for one in watched:
+            one.end()
+
+
+class _Bars:
+    """The line of a stream that is redrawn."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._before = stream.write
+        self._line = ""
+        stream.write = self._write
+
+    def _write(self, text: str) -> int:
+        whole, rest = redraws.split(self._line + text) if self._line or "\r" in text else ("", "")
+        if not self._line and "\r" not in rest:
+            count: int = self._before(text)
+            return count
+        if self._line and whole:
+            first, end, others = whole.partition("\n")
+            self._raw("\r")
+            whole = redraws.state(first) + end + others
+        self._line = rest if "\r" in rest else ""
+        whole += "" if self._line else rest
+        if whole:
+            self._before(whole)
+        if self._line:
+            self._raw(self._line)
+        return len(text)
+
+    def _raw(self, text: str) -> None:
+        type(self._stream).write(self._stream, text)
+
+    def end(self) -> None:
+        """Pass on an unfinished line; watch the stream no longer unless somebody else does."""
+        if self._line:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                self._raw("\r")
+                self._before(redraws.state(self._line))
+        if self._stream.write == self._write:
+            self._stream.write = self._before
 
 
 class _Watched:

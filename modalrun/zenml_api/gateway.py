@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from modalrun.plan.image_recipe import RegistryCredentials
     from modalrun.plan.model import Plan
+    from modalrun.run.artifacts import Artifact
     from modalrun.run.records import App, DeploymentRecord, RunRecord, StepRecord
     from modalrun.run.source import Source
     from modalrun.spec.run_spec import RunSpec
@@ -63,6 +64,9 @@ class ZenMLGateway(Protocol):
 
     def step_attempts(self, runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
         """Return every attempt of the steps of several runs, by run id."""
+
+    def artifacts_of(self, run_id: str, *, visualizations: bool = False) -> list[Artifact]:
+        """Return what the run's steps have made, also with what ZenML has stored to show."""
 
     def unfinished_steps(self, run_id: str) -> tuple[str, ...]:
         """Return the names of the steps that are recorded as unfinished."""

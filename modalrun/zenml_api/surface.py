@@ -35,12 +35,14 @@ from modalrun.zenml_api.records.updates import (
 if TYPE_CHECKING:
     from modalrun.plan.image_recipe import RegistryCredentials
     from modalrun.plan.model import Plan
+    from modalrun.run.artifacts import Artifact
     from modalrun.spec.run_spec import RunSpec
     from modalrun.zenml_api.compiling.compile import Compiled
 
 __all__ = [
     "active_user",
     "app_of",
+    "artifacts_of",
     "credentials_of",
     "deployment_of",
     "driver_environment",
@@ -72,6 +74,14 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
     from modalrun.zenml_api.compiling import image_builds
 
     return image_builds.resolve_images(plan, compiled)
+
+
+def artifacts_of(run_id: str, *, visualizations: bool = False) -> list[Artifact]:
+    """Do as `records.artifacts.artifacts_of`, for which ZenML is imported."""
+    stores.open_zenml()
+    from modalrun.zenml_api.records import artifacts
+
+    return artifacts.artifacts_of(run_id, visualizations=visualizations)
 
 
 def driver_environment(run_id: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.localmodal.sandbox import keeper, rootfs
+from modalrun.localmodal.sandbox.recipe import File, Recipe
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.storage.ids import Clock, new_id, new_sandbox_ids
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT, SandboxLog, whole_characters
@@ -112,7 +113,8 @@ def test_nothing_leaves_the_root(tmp_path: Path) -> None:
 
 
 def test_recipe_lines() -> None:
-    recipe = rootfs.read_recipe(
+    recipe = Recipe()
+    recipe.add(
         [
             "FROM base",
             "ENV A=1 B='two words'",
@@ -123,11 +125,13 @@ def test_recipe_lines() -> None:
             "COPY . /",
             'CMD ["sleep", "5"]',
             "RUN echo ENV X=1",
-        ]
+        ],
+        [File("/a/b", Path("stored"), 0o755)],
     )
     assert recipe.env == [("A", "1"), ("B", "two words"), ("OLD", "some text")]
     assert recipe.workdir == "/app/sub"
-    assert recipe.copies == [(".", "/")]
+    assert recipe.files == [File("/a/b", Path("stored"), 0o755)]
+    assert recipe.notes == ["COPY --from=x /y /z (nothing is built)"]
     assert recipe.command == ["sleep", "5"]
     assert recipe.entrypoint is None
 
@@ -148,7 +152,8 @@ def test_recipe_lines() -> None:
 )
 def test_entrypoint_and_command(instruction: str, written: str, words: list[str]) -> None:
     lines = ["FROM base", "ENV A=1 \\", "    B=2", *f"{instruction}\t{written}".split("\n")]
-    recipe = rootfs.read_recipe(lines)
+    recipe = Recipe()
+    recipe.add(lines)
     found = recipe.entrypoint if instruction == "ENTRYPOINT" else recipe.command
     assert found == words
     assert recipe.env == [("A", "1"), ("B", "2")]

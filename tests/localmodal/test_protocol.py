@@ -108,7 +108,7 @@ def test_unimplemented_names_the_rpc(sdk: Sdk) -> None:
     sandbox = sdk.create("sleep", "1000")
     with pytest.raises(UnimplementedError, match="does not have TaskSnapshotFilesystem"):
         sandbox.snapshot_filesystem()
-    with pytest.raises(UnimplementedError, match="tunnels"):
+    with pytest.raises(UnimplementedError, match="open_ports"):
         sdk.create("true", encrypted_ports=[80])
 
 

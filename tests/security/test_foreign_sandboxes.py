@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from modalrun.modal_api import sandbox_handles
-from modalrun.modal_api.client import ForeignSandboxError, require_owner
+from modalrun.modal_api.client import Connection, ForeignSandboxError, require_owner
+from modalrun.modal_api.commands import run_command
 from modalrun.modal_api.sandbox_handles import SandboxHandles
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.observe.log_stream import LogStream
@@ -82,3 +83,14 @@ def test_the_sandbox_of_another_run_gets_no_stop_request() -> None:
             return [SimpleNamespace(object_id="sb-other")]
 
     assert not Listed(Elsewhere(), RUN_ID, "ap-1").request_stop()
+
+
+def test_no_command_runs_in_a_sandbox_of_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = SimpleNamespace(get_tags=lambda: {TAG_RUN: "other"})
+    monkeypatch.setattr("modal.Sandbox.from_id", lambda *_, **__: foreign)
+    connection = Connection.__new__(Connection)
+    connection.client = SimpleNamespace()  # type: ignore[assignment]
+    with pytest.raises(ForeignSandboxError):
+        run_command(
+            connection, "sb-1", RUN_ID, [], lambda *_: None, without=(), stdin=0, terminal=False
+        )

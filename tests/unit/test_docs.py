@@ -66,7 +66,7 @@ def test_commands_and_options_exist(page: Path) -> None:
     for arguments in found:
         command = typer.main.get_command(app)
         for argument in arguments:
-            if argument in {"...", "[...]"}:
+            if argument in {"...", "[...]", "--", "[--"}:
                 break
             options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
             if argument.startswith("-"):

@@ -43,7 +43,7 @@ def command_inside(
     Raises:
         ValueError: `workdir` leaves the sandbox, or the sandbox has just ended.
     """
-    if main.view is not None and process.first is None:
+    if main.view is not None and not process.namespaces:
         raise ValueError("the sandbox has ended")
     # An isolated sandbox has no such variable.
     root = main.env.get(rootfs.ROOT_VARIABLE, "/")
@@ -59,7 +59,7 @@ def command_inside(
         terminal=terminal,
         lingers=True,
         view=None,
-        inside=process.first,
+        inside=process.namespaces,
     )
 
 

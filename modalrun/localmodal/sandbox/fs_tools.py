@@ -217,7 +217,7 @@ def main(root: str, command: Mapping[str, Mapping[str, Any]]) -> None:
     """Run one command; print an error as the SDK expects it."""
     ((name, arguments),) = command.items()
     try:
-        getattr(Tools(root), name)(**arguments)
+        getattr(Tools(root.rstrip("/")), name)(**arguments)
     except OSError as error:
         _fail(_KINDS.get(error.errno or 0, "Io"), error.strerror or str(error))
 

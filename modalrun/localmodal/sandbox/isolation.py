@@ -8,17 +8,14 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from modalrun.localmodal.sandbox import rootfs
+from modalrun.localmodal.sandbox.live import Launch
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, SandboxProcess
 from modalrun.localmodal.sandbox.view import Machine
 from modalrun.localmodal.server_info import UNISOLATED, UNISOLATED_VARIABLE
 from modalrun.localmodal.storage.paths import StateDir
-
-if TYPE_CHECKING:
-    from modalrun.localmodal.sandbox.sandboxes import Launch
 
 log = logging.getLogger(__name__)
 

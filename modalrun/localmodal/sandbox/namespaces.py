@@ -9,6 +9,7 @@ The system calls are those of the C library, because `os` has only some of them,
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import stat
@@ -48,7 +49,12 @@ def _unshare(flags: int, what: str) -> None:
 
 def own_user(nursery: socket.socket) -> None:
     """Enter a new user namespace, whose ids the nursery maps (`map_ids`). Raises OSError."""
-    _unshare(NEW_USER, "no user namespace")
+    try:
+        _unshare(NEW_USER, "no user namespace")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.strerror = "/proc/sys/user/max_user_namespaces allows no more"
+        raise
     nursery.send(b"u")
     if problem := nursery.recv(200):
         raise OSError(os.fsdecode(problem))
@@ -175,18 +181,17 @@ def separate(*, network: bool) -> None:
             fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))
 
 
-def enter(process: int, *, network: bool) -> None:
-    """Enter the namespaces of a sandbox, with the next child as to processes.
+def descriptors(*, network: bool) -> list[int]:
+    """Open the namespaces of this process for `enter`. Raises OSError."""
+    names = ("user", "mnt", "pid", "ipc", *(() if network else ("net",)))
+    return [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names]
 
-    Args:
-        process: A descriptor (pidfd) of the sandbox's first process.
-        network: Whether the sandbox has the machine's network.
 
-    Raises:
-        OSError: It has ended.
-    """
-    flags = NEW_USER | NEW_MOUNTS | NEW_PIDS | NEW_IPC | (0 if network else NEW_NETWORK)
-    _call("the sandbox has ended", _libc.setns(process, flags))
+def enter(namespaces: list[int]) -> None:
+    """Enter the namespaces of a sandbox, with the next child as to processes. Raises OSError."""
+    for namespace in namespaces:
+        _call("the sandbox's namespaces", _libc.setns(namespace, 0))
+        os.close(namespace)
 
 
 def hide() -> None:

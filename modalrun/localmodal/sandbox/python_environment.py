@@ -13,12 +13,12 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalrun.localmodal.sandbox import rootfs
-from modalrun.localmodal.sandbox.rootfs import File
+from modalrun.localmodal.sandbox.recipe import File, instructions
 
 # Which words begin a pip install, whatever the installer.
 _INSTALL = re.compile(r"(\S*uv pip|\S*pip[\d.]*|\S*python[\d.]* -m pip) install")
@@ -42,19 +42,17 @@ class Layer:
     Attributes:
         id: Modal's id of the image that ends with this layer.
         commands: The lines of its Dockerfile.
-        context: The contents of the files that `COPY` takes by name.
-        files: The other files of its build context, at their places in the image.
+        files: The files that it copies into the image.
     """
 
     id: str
     commands: Sequence[str]
-    context: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     files: Sequence[File] = field(default=(), repr=False)
 
     @property
     def runs(self) -> list[str]:
         """The shell commands of its `RUN` lines."""
-        return [rest for name, rest in rootfs.instructions(self.commands) if name == "RUN"]
+        return [rest for name, rest in instructions(self.commands) if name == "RUN"]
 
 
 class PythonEnvironments:
@@ -92,7 +90,7 @@ class PythonEnvironments:
                     yield line
                 with tempfile.TemporaryDirectory(prefix="modalrun-image-") as root:
                     for layer in layers:
-                        await asyncio.to_thread(_add_context, layer, Path(root))
+                        await asyncio.to_thread(rootfs.add_files, Path(root), layer.files)
                         async for line in _install(layer, Path(root), prefix / "bin" / "python"):
                             yield line
                 _marker(prefix).touch()
@@ -118,16 +116,6 @@ def _version(layers: Sequence[Layer]) -> str:
     """Return the Python version of an image by its `FROM` line, else that of this process."""
     found = _VERSION.match(layers[0].commands[0]) if layers[0].commands else None
     return found.group(1) if found else _own_version()
-
-
-def _add_context(layer: Layer, root: Path) -> None:
-    """Put the files that a layer copies into the image below a root."""
-    rootfs.add_files(root, layer.files)
-    for source, target in rootfs.read_recipe(layer.commands).copies:
-        if source in layer.context:
-            file = rootfs.inside(root, target)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(layer.context[source])
 
 
 async def _install(layer: Layer, root: Path, python: Path) -> AsyncIterator[str]:

@@ -11,17 +11,14 @@ path of a socket has 108 bytes at most: `<root>/tmp` is a link to it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
-import shlex
 import shutil
-import string
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+
+from modalrun.localmodal.sandbox.recipe import File, Recipe, expand
 
 ROOT_VARIABLE = "MODALRUN_LOCAL_ROOT"
 # The `sys.prefix` of a Python that a sandbox uses instead of the server's.
@@ -29,8 +26,6 @@ PYTHON_VARIABLE = "MODALRUN_LOCAL_PYTHON"
 
 _LONGEST_BASE = 32
 """Characters of a folder for temporary folders; sockets in them need the rest of their 108."""
-
-_CONTINUED = re.compile(r"\\[ \t]*\n")
 
 _FOLDERS = {"": 0o755, "tmp": 0o1777, "run": 0o755, "var": 0o755, "var/tmp": 0o1777}
 """What a root has beside the system and the home, with modes."""
@@ -52,31 +47,6 @@ _PASSED_ON = (
     "https_proxy",
     "all_proxy",
 )
-
-
-@dataclass(frozen=True)
-class File:
-    """A file for a sandbox. `path` is absolute there; `mode` 0 means the default."""
-
-    path: str
-    content: Path
-    mode: int = 0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The parts of an image that a sandbox uses: ENV, WORKDIR, COPY, ENTRYPOINT and CMD.
-
-    The last two are None where the image sets none. `python` is the `sys.prefix` of the image's
-    own Python; empty for the server's.
-    """
-
-    env: list[tuple[str, str]] = field(default_factory=list)
-    workdir: str = ""
-    copies: list[tuple[str, str]] = field(default_factory=list)
-    entrypoint: list[str] | None = None
-    command: list[str] | None = None
-    python: str = ""
 
 
 def inside(root: Path, path: str) -> Path:
@@ -222,7 +192,7 @@ def environment(
     current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     env["NO_PROXY"] = env["no_proxy"] = f"{current},{local}" if current else local
     for name, value in recipe.env:
-        env[name] = string.Template(value).safe_substitute(env)
+        env[name] = expand(value, env)
     if env["PATH"].split(os.pathsep)[0] != programs:
         # The image set PATH, but Python is the host's.
         env["PATH"] = os.pathsep.join([programs, env["PATH"]])
@@ -238,56 +208,3 @@ def environment(
         env["HOME"] = str(inside(root, env["HOME"]))
     env[ROOT_VARIABLE] = str(root)
     return env
-
-
-def instructions(commands: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield each instruction of a Dockerfile in capitals, and the rest of its line."""
-    text = "\n".join(line for line in commands if not line.lstrip().startswith("#"))
-    for line in _CONTINUED.sub(" ", text).splitlines():
-        instruction, rest = (*line.strip().split(maxsplit=1), "", "")[:2]
-        yield instruction.upper(), rest
-
-
-def read_recipe(commands: Iterable[str]) -> Recipe:
-    """Read the lines of a Dockerfile that sandboxes use: ENV, WORKDIR, COPY, ENTRYPOINT, CMD."""
-    env: list[tuple[str, str]] = []
-    copies: list[tuple[str, str]] = []
-    workdir = ""
-    entrypoint: list[str] | None = None
-    command: list[str] | None = None
-    for instruction, rest in instructions(commands):
-        match instruction:
-            case "ENV":
-                env += _assignments(rest)
-            case "WORKDIR":
-                workdir = str(PurePosixPath(workdir or "/", rest))
-            case "COPY" if not rest.startswith("--"):
-                source, _, target = rest.rpartition(" ")
-                copies.append((source, target))
-            case "ENTRYPOINT":
-                entrypoint = _words(rest)
-            case "CMD":
-                command = _words(rest)
-    return Recipe(env, workdir, copies, entrypoint, command)
-
-
-def _words(text: str) -> list[str]:
-    """Return the words of an ENTRYPOINT or CMD: a JSON array, else a command for the shell."""
-    with contextlib.suppress(ValueError):
-        words = json.loads(text)
-        if isinstance(words, list) and all(isinstance(word, str) for word in words):
-            return words
-    return ["/bin/sh", "-c", text] if text else []
-
-
-def _assignments(text: str) -> list[tuple[str, str]]:
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        return []
-    if words and "=" not in words[0]:
-        # The old form: ENV NAME value with spaces.
-        name, _, value = text.partition(" ")
-        return [(name, value)]
-    pairs = (word.partition("=") for word in words if "=" in word)
-    return [(name, value) for name, _, value in pairs]

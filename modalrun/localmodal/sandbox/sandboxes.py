@@ -9,8 +9,8 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,15 +21,15 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
 from modalrun.localmodal.sandbox.isolation import Isolation
+from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
-from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
-from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults, SandboxFault
+from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import invalid, not_found
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
-from modalrun.localmodal.storage.logstore import LogStore
+from modalrun.localmodal.storage.logstore import STDERR, LogStore
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
@@ -56,40 +56,6 @@ _SAVE_SECONDS = 1.0
 """How often a record that the disk had no room for is written."""
 
 _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What a sandbox starts with. Its variables include secrets, so this is never stored.
-
-    Attributes:
-        read_only: The paths of the volumes that it may not change.
-        network: Whether it has the machine's network.
-    """
-
-    recipe: rootfs.Recipe
-    files: list[rootfs.File] = field(default_factory=list)
-    volumes: Mapping[str, Path] = field(default_factory=dict)
-    read_only: Collection[str] = ()
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    network: bool = True
-
-
-class LiveSandbox:
-    """A sandbox that has not finished."""
-
-    def __init__(self, record: SandboxRecord, fault: SandboxFault | None, execs: Execs) -> None:
-        loop = asyncio.get_running_loop()
-        self.record = record
-        self.fault = fault
-        self.execs = execs
-        self.command: Command | None = None
-        self.process: SandboxProcess | None = None
-        self.end: tuple[int, str] | None = None
-        self.must_end = asyncio.Event()
-        self.stdin = Stdin()
-        self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
-        self.finished: asyncio.Future[SandboxRecord] = loop.create_future()
 
 
 class Sandboxes:
@@ -188,10 +154,10 @@ class Sandboxes:
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
             reason = self._disk.problem(error) or str(error)
-            sandbox.end = (INIT_FAILURE, f"The sandbox could not be started: {reason}")
+            self._fail(sandbox, INIT_FAILURE, f"The sandbox could not be started: {reason}")
         except Exception:
             log.exception("%s failed", record.id)
-            sandbox.end = (INTERNAL_FAILURE, "The local Modal server failed; see its log.")
+            self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
         await sandbox.execs.close()
         if sandbox.process is not None:
@@ -261,6 +227,11 @@ class Sandboxes:
 
         nurseries = (*filter(None, [warm]), self._nursery, self._nursery)
         return await start_one(nurseries, command, new, sandbox.must_end)
+
+    def _fail(self, sandbox: LiveSandbox, status: int, text: str) -> None:
+        """Set the end of a sandbox that failed here; its stderr is what the SDK's user sees."""
+        sandbox.end = (status, text)
+        self._logs.append(sandbox.record.id, STDERR, f"{text}\n".encode())
 
     def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
         if sandbox.end is None:

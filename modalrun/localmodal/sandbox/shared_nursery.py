@@ -20,6 +20,7 @@ from typing import Any
 from modalrun.localmodal import peers
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import rootfs, warm
+from modalrun.localmodal.sandbox.recipe import Recipe
 
 VARIABLE = "MODALRUN_LOCAL_NURSERY"
 
@@ -38,7 +39,7 @@ def arguments(socket_: int, shown: Path, request: Preload) -> list[str]:
 
 def environment(home: Path, request: Preload) -> dict[str, str]:
     """Return the environment of a warm nursery: that of a sandbox."""
-    return rootfs.environment(home, rootfs.Recipe(), request.env, {})
+    return rootfs.environment(home, Recipe(), request.env, {})
 
 
 class Forked:

@@ -1,7 +1,7 @@
 """Dispatch RPCs to the methods that are marked with `rpc`.
 
-The table is built from the descriptors of the installed modal wheel, so any RPC that a newer SDK
-adds is answered with UNIMPLEMENTED and its name.
+The table is built from the descriptors of the installed modal wheel. An RPC that has no handler, or
+that only a newer SDK knows, is answered with UNIMPLEMENTED and its name.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from google.protobuf import message_factory
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from modal_proto import api_pb2, task_command_router_pb2
 
+from modalrun.localmodal.server import fields
 from modalrun.localmodal.server.faults import Fault
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,10 @@ idempotency_key: ContextVar[str] = ContextVar("idempotency_key")
 client_version: ContextVar[str] = ContextVar("client_version")
 """The version of the SDK that makes the current call; "" if it does not say."""
 
+_warnings: ContextVar[list[str]] = ContextVar("warnings")
+_WARNING_HEADER = "x-modal-warning"
+"""What the SDK issues as a ServerWarning (`modal/_utils/grpc_utils.py`, 1.6.4)."""
+
 _REMEMBERED_ANSWERS = 4096
 
 
@@ -42,6 +49,15 @@ def not_found(kind: str, name: str) -> GRPCError:
 
 def invalid(message: str) -> GRPCError:
     return GRPCError(Status.INVALID_ARGUMENT, message)
+
+
+def unimplemented(rpc_name: str) -> GRPCError:
+    return GRPCError(Status.UNIMPLEMENTED, f"The local Modal server does not have {rpc_name}")
+
+
+def warn(text: str) -> None:
+    """Have the SDK show a warning with the answer to the current call."""
+    _warnings.get().append(text)
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -135,6 +151,16 @@ class Dispatcher:
                         mapping[path] = self._handler(service.full_name, method)
         return mapping
 
+    def unknown(self, path: str) -> Handler:
+        """Return the handler of an RPC that the installed modal wheel does not know."""
+        service, _, name = path.strip("/").rpartition("/")
+
+        async def refuse(stream: Any) -> None:
+            self._authorise(service, stream.metadata)
+            raise unimplemented(name[:100])
+
+        return Handler(refuse, Cardinality.UNARY_UNARY, Empty, Empty)
+
     def _handler(self, service: str, method: Any) -> Handler:
         name = method.name
 
@@ -143,6 +169,7 @@ class Dispatcher:
             task_id = self._authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
             client_version.set(str(stream.metadata.get("x-modal-client-version", "")))
+            _warnings.set([])
             self._active(+1)
             try:
                 request = await stream.recv_message()
@@ -155,15 +182,9 @@ class Dispatcher:
                 if fault is not None and fault.messages == 0 and not fault.perform:
                     _drop(stream)
                 elif name not in self._handlers:
-                    raise GRPCError(
-                        Status.UNIMPLEMENTED, f"The local Modal server does not have {name}"
-                    )
-                elif method.client_streaming:
-                    await stream.send_message(await self._handlers[name][0](request, stream))
-                elif method.server_streaming:
-                    await self._stream(stream, request, name, fault)
+                    raise unimplemented(name)
                 else:
-                    await self._answer(stream, request, name, fault)
+                    await self._perform(method, stream, request, fault)
             except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
                 raise
             except Exception as error:
@@ -190,6 +211,17 @@ class Dispatcher:
             message_factory.GetMessageClass(method.output_type),
         )
 
+    async def _perform(self, method: Any, stream: Any, request: Any, fault: Fault | None) -> None:
+        for text in fields.check(method.name, request):
+            warn(text)
+        if method.client_streaming:
+            function, _ = self._handlers[method.name]
+            await stream.send_message(await function(request, stream))
+        elif method.server_streaming:
+            await self._stream(stream, request, method.name, fault)
+        else:
+            await self._answer(stream, request, method.name, fault)
+
     async def _answer(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
         function, creates = self._handlers[name]
         if creates:
@@ -200,6 +232,9 @@ class Dispatcher:
             _drop(stream)
         else:
             await stream.send_message(answer)
+            if texts := _warnings.get():
+                warnings = [(_WARNING_HEADER, quote(text)) for text in texts]
+                await stream.send_trailing_metadata(metadata=warnings)
 
     async def _stream(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
         function, _ = self._handlers[name]

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from grpclib.const import Handler
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 from h2.settings import SettingCodes
+
+from modalrun.localmodal.server.rpc import Dispatcher
 
 # A V1 client has two streams per sandbox on one connection; h2's default is 100.
 _CONCURRENT_STREAMS = 100_000
@@ -54,11 +57,24 @@ class _Sniffer(asyncio.Protocol):
         protocol.data_received(self._seen)
 
 
+class _Handlers(dict[str, Handler]):
+    """The handlers of a dispatcher, and one for every other path."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__(dispatcher.__mapping__())
+        self._unknown = dispatcher.unknown
+
+    def get(self, path: str, default: Any = None) -> Handler:
+        return super().get(path) or self._unknown(path)
+
+
 class TwoProtocolServer(Server):
     """A grpclib server with many streams per connection and a handler for HTTP/1.1."""
 
-    def __init__(self, handlers: list[Any], on_http: HttpHandler) -> None:
-        super().__init__(handlers)
+    def __init__(self, dispatcher: Dispatcher, on_http: HttpHandler) -> None:
+        super().__init__([])
+        # grpclib's own answer to an unknown path is not one that the SDK understands.
+        self._mapping = _Handlers(dispatcher)
         self._on_http = on_http
 
     def _protocol_factory(self) -> Any:

@@ -192,11 +192,9 @@ class Apps(Service):
     @rpc("AppPublish")
     async def publish(self, request: api.AppPublishRequest) -> api.AppPublishResponse:
         app = self.get(request.app_id)
-        if request.function_ids or request.class_ids:
-            raise GRPCError(
-                Status.UNIMPLEMENTED,
-                "AppPublish: the local Modal server runs sandboxes, not Functions or classes",
-            )
+        if request.tags:
+            app.document["tags"] = dict(request.tags)
+            self._store.put(app)
         return api.AppPublishResponse(
             url=f"https://modal.com/id/{app.id}", deployed_at=app.created_at
         )

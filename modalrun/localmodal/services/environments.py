@@ -64,11 +64,6 @@ class Environments(Service):
     @rpc("EnvironmentUpdate")
     async def update(self, request: api.EnvironmentUpdateRequest) -> api.EnvironmentListItem:
         """Set the image builder version; "" for the workspace's, the newest."""
-        if request.HasField("name") or request.HasField("web_suffix"):
-            raise GRPCError(
-                Status.UNIMPLEMENTED,
-                "The local Modal server changes only the image builder version of an environment",
-            )
         item = self._find(request.current_name)
         if version := request.image_builder_version:
             self._rules.check_builder(version)

@@ -11,7 +11,8 @@ from grpclib.exceptions import GRPCError
 from modal_proto import task_command_router_pb2 as router
 
 from modalrun.localmodal.sandbox.execs import Exec, command_inside
-from modalrun.localmodal.sandbox.sandboxes import LiveSandbox, Sandboxes
+from modalrun.localmodal.sandbox.live import LiveSandbox
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT

@@ -1,8 +1,8 @@
 """Record the layers of images; nothing is built, because sandboxes run the host's Python.
 
-A sandbox gets the ENV, WORKDIR, ENTRYPOINT and CMD lines and the files of `add_local_*(copy=True)`.
-Packages and commands are recorded only, and builds fail through fault injection alone (see
-`faults`). With `--isolated-python` packages are installed: an image has a Python of its own.
+A sandbox gets what `recipe` reads of them: variables, files, ENTRYPOINT and CMD. Packages and
+commands are recorded only. Builds fail because of a line that is wrong, or through fault injection
+(see `faults`). With `--isolated-python` packages are installed: an image has a Python of its own.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from modalrun.localmodal.sandbox.python_environment import (
     Layer,
     PythonEnvironments,
 )
-from modalrun.localmodal.sandbox.rootfs import File, Recipe, read_recipe
-from modalrun.localmodal.server.rpc import not_found, rpc
+from modalrun.localmodal.sandbox.recipe import File, Recipe, RecipeError
+from modalrun.localmodal.server.rpc import not_found, rpc, warn
 from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.rules import CatalogRules
 from modalrun.localmodal.services.service import Service
@@ -69,35 +69,42 @@ class Images(Service):
             layers.insert(0, self.get(base[0]["imageId"]))
         return layers
 
-    def recipe(self, image_id: str) -> tuple[Recipe, list[File]]:
-        """Return an image's recipe and copied files. Raises GRPCError (NOT_FOUND)."""
-        env: list[tuple[str, str]] = []
-        files: list[File] = []
-        workdir = ""
-        entrypoint: list[str] | None = None
-        command: list[str] | None = None
+    def _read(self, image_id: str) -> tuple[Recipe, list[Layer]]:
+        """Return what a sandbox gets of an image, and what its Python is made of.
+
+        Raises:
+            RecipeError: The build of a layer fails.
+        """
+        recipe = Recipe()
+        layers = []
         for layer in self._layers(image_id) if image_id else []:
             document = layer.document["recipe"]
+            mount = document.get("contextMountId")
+            context = self._mounts.files(mount) if mount else []
+            for file in document.get("contextFiles", []):
+                content = self._mounts.keep(base64.b64decode(file.get("data", "")))
+                context.append(File(file["filename"], content))
             commands = document.get("dockerfileCommands", [])
-            part = read_recipe([f"WORKDIR {workdir}", *commands] if workdir else commands)
-            env += part.env
-            workdir = part.workdir or workdir
-            if part.entrypoint is not None:
-                # As in Docker, it also drops the CMD of the base.
-                entrypoint, command = part.entrypoint, None
-            command = part.command if part.command is not None else command
-            context = document.get("contextMountId")
-            if context and any(copy == (".", "/") for copy in part.copies):
-                files += self._mounts.files(context)
-        python = self._python(image_id)
-        recipe = Recipe(env, workdir, entrypoint=entrypoint, command=command, python=python)
-        return recipe, files
+            copied = len(recipe.files)
+            recipe.add(commands, context, document.get("buildArgs"))
+            layers.append(Layer(layer.id, commands, recipe.files[copied:]))
+        return recipe, layers
 
-    def _python(self, image_id: str) -> str:
+    def recipe(self, image_id: str) -> Recipe:
+        """Return what sandboxes get of an image. Raises GRPCError."""
+        try:
+            recipe, layers = self._read(image_id)
+        except RecipeError as error:
+            raise GRPCError(
+                Status.FAILED_PRECONDITION, f"Image '{image_id}' was not built: {error}"
+            ) from None
+        recipe.python = self._python(image_id, layers)
+        return recipe
+
+    def _python(self, image_id: str, layers: Sequence[Layer]) -> str:
         """Return the folder of an image's own Python; empty if the host's is used."""
         if self._pythons is None or not image_id:
             return ""
-        layers = self._python_layers(image_id)
         if not self._pythons.is_ready(layers):
             raise GRPCError(
                 Status.FAILED_PRECONDITION,
@@ -105,22 +112,8 @@ class Images(Service):
             )
         return str(self._pythons.prefix(layers))
 
-    def _python_layers(self, image_id: str) -> list[Layer]:
-        found = []
-        for layer in self._layers(image_id):
-            recipe = layer.document["recipe"]
-            mount = recipe.get("contextMountId")
-            context = {
-                file["filename"]: base64.b64decode(file.get("data", ""))
-                for file in recipe.get("contextFiles", [])
-            }
-            commands = recipe.get("dockerfileCommands", [])
-            files = self._mounts.files(mount) if mount else []
-            found.append(Layer(layer.id, commands, context, files))
-        return found
-
-    def _metadata(self, image_id: str) -> api.ImageMetadata:
-        recipe, _ = self.recipe(image_id)
+    def _metadata(self, image_id: str, recipe: Recipe | None = None) -> api.ImageMetadata:
+        recipe = recipe or self.recipe(image_id)
         return api.ImageMetadata(
             image_builder_version=self.get(image_id).document["builder_version"],
             workdir=recipe.workdir or None,
@@ -145,20 +138,34 @@ class Images(Service):
             for name in _NOT_RECORDED:
                 recipe.pop(name, None)
             document = {"recipe": recipe, "builder_version": request.builder_version}
+            known = Stored(
+                "image", image_id, self._clock.now(), name=request.app_id, document=document
+            )
+            self._store.put(known)
+            failure = failure or self._mistake(image_id)
             if failure is not None:
                 document["failure"] = failure
-            self._store.put(
-                Stored("image", image_id, self._clock.now(), name=request.app_id, document=document)
-            )
+                self._store.put(known)
         if failure is not None or not self._is_built(image_id):
             # Without a result the client joins the build.
             return api.ImageGetOrCreateResponse(image_id=image_id)
+        built = self.recipe(image_id)
+        for note in built.notes:
+            warn(f"The local Modal server does not do this of an image: {note}")
         return api.ImageGetOrCreateResponse(
-            image_id=image_id, result=_SUCCESS, metadata=self._metadata(image_id)
+            image_id=image_id, result=_SUCCESS, metadata=self._metadata(image_id, built)
         )
 
+    def _mistake(self, image_id: str) -> list[str] | None:
+        """Return the log of a build that fails because of its Dockerfile; None for others."""
+        try:
+            self._read(image_id)
+        except RecipeError as error:
+            return [str(error)]
+        return None
+
     def _is_built(self, image_id: str) -> bool:
-        return self._pythons is None or self._pythons.is_ready(self._python_layers(image_id))
+        return self._pythons is None or self._pythons.is_ready(self._read(image_id)[1])
 
     @rpc("ImageJoinStreaming")
     async def join(
@@ -169,7 +176,7 @@ class Images(Service):
         if failure is None and self._pythons is not None:
             log: list[str] = []
             try:
-                async for line in self._pythons.make(self._python_layers(image.id)):
+                async for line in self._pythons.make(self._read(image.id)[1]):
                     log.append(line)
                     entry = api.TaskLogs(data=f"{line}\n")
                     yield api.ImageJoinStreamingResponse(task_logs=[entry], entry_id=str(len(log)))
@@ -208,7 +215,10 @@ class Images(Service):
     def build_log(self, task_id: str, newest: int) -> list[api.TaskLogsBatch]:
         """Return the `newest` lines of the log of the build that ran in a task."""
         image = self.get(task_id.removeprefix(BUILD_TASK))
-        lines = image.document.get("failure", [])[-newest:]
+        lines = image.document.get("failure", [])
+        if not lines and self._pythons is None:
+            layer = Layer(image.id, image.document["recipe"].get("dockerfileCommands", []))
+            lines = [f"Not executed on this machine: {run}" for run in layer.runs]
         items = [
             api.TaskLogs(
                 data=f"{line}\n",
@@ -216,13 +226,13 @@ class Images(Service):
                 timestamp=image.created_at,
                 timestamp_ns=int(image.created_at * 1e9),
             )
-            for line in lines
+            for line in lines[-newest:]
         ]
         return [api.TaskLogsBatch(task_id=task_id, items=items)] if items else []
 
     @rpc("ImagePublish")
     async def publish(self, request: api.ImagePublishRequest) -> api.ImagePublishResponse:
-        environment, name = self._tag(request.tag)
+        environment, name = self._tag(request.tag, request.environment_name)
         document = {"image_id": self.get(request.image_id).id}
         self._store.put(
             Stored(
@@ -238,16 +248,16 @@ class Images(Service):
 
     @rpc("ImageGetByTag")
     async def get_by_tag(self, request: api.ImageGetByTagRequest) -> api.ImageGetByTagResponse:
-        environment, name = self._tag(request.tag)
+        environment, name = self._tag(request.tag, request.environment_name)
         published = self._store.get("image_name", f"{environment}/{name}")
         if published is None:
             raise not_found("Image", request.tag)
         return api.ImageGetByTagResponse(image_id=published.document["image_id"])
 
-    def _tag(self, tag: str) -> tuple[str, str]:
+    def _tag(self, tag: str, default: str) -> tuple[str, str]:
         """Split "environment/name:tag" at the slash. Raises GRPCError (NOT_FOUND)."""
         environment, _, name = tag.rpartition("/")
-        return self.resolve(environment), name
+        return self.resolve(environment or default), name
 
     @rpc("ImageFromId")
     async def from_id(self, request: api.ImageFromIdRequest) -> api.ImageFromIdResponse:

@@ -207,6 +207,13 @@ class LogRpcs:
 
     @rpc("AppCountLogs")
     async def count(self, request: api.AppCountLogsRequest) -> api.AppCountLogsResponse:
+        if request.task_id.startswith(BUILD_TASK):
+            batches = self._images.build_log(request.task_id, _MOST_ENTRIES)
+            lines = sum(len(batch.items) for batch in batches)
+            bucket = api.AppCountLogsResponse.LogBucket(
+                bucket_start_at=request.since, stdout_logs=lines
+            )
+            return api.AppCountLogsResponse(app_id=request.app_id, buckets=[bucket])
         since, until = request.since.ToNanoseconds(), request.until.ToNanoseconds()
         width = (request.bucket_secs or 60) * 10**9
         chosen = _Filter(request.source, request.search_text)
@@ -233,7 +240,7 @@ class LogRpcs:
     async def follow(self, request: api.AppGetLogsRequest) -> AsyncIterator[api.TaskLogsBatch]:
         """Stream the output of running sandboxes, or all entries after `last_entry_id`."""
         deadline = time.monotonic() + request.timeout
-        chosen = _Filter(request.file_descriptor)
+        chosen = _Filter(request.file_descriptor, request.search_text)
         seen = _entry_number(request.last_entry_id)
         if not seen:
             running = self._records(request, time.time_ns(), math.inf)
@@ -245,7 +252,8 @@ class LogRpcs:
             records = self._records(request, seen, math.inf)
             with self._opened(records) as logs:
                 for span, record, log in self._spans(logs, seen + 1, 2**63, chosen):
-                    yield _batch(record, span, chosen.lines(log, span))
+                    if lines := chosen.lines(log, span):
+                        yield _batch(record, span, lines)
                     seen = span.time_ns
             if self._logs.changed.version != version:
                 # More entries arrived while the last ones were sent.

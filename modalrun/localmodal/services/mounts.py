@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.sandbox.rootfs import File
+from modalrun.localmodal.sandbox.recipe import File
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.http import Request, Response
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
@@ -83,6 +83,15 @@ class Mounts(Service):
             for path, sha256_hex, mode in mount.document["files"]
         ]
 
+    def keep(self, data: bytes) -> Path:
+        """Store a content; return its file."""
+        sha256_hex = hashlib.sha256(data).hexdigest()
+        if not self.have(sha256_hex):
+            temporary = self._state.uploads / new_id("up")
+            _write(temporary, data)
+            temporary.replace(self.content(sha256_hex))
+        return self.content(sha256_hex)
+
     def forget(self, before: float) -> None:
         """Delete mounts, uploads and contents that were last used before a time."""
         self._store.delete_older("mount", before)
@@ -107,7 +116,6 @@ class Mounts(Service):
 
     @rpc("MountPutFile")
     async def put_file(self, request: api.MountPutFileRequest) -> api.MountPutFileResponse:
-        target = self.content(request.sha256_hex)
         self._disk.require(len(request.data))
         kind = request.WhichOneof("data_oneof")
         if kind == "data_blob_id":
@@ -115,9 +123,7 @@ class Mounts(Service):
         elif kind == "data":
             if hashlib.sha256(request.data).hexdigest() != request.sha256_hex:
                 raise invalid(f"the content of {request.sha256_hex} has another sha256")
-            temporary = self._state.uploads / new_id("up")
-            await asyncio.to_thread(_write, temporary, request.data)
-            temporary.replace(target)
+            await asyncio.to_thread(self.keep, request.data)
         return api.MountPutFileResponse(exists=self.have(request.sha256_hex))
 
     @rpc("MountGetOrCreate", create=True)

@@ -11,7 +11,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.sandbox.sandboxes import Launch, Sandboxes
+from modalrun.localmodal.sandbox.live import Launch
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
@@ -105,22 +106,17 @@ class SandboxRpcs:
             return existing
         app = self._apps.get_active(request.app_id)
         definition = request.definition
-        if definition.HasField("open_ports") and definition.open_ports.ports:
-            raise GRPCError(
-                Status.UNIMPLEMENTED, "The local Modal server does not have tunnels (open ports)"
-            )
-        if definition.cloud_bucket_mounts or definition.nfs_mounts:
-            raise GRPCError(
-                Status.UNIMPLEMENTED,
-                "The local Modal server does not have CloudBucketMount and NetworkFileSystem",
-            )
+        if definition.network_access.network_access_type > api.NetworkAccess.OPEN:
+            raise GRPCError(Status.UNIMPLEMENTED, "The local Modal server blocks no network access")
+        variables = {**definition.environment_variables.contents, **variables}
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}
         if definition.name:
             check_name("Sandbox", definition.name)
         check_tags(tags)
         check_mount_points(definition.volume_mounts)
         self._rules.check_sandbox(definition)
-        recipe, files = self._images.recipe(definition.image_id)
+        recipe = self._images.recipe(definition.image_id)
+        files = [*recipe.files]
         for mount_id in definition.mount_ids:
             files += self._mounts.files(mount_id)
         sandbox_id, task_id = new_sandbox_ids(version)

@@ -20,6 +20,8 @@ from packaging.utils import canonicalize_name
 from modalrun.errors import UsageError
 
 _OURS = {"modalrun", "zenml"}
+_COMMAND = {"__main__", "__mp_main__"}
+"""Names of the command that imports the pipeline; `multiprocessing` adds the second one."""
 _PYTHON = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "data")]
 _INSTALLED = {"site-packages", "dist-packages"}
 
@@ -95,7 +97,7 @@ def check_places(
     imported = {*own, *(sys.modules.keys() - before.modules)}
     for name in sorted(imported, key=lambda name: (name.count("."), name)):
         file = getattr(sys.modules.get(name), "__file__", None)
-        if file is None or name == "__main__" or name.partition(".")[0] in _OURS:
+        if file is None or name in _COMMAND or name.partition(".")[0] in _OURS:
             continue
         place = Path(file).resolve()
         if place in _expected(root, name) or _is_installed(place, name, docker):

@@ -179,7 +179,12 @@ class SingleStep:
         sandbox is no failure of the step, which is executed again.
         """
         try:
-            with line_ends.ended(), signals.in_user_code(), containment.contained():
+            with (
+                line_ends.ended(),
+                line_ends.redrawn_once(),
+                signals.in_user_code(),
+                containment.contained(),
+            ):
                 return call()
         except BaseException as error:
             if not signals.came:

@@ -26,3 +26,9 @@ def afterwards(word: str) -> None:
 def waiting(gate: str) -> None:
     """Wait, and then do something."""
     afterwards(wait(gate))
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def waiting_inline(gate: str) -> None:
+    """Wait in the process of a dynamic pipeline."""
+    wait(gate)

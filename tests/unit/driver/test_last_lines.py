@@ -19,3 +19,11 @@ def test_the_last_lines_without_events() -> None:
     assert last.lines() == ["of b", "more of b"]
     last.clear()
     assert last.lines() == []
+
+
+def test_a_progress_bar_pushes_nothing_out() -> None:
+    last = LastLines()
+    last.add(b"before\n")
+    for number in range(10_000):
+        last.add(f"\r{number:5} of 10,000".encode())
+    assert last.lines() == ["before", " 9999 of 10,000"]

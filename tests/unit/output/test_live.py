@@ -10,7 +10,7 @@ from rich.text import Text
 
 from modalrun.output.console import print_lines
 from modalrun.output.live import LiveView, ResizableLive, progress_table
-from modalrun.run.events import StepEvent
+from modalrun.run.events import Redraw, StepEvent
 from modalrun.run.progress import RunProgress
 
 
@@ -71,6 +71,24 @@ def test_of_two_hundred_steps_the_running_ones_and_counts_are_shown() -> None:
     assert len(shown) <= 12
     assert any("running (try 2)" in line for line in shown)
     assert "1 of 200 steps done · 1 running · 198 waiting" in shown[-1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_a_progress_bar_is_the_last_column(width: int) -> None:
+    progress = board()
+    second = list(progress.rows)[1]
+    progress.apply(Redraw("unknown", "1 %"))
+    progress.apply(Redraw(second, "epoch 3/10 \x1b[2J 31 % " + "|" * 200))
+    console = terminal(width)
+    view = LiveView(console, progress)
+    print_lines(console, view._render())
+    shown = text_of(console).splitlines()
+    assert all(len(line) <= width for line in shown)
+    assert shown[1].endswith("progress")
+    assert "epoch 3/10  31" in shown[3] and "\x1b[2J" not in console.file.getvalue()  # type: ignore[attr-defined]
+    progress.apply(StepEvent(second, "completed", 170, 2))
+    progress.apply(Redraw(second, "late"))
+    assert [row.progress for row in progress.rows.values()] == ["", "", ""]
 
 
 def test_what_steps_wait_for_is_shown_below_them() -> None:

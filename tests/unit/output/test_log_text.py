@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
+from modalrun.output import log_text
 from modalrun.output.log_text import LineRenderer, as_json, printer, rfc3339
 from modalrun.output.step_labels import StepLabels
+from modalrun.run.events import Redraw
 from modalrun.run.log_lines import LogLine
 
 EVIL = "\x1b]0;title\x07[bold]a\x1b[2J\x00b\x9b1mc"
@@ -116,3 +118,16 @@ def test_a_long_line_is_broken_between_words_below_its_own_text() -> None:
         "           /a/path/that/is/longer/than/the/line",
     ]
     assert renderer.render(line("short")) == "train    | short"
+
+
+def test_where_nothing_is_redrawn_a_bar_is_a_line_every_30_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(log_text.time, "monotonic", lambda: now)
+    bars, printed = log_text.BarLines(), []
+    for tenth in range(1_000):
+        now = tenth / 10
+        printed += [(now, name) for name in "ab" if bars.due(Redraw(name, f"{now} s"))]
+        bars.due(Redraw("short", "" if tenth % 100 == 0 else "x"))
+    assert printed == [(moment, name) for moment in (30, 60, 90) for name in "ab"]

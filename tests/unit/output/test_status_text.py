@@ -118,6 +118,19 @@ def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:
     assert foremost(many[:3], 3) == (many[:3], ())
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_progress_bar_is_the_last_column(width: int) -> None:
+    busy = StepRecord("train", "running", 1, NOON, metadata=replace(STEP_FACTS, exit_reason=None))
+    run = replace(RUN, status="running", end=None)
+    view = derive_status(run, [STEPS[0], busy], NOT_ASKED)
+    view = replace(view, bars={"train": "epoch 3/10  31 %\x1b[2J" + "|" * 200})
+    lines = [line.plain for line in status_text.render(view, NOON, width)]
+    table = lines[lines.index("") + 1 :]
+    assert all(len(line) <= width for line in table)
+    assert table[0].endswith("progress")
+    assert "epoch 3/10  31 %" in table[2] and "\x1b" not in table[2]
+
+
 def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modalrun.run import events
 from modalrun.run.event_proof import END
-from modalrun.run.events import LinesOf, OrderEnd, StepEvent
+from modalrun.run.events import LinesOf, OrderEnd, Redraw, StepEvent
 from modalrun.run.log_lines import Item, LineFilter, LineSelection, LogLine, RunLines
 
 RUN = "sb-run"
@@ -262,3 +262,36 @@ def test_events_are_found_in_bytes_however_a_stream_is_cut(
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     found = [e for a, b in itertools.pairwise(edges) for e in scanner.feed(data[a:b])]
     assert found == told
+
+
+def test_a_redrawn_line_is_shown_at_each_state_and_logged_once() -> None:
+    lines = RunLines("sb-1")
+    feed = lines.feed
+    items = feed("sb-1", "stderr", events.line(LinesOf("train")) + "\r  0%")
+    items += feed("sb-1", "stderr", "\r 50%\x1b[K")
+    items += feed("sb-1", "stdout", events.line(LinesOf("train")) + "beside\n")
+    for percent in range(51, 100_000):
+        feed("sb-1", "stderr", f"\r {percent}%")
+    items += feed("sb-1", "stderr", "\r100%\nnext\n")
+    items += feed("sb-1", "stderr", "last\r")
+    items += lines.end_all()
+    told = [i for i in items if isinstance(i, Redraw)]
+    assert told == [Redraw("train", text) for text in ("0%", "50%", "", "last")]
+    first, bar, *others = [i.text for i in items if isinstance(i, LogLine)]
+    assert (first, *others) == ("beside", "next", "last\r")
+    assert bar.endswith("\r 99999%\r100%") and len(bar) < 10_000
+
+
+def test_the_redrawn_line_of_a_step_that_shares_its_stream() -> None:
+    lines = RunLines("sb-1")
+    told = Redraw("train", "31 %")
+    text = events.line(LinesOf("train")) + events.line(told)
+    assert lines.feed("sb-1", "stdout", text) == [LinesOf("train"), told]
+    lines.feed("sb-1", "stderr", text + "100 %\n" + events.line(Redraw("train", "")))
+    other = lines.feed("sb-1", "stdout", events.line(Redraw("other", "31 %")))
+    assert isinstance(other[0], LogLine), "it does not print there"
+    lines.assign("sb-2", "own", 1)
+    own = lines.feed("sb-2", "stdout", events.line(Redraw("own", "31 %")))
+    assert isinstance(own[0], LogLine), "nor does a step sandbox tell so"
+    rest = [(i.source, i.text) for i in lines.end_all() if isinstance(i, LogLine)]
+    assert rest == [("stdout", "31 %")], "the sandbox of the unfinished line was killed"

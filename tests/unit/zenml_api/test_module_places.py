@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,6 +41,19 @@ def test_modules_of_the_source_root_are_found(root: Path) -> None:
     before = Surroundings()
     importlib.import_module(f"{NAME}.training")
     check_places(root, before, [f"{NAME}.training"], {})
+
+
+def test_the_command_itself_is_no_module_of_the_pipeline(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `multiprocessing` adds this name, when the pipeline imports it.
+    command = ModuleType("__mp_main__")
+    command.__file__ = str(root.parent / "bin" / "__main__.py")
+    sys.path.append(str(root.parent / "bin"))
+    monkeypatch.delitem(sys.modules, "__mp_main__", raising=False)
+    before = Surroundings()
+    monkeypatch.setitem(sys.modules, "__mp_main__", command)
+    check_places(root, before, [], {})
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -1,0 +1,80 @@
+"""`modalrun exec`."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import sys
+from typing import IO, Annotated
+
+import typer
+
+from modalrun.cli import completion
+from modalrun.cli.run_argument import Run, resolved
+from modalrun.output import writer
+from modalrun.util import interrupts
+
+
+def exec_(
+    run: Run = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="What to run, after '--'; without it, a shell."),
+    ] = None,
+    *,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            "--step",
+            "-s",
+            metavar="NAME",
+            autocompletion=completion.steps,
+            help="The running step whose sandbox is meant. It may be left out in 'pipeline' mode,"
+            " and where one step runs.",
+        ),
+    ] = None,
+) -> int:
+    """Run a command, or a shell, in the sandbox of a running step.
+
+    The command runs beside the step, with the sandbox's environment and the source tree as its
+    folder. On a terminal it gets one of the same size; otherwise input and output are passed on as
+    they are. Its exit code is that of this command.
+
+    Exit codes of its own: 2 several steps run, 3 not authenticated, 4 no such run or step, or it
+    does not run, 8 connection lost.
+    """
+    from modalrun.control import exec as execution
+
+    with resolved(run) as (found, spinner):
+        spinner.show("Connecting to the sandbox")
+        place = execution.find_place(found.id, step)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    streams = {
+        "stdout": _Output(sys.stdout, raw=terminal),
+        "stderr": _Output(sys.stderr, raw=terminal),
+    }
+    stdin = sys.stdin.fileno()
+    with interrupts.raw(stdin) if terminal else contextlib.nullcontext():
+        return execution.execute(
+            place,
+            command or [],
+            lambda stream, data: streams[stream].write(data),
+            stdin=stdin,
+            terminal=terminal,
+        )
+
+
+class _Output:
+    """A stream of the command: guarded on a terminal that is not the command's own."""
+
+    def __init__(self, stream: IO[str], *, raw: bool) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._guards = stream.isatty() and not raw
+
+    def write(self, data: bytes) -> None:
+        if self._guards:
+            self._stream.write(self._decoder.decode(data))
+            self._stream.flush()
+        else:
+            writer.pass_on(self._stream, data)

@@ -1,0 +1,161 @@
+"""Run a command in the sandbox of a running step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modalrun.errors import ConflictError, NotFoundError, UsageError
+from modalrun.modal_api.client import Connection, ForeignSandboxError
+from modalrun.modal_api.commands import Write
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.observe.log_filter import unknown_steps
+from modalrun.observe.status import connect
+from modalrun.run.contract import MODAL_TOKEN, ORDER
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.records import UNBEGUN, StepRecord
+from modalrun.util.text import listing
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command runs.
+
+    Attributes:
+        run_id: ZenML's run id.
+        sandbox: Modal's id of the sandbox.
+        subject: Whose sandbox it is, for messages.
+        without: Variables of the sandbox that its steps don't see.
+        connection: To Modal.
+    """
+
+    run_id: str
+    sandbox: str
+    subject: str
+    without: tuple[str, ...]
+    connection: Connection
+
+
+def find_place(
+    run_id: str,
+    step: str | None,
+    *,
+    zenml: ZenMLGateway | None = None,
+    modal: ModalGateway | None = None,
+) -> Place:
+    """Find the sandbox of a running step, and connect to Modal.
+
+    Args:
+        run_id: ZenML's run id.
+        step: The step; None for the only one that runs, and for any in `pipeline` mode.
+
+    Raises:
+        NotFoundError: The run or the step does not run, or ZenML has none of that name.
+        UsageError: Several steps run.
+        AuthenticationError, ConnectionLostError: ZenML's server or Modal refuses or is not there.
+    """
+    zenml = zenml or zenml_gateway()
+    run, steps = zenml.read_run_and_steps(run_id)
+    if run.finished:
+        raise NotFoundError(
+            f"The run {run.name} ({run.id}) has ended ({run.status}): it has no sandbox any more."
+        )
+    metadata = run.metadata
+    if metadata is None:
+        why = "It is only just being submitted: try again." if run.announced else None
+        raise NotFoundError(f"The run {run.name} ({run.id}) has no sandbox.", hint=why)
+    running = [one for one in steps if one.status == "running"]
+    if step is not None:
+        chosen: StepRecord | None = _running(step, steps, running)
+    elif len(running) == 1 or metadata.mode == "pipeline":
+        chosen = running[0] if len(running) == 1 else None
+    elif running:
+        raise UsageError(
+            f"{len(running)} steps of the run {run.name} run, each in a sandbox: which one?",
+            hint=f"Name one with --step: {_names(running)}.",
+        )
+    else:
+        raise NotFoundError(
+            f"No step of the run {run.name} runs at present.",
+            hint=f"'modalrun status {run.id}' shows its steps.",
+        )
+    # The inline steps of a dynamic pipeline run in the run sandbox.
+    own = chosen.metadata if chosen is not None and metadata.mode == "per_step" else None
+    sandbox = own.sandbox_id if own is not None else metadata.sandbox_id
+    return Place(
+        run.id,
+        sandbox,
+        f"step '{chosen.name}'" if chosen is not None else f"run {run.name}",
+        _hidden(metadata, sandbox),
+        connect(run.id, metadata, zenml=zenml, modal=modal),
+    )
+
+
+def _running(name: str, steps: Sequence[StepRecord], running: Sequence[StepRecord]) -> StepRecord:
+    """Return the running step of a name, or raise a NotFoundError that says which ones run."""
+    for one in running:
+        if one.name == name:
+            return one
+    hint = f"Running: {_names(running)}." if running else "No step of the run runs at present."
+    for one in steps:
+        if one.name == name:
+            state = f"has ended ({one.status})" if one.finished else f"does not run ({one.status})"
+            if one.status in UNBEGUN:
+                state = "has not begun"
+            raise NotFoundError(f"The step '{name}' {state}.", hint=hint)
+    raise unknown_steps([name], [one.name for one in steps]) or NotFoundError(
+        f"The run has no step named '{name}'.", hint=hint
+    )
+
+
+def _names(steps: Sequence[StepRecord]) -> str:
+    return listing([step.name for step in steps], most=20)
+
+
+def _hidden(metadata: RunMetadata, sandbox: str) -> tuple[str, ...]:
+    # The token is the driver's. In `pipeline` mode there is none but the user's own.
+    is_driver = metadata.mode == "per_step" and sandbox == metadata.sandbox_id
+    return (*MODAL_TOKEN, ORDER) if is_driver else (ORDER,)
+
+
+def execute(
+    place: Place,
+    command: Sequence[str],
+    write: Write,
+    *,
+    stdin: int,
+    terminal: bool,
+    modal: ModalGateway | None = None,
+) -> int:
+    """Run a command to its end; return its exit code.
+
+    Args:
+        place: Where.
+        command: Program and arguments; empty for a shell.
+        write: Receives the output.
+        stdin: The descriptor of the input.
+        terminal: Whether the command gets a terminal.
+
+    Raises:
+        NotFoundError: The sandbox is not the run's, or has ended.
+        ConnectionLostError: The connection is lost; the command may go on.
+    """
+    try:
+        return (modal or ModalGateway()).run_command(
+            place.connection,
+            place.sandbox,
+            place.run_id,
+            command,
+            write,
+            without=place.without,
+            stdin=stdin,
+            terminal=terminal,
+        )
+    except ForeignSandboxError:
+        raise
+    except (NotFoundError, ConflictError) as error:
+        raise NotFoundError(
+            f"The sandbox of the {place.subject} has ended.",
+            hint=f"'modalrun status {place.run_id}' shows the run.",
+        ) from error

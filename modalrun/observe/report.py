@@ -1,0 +1,138 @@
+"""Collect what the report of a run shows."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import yaml
+
+from modalrun.errors import ModalrunError, without_credentials
+from modalrun.modal_api.gateway import ModalGateway
+from modalrun.observe.cost import RunCost, spent
+from modalrun.observe.log_source import source_of
+from modalrun.observe.logs import LogRequest, read
+from modalrun.observe.status import read_status
+from modalrun.plan.pricing import LIST_PRICES
+from modalrun.run.artifacts import Artifact
+from modalrun.run.log_lines import LineFilter
+from modalrun.run.records import RunRecord
+from modalrun.run.status import Note, RunStatus
+from modalrun.run.timeline import Timeline, timeline_of
+from modalrun.spec.spec_record import SpecRecord
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+
+LAST_LINES = 20
+"""Lines of a failed step's output."""
+
+_ANYTHING = "***"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run with all that its report shows.
+
+    Attributes:
+        view: Its status.
+        timeline: The phases of its steps.
+        cost: What it has cost by list prices, wherever it ran.
+        artifacts: What its steps have made, with visualizations.
+        output: The last lines of each failed step.
+        spec: The lines of the run spec that it was compiled from.
+        plan: The lines of its resolved plan.
+        notes: What could not be read.
+        now: When it was read.
+    """
+
+    view: RunStatus
+    timeline: Timeline
+    cost: RunCost
+    artifacts: tuple[Artifact, ...]
+    output: Mapping[str, tuple[str, ...]]
+    spec: tuple[str, ...]
+    plan: tuple[str, ...]
+    notes: tuple[Note, ...]
+    now: datetime
+
+
+def read_report(
+    run_id: str,
+    plan: tuple[str, ...],
+    *,
+    zenml: ZenMLGateway | None = None,
+    modal: ModalGateway | None = None,
+) -> Report:
+    """Read all that the report of a run shows. What can't be read is told in a note.
+
+    Args:
+        plan: The lines of its resolved plan.
+
+    Raises:
+        ModalrunError: ZenML refuses or is not there.
+    """
+    zenml = zenml or zenml_gateway()
+    view = read_status(run_id, zenml=zenml, modal=modal)
+    attempts = zenml.step_attempts([view.run])[run_id]
+    now = datetime.now(timezone.utc)
+    notes: list[Note] = []
+    output: dict[str, tuple[str, ...]] = {}
+    failed = [step.name for step in view.steps if step.status == "failed"]
+    if failed:
+        try:
+            output = _last_lines(view.run, failed)
+        except ModalrunError as error:
+            notes.append(Note(f"The output of the failed steps is missing here: {error.problem}"))
+    return Report(
+        view,
+        timeline_of(view, attempts, now.timestamp()),
+        spent(view.run, attempts, now, LIST_PRICES),
+        tuple(zenml.artifacts_of(run_id, visualizations=True)),
+        output,
+        tuple(_spec(run_id, zenml)),
+        plan,
+        tuple(notes),
+        now,
+    )
+
+
+def _last_lines(run: RunRecord, steps: list[str]) -> dict[str, tuple[str, ...]]:
+    found = {name: deque[str](maxlen=LAST_LINES) for name in steps}
+    request = LogRequest(LineFilter())
+    for batch in read(source_of(run, lambda _: None), request, lambda _: None):
+        for line in batch:
+            if line.step in found:
+                found[line.step].append(line.text)
+    return {name: tuple(lines) for name, lines in found.items()}
+
+
+def _spec(run_id: str, zenml: ZenMLGateway) -> list[str]:
+    try:
+        record = SpecRecord.of(zenml.deployment_of(run_id).environment)
+    except ModalrunError as error:
+        return [error.problem]
+    if record is None:
+        return ["No run spec is stored with this run's deployment."]
+    text = yaml.safe_dump(_without_values(dict(record.file)), sort_keys=False)
+    lines = without_credentials(text).splitlines()
+    for flag, path, value in record.flags:
+        shown = _without_values({path[-1]: value})[path[-1]]
+        if "environment" in path[:-1]:
+            shown = _ANYTHING
+        lines.append(without_credentials(f"# {flag} {json.dumps(shown, default=str)}"))
+    return lines
+
+
+def _without_values(value: Any, *, hidden: bool = False) -> Any:
+    """Replace the values of environment variables, which may be secret."""
+    if isinstance(value, Mapping):
+        return {
+            key: _without_values(one, hidden=hidden or key == "environment")
+            for key, one in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_values(one, hidden=hidden) for one in value]
+    return _ANYTHING if hidden else value

@@ -1,0 +1,109 @@
+"""Find the sandbox that `modalrun exec` means, or say why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from modalrun.control.exec import Place, execute, find_place
+from modalrun.errors import ConflictError, ModalrunError, NotFoundError, UsageError
+from modalrun.modal_api.client import ForeignSandboxError
+from modalrun.run.contract import MODAL_TOKEN, ORDER
+from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.records import NOT_RUN, StepRecord
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import Effects, FakeModal
+
+PIPELINE = RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-run", 600)
+PER_STEP = replace(PIPELINE, mode="per_step")
+
+STEPS = (
+    StepRecord("load", "completed"),
+    StepRecord("left", "running", metadata=StepMetadata("sb-left")),
+    StepRecord("right", "running", metadata=StepMetadata("sb-right")),
+    StepRecord("last", NOT_RUN),
+)
+
+
+def place(
+    step: str | None = None,
+    *,
+    steps: tuple[StepRecord, ...] = STEPS,
+    metadata: RunMetadata | None = PIPELINE,
+    status: str = "running",
+) -> Place:
+    effects = Effects()
+    zenml = FakeZenML(effects, status)
+    zenml.run = replace(zenml.run, metadata=metadata)
+    zenml.steps = steps
+    return find_place(zenml.run.id, step, zenml=zenml, modal=FakeModal(effects))
+
+
+def test_the_sandbox_of_a_step() -> None:
+    assert place().sandbox == "sb-run"
+    assert place("left").sandbox == "sb-run"
+    found = place("left", metadata=PER_STEP)
+    assert (found.sandbox, found.subject) == ("sb-left", "step 'left'")
+    assert place(metadata=PER_STEP, steps=STEPS[2:]).sandbox == "sb-right"
+    inline = (StepRecord("inline", "running"),)
+    assert place(metadata=PER_STEP, steps=inline).sandbox == "sb-run"
+
+
+def test_the_token_is_hidden_where_a_driver_has_one() -> None:
+    inline = (StepRecord("inline", "running"),)
+    assert place(metadata=PER_STEP, steps=inline).without == (*MODAL_TOKEN, ORDER)
+    assert place("left", metadata=PER_STEP).without == (ORDER,)
+    assert place().without == (ORDER,)
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "problem", "hint"),
+    [
+        ("load", {}, r"'load' has ended \(completed\)", "Running: left, right."),
+        ("last", {}, "'last' has not begun", "Running: left, right."),
+        ("lfet", {}, "no step named 'lfet'", "Did you mean 'left'?"),
+        ("load", {"steps": STEPS[:1]}, "has ended", "No step of the run runs at present."),
+        (None, {"metadata": PER_STEP, "steps": STEPS[:1]}, "No step of the run", "status"),
+        (None, {"status": "completed"}, r"has ended \(completed\)", None),
+        (None, {"metadata": None}, "has no sandbox", None),
+    ],
+)
+def test_what_does_not_run_is_told(
+    step: str | None, changes: dict[str, Any], problem: str, hint: str | None
+) -> None:
+    with pytest.raises(NotFoundError, match=problem) as caught:
+        place(step, **changes)
+    assert hint is None or hint in (caught.value.hint or "")
+
+
+def test_with_several_steps_one_must_be_named() -> None:
+    with pytest.raises(UsageError, match="2 steps of the run") as caught:
+        place(metadata=PER_STEP)
+    assert caught.value.hint == "Name one with --step: left, right."
+
+
+class Failing(FakeModal):
+    """Fails when a command is to run."""
+
+    def __init__(self, error: ModalrunError) -> None:
+        super().__init__(Effects())
+        self.error = error
+
+    def run_command(self, *_: Any, **__: Any) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (NotFoundError("Modal: gone"), "The sandbox of the step 'left' has ended."),
+        (ConflictError("Sandbox already finished"), "The sandbox of the step 'left' has ended."),
+        (ForeignSandboxError("not the run's"), "not the run's"),
+    ],
+)
+def test_a_sandbox_that_ends_meanwhile_is_told(error: ModalrunError, problem: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        execute(place("left"), [], lambda *_: None, stdin=0, terminal=False, modal=Failing(error))
+    assert caught.value.problem == problem
