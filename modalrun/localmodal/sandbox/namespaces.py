@@ -30,6 +30,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 # SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. It sees its own processes and files only.
 _ROOT_KEEPS = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31))
 
+_SETTINGS = {"sys", "bus", "irq", "fs", "acpi"}
 _LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd"}
 _LINKS |= {name: f"/proc/self/fd/{n}" for n, name in enumerate(("stdin", "stdout", "stderr"))}
 
@@ -158,14 +159,11 @@ def build(view: dict[str, Any]) -> None:
             _mount("tmpfs", target, "mode=0755")
         else:
             _attach(tree, target)
-    if os.geteuid() == 0:
-        # Root could change the machine's settings there, for which no capability is asked.
-        for name in os.listdir("/proc"):
-            mode = os.lstat(f"/proc/{name}").st_mode
-            if not (name.isdigit() or stat.S_ISLNK(mode)) and (
-                name in {"sys", "bus", "irq", "fs", "acpi"} or mode & 0o222
-            ):
-                _attach(_tree(f"/proc/{name}", _READ_ONLY), f"/proc/{name}")
+    for name in os.listdir("/proc"):
+        mode = os.lstat(f"/proc/{name}").st_mode
+        if not (name.isdigit() or stat.S_ISLNK(mode)) and (name in _SETTINGS or mode & 0o222):
+            # Root can change the machine there without any capability.
+            _attach(_tree(f"/proc/{name}", _READ_ONLY), f"/proc/{name}")
 
 
 def separate(*, network: bool) -> None:

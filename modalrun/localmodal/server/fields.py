@@ -72,7 +72,7 @@ FIELDS = {
     "SandboxCreateV2Request": "app_id definition ephemeral_secrets tags"
     " !cloud_bucket_mount_credentials secret_sources",
     "Sandbox": "entrypoint_args mount_ids image_id secret_ids resources ?cloud_provider"
-    " timeout_secs workdir !nfs_mounts ?runtime_debug !block_network !s3_mounts"
+    " timeout_secs workdir !nfs_mounts ?runtime_debug block_network !s3_mounts"
     " !cloud_bucket_mounts volume_mounts ?pty_info scheduler_placement ?worker_id !open_ports"
     " !i6pn_enabled network_access !proxy_id !enable_snapshot !snapshot_version cloud_provider_str"
     " ?runsc_runtime_version ?runtime ?verbose name ?experimental_options"
@@ -84,7 +84,7 @@ FIELDS = {
     " ?rdma -skip_num_threads_env_vars",
     "GPUConfig": "-type count gpu_type",
     "SchedulerPlacement": "regions ?_zone ?_lifecycle ?_instance_types -nonpreemptible",
-    "VolumeMount": "volume_id mount_path -allow_background_commits ?read_only sub_path",
+    "VolumeMount": "volume_id mount_path -allow_background_commits read_only sub_path",
     "PTYInfo": "-enabled winsz_rows winsz_cols env_term env_colorterm -env_term_program -pty_type"
     " -no_terminate_on_idle_stdin",
     "PortSpecs": "ports",
