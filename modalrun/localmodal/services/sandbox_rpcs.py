@@ -106,8 +106,11 @@ class SandboxRpcs:
             return existing
         app = self._apps.get_active(request.app_id)
         definition = request.definition
-        if definition.network_access.network_access_type > api.NetworkAccess.OPEN:
-            raise GRPCError(Status.UNIMPLEMENTED, "The local Modal server blocks no network access")
+        if definition.network_access.network_access_type > api.NetworkAccess.BLOCKED:
+            raise GRPCError(
+                Status.UNIMPLEMENTED,
+                "The local Modal server blocks the whole network (block_network) or nothing of it",
+            )
         variables = {**definition.environment_variables.contents, **variables}
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}
         if definition.name:
