@@ -88,7 +88,10 @@ class ModalrunError(Exception):
 
     def __init__(self, problem: str, *, effect: str | None = None, hint: str | None = None) -> None:
         problem = without_credentials(problem)
-        super().__init__(f"{problem} {effect}" if effect else problem)
+        # The texts of others are often no sentences.
+        end = "" if problem.endswith((".", "!", "?")) else "."
+        space = "\n" if "\n" in problem else " "
+        super().__init__(f"{problem}{end}{space}{effect}" if effect else problem)
         self.problem = problem
         self.effect = effect
         self.hint = None if hint is None else without_credentials(hint)

@@ -133,6 +133,9 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
         shown = io.StringIO()
         error.show(shown)
         writer.err(shown.getvalue())
+        if getattr(error, "option_name", None) == "--debug":
+            command = " ".join(one for one in arguments if one != "--debug")
+            writer.err(f"'--debug' stands before the command: modalrun --debug {command}")
         return error.exit_code
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable
 
@@ -34,26 +35,34 @@ def _offer(
         # A shell shows what is printed in the middle of the command line.
         with contextlib.suppress(Exception):
             found += find(ctx, incomplete)
-        return [
+        offered = [
             (value, _UNSAFE_HELP.sub("_", description))
             for value, description in found
             if value.startswith(incomplete) and _OFFERED.fullmatch(value)
         ]
+        if not offered and os.environ.get("_MODALRUN_COMPLETE") == "complete_bash":
+            # Without an offer, bash lists the files of the folder (`complete -o default`).
+            return [(incomplete or " ", "")]
+        return offered
 
     return complete
 
 
 @_offer
 def runs(ctx: typer.Context, incomplete: str) -> Offers:
-    """Offer RUN: names, ids once a digit is typed, each with its status.
+    """Offer RUN: names, ids once a digit is typed, each with its status; to stop, what is not over.
 
     A name that a shell could take for more than a word is not offered; its run's id is.
     """
-    from modalrun.run.records import LATEST
+    from modalrun.run.records import FINISHED, LATEST
     from modalrun.zenml_api.records import completion
 
-    yield LATEST, "the newest run"
+    stops = ctx.info_name == "stop"
+    if not stops:
+        yield LATEST, "the newest run"
     for run in completion.recent_runs():
+        if stops and run.status in FINISHED:
+            continue
         is_word = _OFFERED.fullmatch(run.name) is not None
         if is_word:
             yield run.name, run.status

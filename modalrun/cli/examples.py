@@ -18,10 +18,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "plan training.yaml --files",
     ),
     "compile": (
-        "configuration.md#compiled-deployments",
+        "configuration.md",
         "compile training.yaml --output deployment.json",
     ),
-    "doctor": ("troubleshooting.md#run-doctor-first", "doctor training.yaml"),
+    "doctor": ("troubleshooting.md", "doctor training.yaml"),
     "smoke": ("first-cloud-run.md#5-smoke", "smoke --gpu T4"),
     "status": ("status.md", "status latest --watch", "status 0d1f5b62 --output json"),
     "logs": ("logs.md", "logs latest --follow", "logs 0d1f5b62 --step 'train*' --tail 100"),
@@ -29,7 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "open": ("report.md#modalrun-open-run", "open latest", "open 0d1f5b62 modal"),
     "exec": ("exec.md", "exec latest", "exec 0d1f5b62 --step train -- nvidia-smi"),
     "list": ("status.md#modalrun-list", "list --state failed --since 2d"),
-    "reconcile": ("status.md#modalrun-reconcile-run", "reconcile 0d1f5b62"),
+    "reconcile": ("status.md", "reconcile 0d1f5b62"),
     "stop": ("modes.md#stop", "stop 0d1f5b62", "stop 0d1f5b62 --force"),
     "resume": ("modes.md#resume", "resume 0d1f5b62"),
     "rerun": (
@@ -43,8 +43,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "local stop": ("local-server.md", "local stop"),
     "local status": ("local-server.md", "local status"),
     "local env": ("local-server.md#variables", 'eval "$(modalrun local env)"'),
-    "local logs": ("local-server.md#the-state-folder", "local logs sb-01JX"),
-    "local kill": ("local-server.md#fault-injection-for-your-own-tests", "local kill sb-01JX"),
+    "local logs": ("local-server.md", "local logs sb-01JX"),
+    "local kill": ("local-server.md", "local kill sb-01JX"),
 }
 """Command -> the page of the docs, and its examples."""
 
@@ -62,7 +62,7 @@ def add_to(app: typer.Typer, above: str = "") -> None:
         lines = [one if "modalrun" in one else f"modalrun {one}" for one in examples]
         text = "\n".join(f"  {line}" for line in lines)
         # The mark keeps the lines as they are.
-        command.epilog = f"\b\nExamples:\n{text}\n\n\b\nDocs: {DOCS}/{page}"
+        command.epilog = f"\b\nExamples:\n{text}\n\n\b\nDocs:\n  {DOCS}/{page}"
     for group in app.registered_groups:
         if group.typer_instance is not None:
             add_to(group.typer_instance, f"{above}{group.name} ")

@@ -116,7 +116,7 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
         ModalrunError: As for `submission.submit`, as far as Modal is not needed.
     """
     assert spec.rerun is not None
-    compiled = prepare.load_deployment(spec)
+    compiled = prepare.load_deployment(spec, looks=True)
     assert compiled.rerun is not None
     priced = prepare.plan_deployment(compiled.deployment, compiled.stack_description, spec)
     notes = [f"note: {note}" for note in priced.notes]

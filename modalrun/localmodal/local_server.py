@@ -39,6 +39,7 @@ from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.rules import CATALOG_FILE, CatalogRules
 from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
+from modalrun.localmodal.services.tunnel_rpcs import TunnelRpcs
 from modalrun.localmodal.services.volume_files import VolumeFiles
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
@@ -187,6 +188,7 @@ class LocalServer:
             ),
             CommandRouter(self._logs, sandboxes, lambda: self._faults.script.retained),
             ExecRpcs(sandboxes, secrets),
+            TunnelRpcs(sandboxes),
         ):
             dispatcher.add(subject)
         routes: dict[tuple[str, str], http.Route] = {

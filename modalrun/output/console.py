@@ -104,6 +104,6 @@ def print_error(error: ModalrunError) -> None:
     lines = fitted(f"Error: {first}", width, "red", indent=4)
     for line in rest:
         lines += fitted(f"  {line}", width, indent=4)
-    if error.hint:
-        lines += fitted(f"  {error.hint}", width, indent=2)
+    for line in (error.hint or "").splitlines():
+        lines += fitted(f"  {line}", width, indent=2)
     print_lines(console, lines)

@@ -14,6 +14,7 @@ from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.spec import explanation
 from modalrun.spec.precedence import Origin, Value
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source_tree import SourceTree, shown, size
@@ -91,7 +92,7 @@ def _lines(found: PricedPlan, *, explain: Explain | None, width: int | None) -> 
         "",
         *_graph(plan),
         "",
-        *([*_origins(plan, explain, width), ""] if explain else []),
+        *([*_origins(found, explain, width), ""] if explain else []),
         *_money(cost, plan),
         *(["", "Notes", *(f"  - {note}" for note in found.notes)] if found.notes else []),
     ]
@@ -193,19 +194,21 @@ def _graph(plan: Plan) -> list[str]:
     return [f"Order ({how})" if any(len(row) > 1 for row in layers) else "Order", *rows]
 
 
-def _origins(plan: Plan, explain: Explain, width: int | None) -> list[str]:
+def _origins(found: PricedPlan, explain: Explain, width: int | None) -> list[str]:
+    plan, spec = found.plan, found.spec
     sandboxes = {
         "run": plan.origins,
         **{name or "driver": origins for name, origins in plan.sandbox_origins.items()},
     }
     if plan.settings.mode == "pipeline":
         sandboxes = {"run": {**plan.origins, **plan.sandbox_origins[RUN_SANDBOX]}}
-    rows = [
-        (sandbox, setting, _shown(setting, value), value.source)
-        for sandbox, origins in sandboxes.items()
-        for setting, value in origins.items()
-        if explain == "all" or value.origin is not Origin.DEFAULT
-    ]
+    rows = list(explanation.parameters(spec))
+    for sandbox, origins in sandboxes.items():
+        for setting, value in origins.items():
+            if explain == "all" or value.origin is not Origin.DEFAULT:
+                taken = explanation.variables(spec, sandbox, setting, value.source)
+                source = f"{value.source}: {taken}" if taken else value.source
+                rows.append((sandbox, setting, _shown(setting, value), source))
     head = "Where each value comes from" + ("" if explain == "all" else "; '--all' adds defaults")
     if not rows:
         return ["Every value is a default; '--explain --all' shows them"]

@@ -12,6 +12,9 @@ _LABELLED = re.compile(r"(?: *- | *\S+(?: \S+)? {2,})(?=\S)")
 """A dash, or a label with blanks behind it: the lines below are indented by its width."""
 
 _QUOTED = re.compile(r"(?<![^\s(])'[^'\n]+'(?![^\s).,;:])")
+_MARKS = re.compile(r"[ ^~]*")
+"""What a traceback has below a line of code."""
+
 _COMMAND = re.compile(r"\s+(?:\S+ {2,})?(?:modalrun|modal|zenml|python|pip|rm|https?:/)\b")
 
 
@@ -28,6 +31,9 @@ def wrapped(text: str, width: int | None, *, indent: int | None = None) -> list[
     """
     if not width or len(text) <= width or _COMMAND.match(text):
         return [text.replace(NO_BREAK, " ")]
+    if _MARKS.fullmatch(text):
+        # Below a line of code, of which the terminal shows the beginning here.
+        return [text[:width].rstrip()]
     if indent is None:
         label = _LABELLED.match(text)
         indent = len(label[0]) if label else len(text) - len(text.lstrip()) or 2

@@ -19,6 +19,7 @@ from modalrun.run.sandbox_spec import (
     SandboxSpec,
 )
 from modalrun.spec.precedence import Origin, Value
+from modalrun.spec.validation import Mistakes
 from modalrun.util.timeparse import written
 
 _DRIVER = Resolved(
@@ -53,7 +54,12 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         unused = {"secrets", "volumes"}
         origins = planner.origins[RUN_SANDBOX].items()
         planner.origins[RUN_SANDBOX] = {name: v for name, v in origins if name not in unused}
-    return driver, tuple(_planned(planner, step, driver.timeout) for step in deployment.steps)
+    steps, mistakes = list[PlannedStep](), Mistakes()
+    for step in deployment.steps:
+        with mistakes.collecting():
+            steps.append(_planned(planner, step, driver.timeout))
+    mistakes.raise_all()
+    return driver, tuple(steps)
 
 
 def _planned(planner: SandboxPlanner, step: CompiledStep, run_timeout: int) -> PlannedStep:

@@ -153,7 +153,6 @@ def check_spec(
     checkers = Checker(source, mistakes), Checker(flags, mistakes)
     for checker in checkers:
         checker.variables()
-    mistakes.raise_all()
     in_file, in_flags = map(expanded, checkers)
     file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)
     ours = OurKeys.model_validate(

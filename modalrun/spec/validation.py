@@ -100,7 +100,12 @@ class Checker:
     mistakes: Mistakes
 
     def error(self, at: KeyPath, problem: str, hint: str | None = None) -> None:
-        """Collect a mistake at a key."""
+        """Collect a mistake at a key, unless its value has a variable that is not set."""
+        written = self.source.written(at)
+        if not any(written[:end] in self.source.unset for end in range(len(written) + 1)):
+            self._add(at, problem, hint)
+
+    def _add(self, at: KeyPath, problem: str, hint: str | None = None) -> None:
         self.mistakes.found.append(UsageError(f"{self.source.where(at)}: {problem}", hint=hint))
 
     def values(self, at: KeyPath, model: type[M], value: Any) -> M | None:
@@ -119,7 +124,7 @@ class Checker:
     def variables(self) -> None:
         """Report variables that are not set."""
         for at, problem in self.source.unset.items():
-            self.error(at, f"'{path_name(at)}': {problem}")
+            self._add(at, f"'{path_name(at)}': {problem}")
 
     def name(self, path: KeyPath) -> str:
         """Return the path of a key as it is written."""

@@ -72,6 +72,8 @@ class GitError(UsageError):
                 f"Install git. Where a CI image has none, leave {repository / '.git'} out of it:"
                 " then the .gitignore files alone decide."
             )
+        elif (own := repository / ".git").is_dir() and not any(own.iterdir()):
+            hint = f"The folder {own} is empty: remove it, or run 'git init' in {repository}."
         else:
             hint = f"See what 'git status' says in {folder}."
         super().__init__(

@@ -167,7 +167,7 @@ def _together(problems: Sequence[ModalrunError]) -> ModalrunError:
     return type(first)(
         "\n".join(error.problem for error in problems),
         effect="Nothing was created.",
-        hint=" ".join([*dict.fromkeys(hints), "'modalrun doctor' with the run spec checks all."]),
+        hint="\n".join([*dict.fromkeys(hints), "'modalrun doctor' with the run spec checks all."]),
     )
 
 

@@ -53,6 +53,7 @@ class PricedPlan:
         cost: What they can cost at most, at Modal's list prices.
         stack: The stack that the deployment is compiled for.
         source: Which files of the source tree go.
+        spec: The run spec.
         problems: Why the stack can't be used with the target; empty if it can.
         no_login: Why the sandboxes can't log in to the artifact store; empty if they can.
     """
@@ -61,6 +62,7 @@ class PricedPlan:
     cost: Cost
     stack: StackDescription
     source: SourceSelection
+    spec: RunSpec
     problems: tuple[str, ...] = ()
     no_login: tuple[str, ...] = ()
 
@@ -147,7 +149,7 @@ def plan_deployment(
         plan = replace(plan, notes=(*plan.notes, *no_login))
     source = _source_selection(plan, deployment, spec)
     cost = pricing.cost(plan, LIST_PRICES)
-    return PricedPlan(plan, cost, stack, source, tuple(problems), tuple(no_login))
+    return PricedPlan(plan, cost, stack, source, spec, tuple(problems), tuple(no_login))
 
 
 def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> SourceSelection:

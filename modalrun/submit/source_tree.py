@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalrun.errors import UsageError
+from modalrun.util.nearest import nearest
 from modalrun.util.paths import checked_path
 from modalrun.util.text import listing
 
@@ -109,7 +110,7 @@ class SourceTree:
             raise UsageError(
                 f"'source_include' names {', '.join(self.missing)}: there is nothing of that name"
                 f" in {self.root}.",
-                hint="Its paths are relative to the source root.",
+                hint=self._meant() or "It has files and folders, relative to the source root.",
             )
         if self.leaving:
             links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]
@@ -133,6 +134,16 @@ class SourceTree:
                 " .dockerignore.",
             )
 
+    def _meant(self) -> str:
+        """Return what the missing names most likely mean; "" where nothing is alike."""
+        hints = ["Patterns are not read: name files or folders."] * any(
+            "*" in n for n in self.missing
+        )
+        for name in self.missing:
+            if (meant := _similar(self.root, Path(os.path.normpath(name)))) is not None:
+                hints.append(f"Did you mean '{shown(meant)}'?")
+        return " ".join(hints)
+
     def described(self, where: str = "") -> str:
         """Describe it in a line: "source: 41 files, 1.2 MB from churn/ (3 untracked)".
 
@@ -151,6 +162,22 @@ class SourceTree:
             f"source: {_counted(len(self.files), 'file')}, {size(self.size)} from"
             f" {_short(self.root)}" + (f" ({'; '.join(remarks)})" if remarks else "")
         )
+
+
+def _similar(root: Path, path: Path) -> Path | None:
+    """Return the path below a folder that a misspelt one most likely means."""
+    found = Path()
+    for part in path.parts:
+        exists = os.path.lexists(root / found / part)
+        try:
+            names = [] if exists else [one.name for one in (root / found).iterdir()]
+        except OSError:
+            return None
+        close = part if exists else nearest(part, names)
+        if close is None:
+            return None
+        found /= close
+    return found
 
 
 def _counted(count: int, what: str) -> str:

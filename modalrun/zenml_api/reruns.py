@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import MappingProxyType
 from uuid import UUID
 
 from zenml.client import Client
@@ -190,7 +191,8 @@ def _changes(
     return {
         name: why
         for name, step in compiled.snapshot.step_configurations.items()
-        if name in before and (why := next(_differences(before[name], step), None)) is not None
+        if name in before
+        and (why := next(_differences(before[name], step, compiled), None)) is not None
     }
 
 
@@ -206,7 +208,7 @@ def _other_code(record: StepRunResponse, spec: RunSpec) -> str | None:
     return "its code has changed" if before not in {None, now} else None
 
 
-def _differences(before: Step, now: Step) -> Iterator[str]:
+def _differences(before: Step, now: Step, compiled: Compiled) -> Iterator[str]:
     """Yield what a step's result depends on and has changed."""
     old, new = before.config, now.config
     for name in sorted(old.parameters.keys() | new.parameters.keys()):
@@ -222,7 +224,7 @@ def _differences(before: Step, now: Step) -> Iterator[str]:
         or set(before.spec.upstream_steps) != set(now.spec.upstream_steps)
         or old.model_artifacts_or_metadata != new.model_artifacts_or_metadata
         or old.client_lazy_loaders != new.client_lazy_loaders
-        or _contents(old) != _contents(new)
+        or _contents(old) != _contents(new, compiled.unstored)
     ):
         yield "its inputs have changed"
     if old.outputs.keys() != new.outputs.keys():
@@ -231,12 +233,14 @@ def _differences(before: Step, now: Step) -> Iterator[str]:
         yield "its environment has changed"
 
 
-def _contents(config: StepConfiguration) -> dict[str, str | None]:
+def _contents(
+    config: StepConfiguration, unstored: Mapping[UUID, str | None] = MappingProxyType({})
+) -> dict[str, str | None]:
     """Return the hash of each external artifact; each compilation stores them anew."""
     found: dict[str, str | None] = {}
     for name, reference in config.external_input_artifacts.items():
-        found[name] = None
-        if reference.id is not None:
+        found[name] = unstored.get(reference.id) if reference.id else None
+        if reference.id is not None and reference.id not in unstored:
             with contextlib.suppress(KeyError):
                 artifact = Client().zen_store.get_artifact_version(reference.id)
                 found[name] = artifact.content_hash or str(artifact.id)

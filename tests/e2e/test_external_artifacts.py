@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,4 +47,12 @@ def test_external_artifacts_are_stored_by_a_submission_alone(world: World) -> No
     done = world.submit(spec)
     assert done.exit_code == 0, done.stderr
     assert "GOT {'one': 1}" in done.stdout
+    assert stored() == 1
+
+    command = [sys.executable, "-m", "modalrun", "rerun", "latest", "--plan", "--new-code"]
+    same = world.start(command, cwd=world.project).finish()
+    assert (same.exit_code, "Every step of the run" in same.stderr) == (2, True), same.stderr
+    (world.project / "external.py").write_text(PIPELINE.replace(": 1}", ": 2}"))
+    other = world.start(command, cwd=world.project).finish()
+    assert "show (its inputs have changed)" in other.stdout, other.stderr
     assert stored() == 1

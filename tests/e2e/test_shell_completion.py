@@ -44,9 +44,12 @@ def test_steps_pipelines_and_sandboxes(world: World) -> None:
     assert completed(world, "rerun", "--from", "jo", shell="fish") == ["join"]
     assert completed(world, "list", "--pipeline", "d") == ["diamond"]
     assert completed(world, "local", "logs", "sb-") == [sandbox.id]
-    assert completed(world, "local", "kill", "sb-") == []
+    # Else bash would list files.
+    assert completed(world, "local", "kill", "sb-") == ["sb-"]
+    assert completed(world, "local", "kill", "sb-", shell="fish") == []
+    assert completed(world, "stop", made.name[:3]) == [made.name[:3]]
     unreadable = {"ZENML_STORE_URL": "http://127.0.0.1:1"}
-    assert completed(world, "logs", "--step", "l", **unreadable) == []
+    assert completed(world, "logs", "--step", "l", **unreadable) == ["l"]
 
 
 def test_words_that_are_known_without_a_run(world: World) -> None:

@@ -55,6 +55,13 @@ def test_the_effect_is_part_of_the_message_and_can_be_left_out() -> None:
     assert (error.problem, error.effect) == ("What happened.", "Nothing was created.")
 
 
+def test_sentences_of_an_error_do_not_run_together() -> None:
+    error = errors.NotFoundError("Modal: no such app", effect="Nothing was created.")
+    assert error.message == "Modal: no such app. Nothing was created."
+    error = errors.NotFoundError("Two:\n  - a\n  - b.", effect="Nothing was created.")
+    assert error.message == "Two:\n  - a\n  - b.\nNothing was created."
+
+
 def test_a_rate_limit_is_an_attribute() -> None:
     assert errors.CapacityError("too fast", rate_limited=True).rate_limited
     assert not errors.CapacityError("no GPU").rate_limited

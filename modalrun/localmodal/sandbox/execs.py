@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,35 +32,30 @@ KILLED = 137
 
 def command_inside(
     main: Command,
-    process: SandboxProcess,
     argv: Sequence[str],
-    variables: Mapping[str, str],
+    variables: Mapping[str, str] | None = None,
     *,
-    workdir: str,
-    terminal: tuple[int, int] | None,
+    workdir: str = "",
+    terminal: tuple[int, int] | None = None,
 ) -> Command:
     """Return a command that runs as the main one does: its environment, and its folder for "".
 
     Raises:
-        ValueError: `workdir` leaves the sandbox, or the sandbox has just ended.
+        ValueError: `workdir` leaves the sandbox.
     """
-    if main.view is not None and not process.namespaces:
-        raise ValueError("the sandbox has ended")
     # An isolated sandbox has no such variable.
     root = main.env.get(rootfs.ROOT_VARIABLE, "/")
     if argv[0] == fs_tools.PROGRAM:
         words = [sys.executable, "-I", "-S", fs_tools.__file__, root, *argv[1:]]
     else:
-        words = list(argv) if main.view else rootfs.arguments(list(argv), Path(root))
+        words = list(argv) if main.inside else rootfs.arguments(list(argv), Path(root))
     return replace(
         main,
         argv=words,
-        env={**main.env, **variables},
+        env={**main.env, **(variables or {})},
         cwd=rootfs.inside(Path(root), workdir) if workdir else main.cwd,
         terminal=terminal,
         lingers=True,
-        view=None,
-        inside=process.namespaces,
     )
 
 
@@ -188,13 +184,21 @@ class Exec:
 class Execs:
     """The further commands of one sandbox, by the ids that the SDK gives them."""
 
-    def __init__(self, folder: Path, disk: Disk, nursery: Nursery) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk,
+        nursery: Nursery,
+        busy: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         """
         Args:
             folder: The sandbox's, for their output.
             disk: Its disk.
             nursery: Starts their processes.
+            busy: A context for the time that a command runs.
         """
+        self._busy = busy
         self._folder = folder
         self._disk = disk
         self._nursery = nursery
@@ -234,12 +238,24 @@ class Execs:
                 number: Output(self._folder / f"output-{number}", self._disk) for number in streams
             }
             new = self._all[exec_id] = Exec(outputs)
-            life = new.run(self._nursery, command, timeout, self._closed)
             # A task of its own: the caller may disconnect.
-            task = asyncio.get_running_loop().create_task(life)
+            task = asyncio.get_running_loop().create_task(self._live(new, command, timeout))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(self._all[exec_id].started) is not None
+
+    async def _live(self, new: Exec, command: Command, timeout: float) -> None:
+        with self._busy():
+            await new.run(self._nursery, command, timeout, self._closed)
+
+    async def run(self, command: Command) -> int:
+        """Run a command whose output nobody reads; return its exit code."""
+        one = Exec({})
+        try:
+            await one.run(self._nursery, command, 0.0, self._closed)
+            return one.ended.result()
+        finally:
+            one.kill()
 
     def _forget_old(self) -> None:
         ended = [exec_id for exec_id, one in self._all.items() if one.ended.done()]

@@ -18,12 +18,14 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
+from modalrun.localmodal import certificates
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
 from modalrun.localmodal.sandbox.isolation import Isolation
-from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
+from modalrun.localmodal.sandbox.live import Idleness, Launch, LiveSandbox
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
+from modalrun.localmodal.sandbox.tunnels import Tunnels, check_free
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import invalid, not_found
@@ -43,6 +45,7 @@ FAILURE = _Result.GENERIC_STATUS_FAILURE
 TERMINATED = _Result.GENERIC_STATUS_TERMINATED
 TIMEOUT = _Result.GENERIC_STATUS_TIMEOUT
 INIT_FAILURE = _Result.GENERIC_STATUS_INIT_FAILURE
+IDLE_TIMEOUT = _Result.GENERIC_STATUS_IDLE_TIMEOUT
 INTERNAL_FAILURE = _Result.GENERIC_STATUS_INTERNAL_FAILURE
 
 KILLED_WITH_SERVER = (
@@ -115,14 +118,24 @@ class Sandboxes:
                 )
         if problem := self.isolation.refusal(launch, record.workdir):
             raise invalid(problem)
+        check_free(launch.ports, {id_: live.tunnels for id_, live in self._live.items()})
         self._disk.require(sum(file.content.stat().st_size for file in launch.files))
         fault = self._faults.end_of(record.tags.get("modalrun-role"))
         place = self._faults.script.has_place(record.gpu, 0.0)
         record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
         self._store.put_sandbox(record)
         self._logs.create(record.id)
+        idleness = Idleness(record.idle_timeout_secs)
+        folder = self._state.sandbox(record.id)
         sandbox = self._live[record.id] = LiveSandbox(
-            record, fault, Execs(self._state.sandbox(record.id), self._disk, self._nursery)
+            record,
+            fault,
+            idleness=idleness,
+            execs=Execs(folder, self._disk, self._nursery, idleness.busy),
+            tunnels=Tunnels(
+                launch.ports, idleness.busy, partial(certificates.context, self._state)
+            ),
+            probe=launch.probe,
         )
         task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
@@ -188,20 +201,31 @@ class Sandboxes:
         record = sandbox.record
         # Modal documents the other variables for Functions only (docs, read 2026-11-27).
         identity = {"MODAL_SANDBOX_ID": record.id}
-        command = Command(record.command, identity, Path(record.workdir), self.open_files)
+        command = Command(
+            argv=record.command,
+            env=identity,
+            cwd=Path(record.workdir),
+            open_files=self.open_files,
+            terminal=launch.terminal,
+        )
         command = self.isolation.command(command, root, launch)
-        sandbox.command = command
         process = await self._start(sandbox, command)
         if process is None:
             return Exit(code=None, killed=False)
+        inside = process.namespaces
+        sandbox.command = replace(command, terminal=None, view=None, inside=inside)
+        await sandbox.tunnels.open()
         sandbox.started.set_result(process)
         record.started_at = self._clock.now()
         self._save(record)
         fault, end = sandbox.fault, partial(self._end, sandbox)
         timers = fault.timers(process.interrupt, end) if fault is not None else []
+        text = f"The sandbox was idle for {record.idle_timeout_secs} seconds."
+        sandbox.begin(partial(end, IDLE_TIMEOUT, text), self._clock.now)
         try:
             exit_ = await process.exited
         finally:
+            sandbox.close()
             for timer in timers:
                 timer.cancel()
         if exit_.code is None and sandbox.end is None:
@@ -338,6 +362,7 @@ class Sandboxes:
         process = await asyncio.shield(sandbox.started) if sandbox else None
         if sandbox is None or process is None:
             raise closed
+        sandbox.idleness.touch()
         try:
             await sandbox.stdin.write(process, data, offset=offset, index=index, eof=eof)
         except BrokenPipeError:

@@ -73,12 +73,12 @@ FIELDS = {
     " !cloud_bucket_mount_credentials secret_sources",
     "Sandbox": "entrypoint_args mount_ids image_id secret_ids resources ?cloud_provider"
     " timeout_secs workdir !nfs_mounts ?runtime_debug block_network !s3_mounts"
-    " !cloud_bucket_mounts volume_mounts ?pty_info scheduler_placement ?worker_id !open_ports"
+    " !cloud_bucket_mounts volume_mounts pty_info scheduler_placement ?worker_id open_ports"
     " !i6pn_enabled network_access !proxy_id !enable_snapshot !snapshot_version cloud_provider_str"
     " ?runsc_runtime_version ?runtime ?verbose name ?experimental_options"
-    " ?experimental_options_v2 ?preload_path_prefixes ?idle_timeout_secs"
+    " ?experimental_options_v2 ?preload_path_prefixes idle_timeout_secs"
     " -direct_sandbox_commands_enabled !_restore_instance_type !custom_domain"
-    " !include_oidc_identity_token !readiness_probe ?inbound_cidr_allowlist environment_variables"
+    " !include_oidc_identity_token readiness_probe ?inbound_cidr_allowlist environment_variables"
     " !experimental_outbound_policy !include_x509_svid !outbound_policy",
     "Resources": "memory_mb milli_cpu gpu_config memory_mb_max ?ephemeral_disk_mb milli_cpu_max"
     " ?rdma -skip_num_threads_env_vars",
@@ -99,6 +99,9 @@ FIELDS = {
     "SandboxGetFromNameRequest": "sandbox_name environment_name app_name include_terminated",
     "SandboxGetLogsRequest": "sandbox_id file_descriptor timeout last_entry_id",
     "SandboxGetTaskIdRequest": "sandbox_id -timeout -wait_until_ready",
+    "SandboxGetTunnelsRequest": "sandbox_id timeout",
+    "SandboxWaitUntilReadyRequest": "sandbox_id timeout",
+    "SandboxWaitUntilReadyTcrRequest": "task_id timeout",
     "SandboxListRequest": "app_id before_timestamp environment_name include_finished tags",
     "SandboxStdinWriteRequest": "sandbox_id input index eof",
     "SandboxStdinWriteV2Request": "task_id offset data eof",

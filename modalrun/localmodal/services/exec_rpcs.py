@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from modal_proto import api_pb2 as api
 from modal_proto import task_command_router_pb2 as router
 
 from modalrun.localmodal.sandbox.execs import Exec, command_inside
@@ -24,6 +25,14 @@ _DESCRIPTORS = {
     router.TASK_EXEC_STDIO_FILE_DESCRIPTOR_STDOUT: STDOUT,
     router.TASK_EXEC_STDIO_FILE_DESCRIPTOR_STDERR: STDERR,
 }
+
+
+def terminal_of(info: api.PTYInfo) -> tuple[tuple[int, int], dict[str, str]]:
+    """Return rows and columns of a terminal, those of a usual one by default, and its variables."""
+    variables = {"TERM": info.env_term or "xterm-256color"}
+    if info.env_colorterm:
+        variables["COLORTERM"] = info.env_colorterm
+    return (info.winsz_rows or 24, info.winsz_cols or 80), variables
 
 
 class ExecRpcs:
@@ -62,8 +71,8 @@ class ExecRpcs:
         if not request.command_args:
             raise invalid("exec needs a command")
         live = self._live(request.task_id)
-        process = await asyncio.shield(live.started)
-        if live.command is None or process is None:
+        await asyncio.shield(live.started)
+        if live.command is None:
             raise _ended(live.record.id)
         terminal = None
         variables = self._secrets.values(request.secret_ids)
@@ -74,12 +83,8 @@ class ExecRpcs:
                 variables.update(source.env.contents)
         variables.update(request.env)
         if request.HasField("pty_info"):
-            info = request.pty_info
-            # Those of a usual terminal, if the SDK has none.
-            terminal = (info.winsz_rows or 24, info.winsz_cols or 80)
-            variables = {"TERM": info.env_term or "xterm-256color", **variables}
-            if info.env_colorterm:
-                variables.setdefault("COLORTERM", info.env_colorterm)
+            terminal, defaults = terminal_of(request.pty_info)
+            variables = {**defaults, **variables}
         streams = []
         if request.stdout_config == router.TASK_EXEC_STDOUT_CONFIG_PIPE:
             streams.append(STDOUT)
@@ -88,7 +93,6 @@ class ExecRpcs:
         try:
             command = command_inside(
                 live.command,
-                process,
                 request.command_args,
                 variables,
                 workdir=request.workdir,

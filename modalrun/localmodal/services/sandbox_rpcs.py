@@ -16,6 +16,7 @@ from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
 from modalrun.localmodal.services.apps import Apps
+from modalrun.localmodal.services.exec_rpcs import terminal_of
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.rules import (
@@ -112,6 +113,10 @@ class SandboxRpcs:
                 "The local Modal server blocks the whole network (block_network) or nothing of it",
             )
         variables = {**definition.environment_variables.contents, **variables}
+        terminal = None
+        if definition.HasField("pty_info"):
+            terminal, defaults = terminal_of(definition.pty_info)
+            variables = {**defaults, **variables}
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}
         if definition.name:
             check_name("Sandbox", definition.name)
@@ -162,6 +167,9 @@ class SandboxRpcs:
             read_only=[m.mount_path for m in definition.volume_mounts if m.read_only],
             variables=variables,
             network=not _blocks_network(definition),
+            terminal=terminal,
+            ports=definition.open_ports.ports,
+            probe=definition.readiness_probe if definition.HasField("readiness_probe") else None,
         )
         self._sandboxes.create(record, launch)
         return record

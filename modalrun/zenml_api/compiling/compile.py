@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
@@ -15,6 +16,8 @@ from zenml.config.compiler import Compiler
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
 from zenml.exceptions import ZenKeyError
+from zenml.materializers.base_materializer import BaseMaterializer
+from zenml.materializers.materializer_registry import materializer_registry
 from zenml.models import PipelineSnapshotBase, StackResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.stack import Stack
@@ -76,6 +79,7 @@ class Compiled:
         inputs: What the pipeline's code read here; None if it was compiled before.
         named_id: The id of the snapshot that the run spec names.
         rerun: What is taken from an earlier run; None for a run of its own.
+        unstored: The hashes of external artifacts that ZenML has not stored, by their ids.
     """
 
     deployment: Deployment
@@ -88,6 +92,7 @@ class Compiled:
     inputs: Inputs | None = None
     named_id: str | None = None
     rerun: Rerun | None = None
+    unstored: Mapping[UUID, str | None] = field(default_factory=dict)
 
     @property
     def docker_digest(self) -> str:
@@ -132,8 +137,7 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         activate_lazily()
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
         _check_secrets(pipeline, run_configuration)
-        if looks:
-            _leave_artifacts(pipeline)
+        unstored = _leave_artifacts(pipeline) if looks else {}
         with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
             # The pipeline has them all. These two would be added to it once more.
             run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
@@ -159,7 +163,7 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         )
         modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
         check_places(spec.source_root, before, modules, compiled.deployment.docker)
-        return replace(compiled, inputs=inputs)
+        return replace(compiled, inputs=inputs, unstored=unstored)
 
 
 def use_stack(model: StackResponse) -> tuple[Stack, ModalOrchestratorConfig]:
@@ -232,15 +236,27 @@ def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:
         )
 
 
-def _leave_artifacts(pipeline: Pipeline) -> None:
+def _leave_artifacts(pipeline: Pipeline) -> dict[UUID, str | None]:
     """Give the external artifacts an id, so that ZenML does not store their values.
 
     It stores those without one (`steps/step_invocation.py`, 0.98.0).
+
+    Returns:
+        The hash of each by its id, as ZenML would compute it (`artifacts/utils.py:287`, 0.98.0).
     """
+    hashes: dict[UUID, str | None] = {}
     for invocation in pipeline.invocations.values():
         for artifact in invocation.external_artifacts.values():
             if artifact.id is None:
                 artifact.id = uuid4()
+                hashes[artifact.id] = None
+                # Some hash what they have saved.
+                with contextlib.suppress(Exception):
+                    kind = artifact.materializer or materializer_registry[type(artifact.value)]
+                    if not isinstance(kind, type):
+                        kind = source_utils.load_and_validate_class(kind, BaseMaterializer)
+                    hashes[artifact.id] = kind(uri="").compute_content_hash(artifact.value)
+    return hashes
 
 
 def _check_secrets(pipeline: Pipeline, configuration: PipelineRunConfiguration) -> None:
@@ -299,11 +315,11 @@ def _checked_configuration(
     fits = not mistakes.found
     with mistakes.collecting():
         configuration = _with_options_in_code(pipeline, read_run_configuration(spec))
-    if fits:
-        # The graph, and with it the names of the steps, is known only once the function was called.
-        with mistakes.collecting() if configuration else contextlib.suppress(UsageError):
-            _prepare(pipeline, configuration, spec)
-            spec = check_step_parameters(pipeline, spec, mistakes)
+    # The graph, and with it the names of the steps, is known only once the function was called.
+    # After a mistake it may fail for want of an argument.
+    with mistakes.collecting() if fits and configuration else contextlib.suppress(UsageError):
+        _prepare(pipeline, configuration, spec)
+        spec = check_step_parameters(pipeline, spec, mistakes)
     mistakes.raise_all()
     spec = replace(spec, notes=(*spec.notes, *mistakes.notes))
     return spec, _with_options_in_code(pipeline, read_run_configuration(spec))

@@ -52,7 +52,8 @@ def check_pipeline_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mista
     """Check the names and types of the parameters that a spec gives to the pipeline.
 
     Returns:
-        The spec; a parameter that is declared as text has the text that is written.
+        The spec without what is wrong; a parameter that is declared as text has the text that is
+        written.
     """
     known = inspect.signature(pipeline.entrypoint).parameters
     given = dict(spec.run_configuration.get("parameters") or {})
@@ -94,7 +95,7 @@ def check_step_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes)
         for name, value in given.items():
             check = functools.partial(_check_input, definition, name)
             place = functools.partial(_below, (*at, name))
-            given[name] = _fit({"value": value}, check, place, spec, mistakes)["value"]
+            given[name] = _fit({"value": value}, check, place, spec, mistakes).get("value")
             annotation = definition.inputs[name].annotation
             _note((*at, name), given[name], annotation, spec, mistakes)
         if given:
@@ -123,7 +124,7 @@ def _fit(
     spec: RunSpec,
     mistakes: Mistakes,
 ) -> dict[str, Any]:
-    """Check values against their types; return them, as the written text where that alone fits.
+    """Check values against their types; return those that fit, some as the text that is written.
 
     Args:
         given: The values, by the names that errors have for them.
@@ -147,6 +148,7 @@ def _fit(
         if where[:1] and where[0] in given:
             at = place(where)
             mistakes.found.append(spec.error(at, f"'{path_name(at)}'{problem}"))
+            fitting.pop(str(where[0]), None)
     return fitting
 
 

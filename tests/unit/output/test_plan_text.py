@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.plan.stack import StackDescription
 from modalrun.run.run_plan import PlannedStep
-from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.spec.overrides import param_option
+from modalrun.spec.precedence import Origin, SettingsLayer, Value
+from modalrun.spec.run_spec import RunSpec, load_spec
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source_tree import SourceSelection
 
@@ -27,7 +30,10 @@ def step(name: str, upstream: tuple[str, ...] = (), **resources: Any) -> Compile
     )
 
 
-def priced(settings: Mapping[str, Any]) -> PricedPlan:
+NO_SPEC = RunSpec.of_snapshot("local", Path(), own_code=True)
+
+
+def priced(settings: Mapping[str, Any], spec: RunSpec | None = None) -> PricedPlan:
     deployment = Deployment(
         pipeline="training",
         steps=(step("load", cpu_count=2, memory="4GiB"), step(LONG, ("load",), gpu_count=2)),
@@ -42,7 +48,8 @@ def priced(settings: Mapping[str, Any]) -> PricedPlan:
         engine_packages=("zenml",),
     )
     cost = pricing.cost(plan, LIST_PRICES)
-    return PricedPlan(plan, cost, StackDescription("an-id", "our-stack"), SourceSelection(Path()))
+    stack, source = StackDescription("an-id", "our-stack"), SourceSelection(Path())
+    return PricedPlan(plan, cost, stack, source, spec or NO_SPEC)
 
 
 PER_STEP = {
@@ -96,3 +103,32 @@ def test_explain_shows_what_is_no_default_unless_all_is_asked_for() -> None:
     assert re.search(r"timeout +1h30m", some) and "--all" in some
     assert not re.search(r"^.*synchronous.*default", some, re.M)
     assert re.search(r"^.*synchronous.*default", "\n".join(lines(found, explain="all")), re.M)
+
+
+def test_parameters_and_variables_are_explained_without_their_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "pipeline: a.b\ntimeout: ${MINUTES}m\n"
+        "parameters: {rate: 0.2, api_key: abc, user: '${NAME}'}\n"
+        "steps: {train: {parameters: {depth: 3}}}\n"
+    )
+    monkeypatch.setenv("MINUTES", "9")
+    monkeypatch.setenv("NAME", "nobody-else")
+    spec = load_spec(path, overrides=[param_option("epochs=5")])
+    found = priced({"gpu": "A100", "timeout": 540}, spec)
+    timeout = Value(540, Origin.SPEC_PIPELINE, "run spec, pipeline")
+    origins = {"": {**found.plan.sandbox_origins[""], "timeout": timeout}}
+    found = replace(found, plan=replace(found.plan, sandbox_origins=origins))
+    text = "\n".join(lines(found, explain="set"))
+    for row in (
+        r"run +timeout +9m +run spec, pipeline: \$\{MINUTES\}m",
+        r"run +parameter rate +0\.2 +run spec",
+        r"run +parameter api_key +\*\*\* +run spec",
+        r"run +parameter user +\$\{NAME\} +run spec",
+        r"run +parameter epochs +5 +command line",
+        r"train +parameter depth +3 +run spec",
+    ):
+        assert re.search(row, text), text
+    assert "nobody-else" not in text

@@ -25,3 +25,12 @@ def test_a_failed_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == ["run", "11111111", "Step", "22222222"]
     assert lines[2] == f"{' ' * 10}{REASON}"
     assert [run["reason"] for run in json.loads(as_json(FOUND))["runs"]] == [REASON, "Why."]
+
+
+def test_a_reason_of_several_lines_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "ModuleNotFoundError: No module named 'pandas'\nbelow"
+    run = RunRecord("11111111-a", "first", "training", "failed", NOON, reason=reason)
+    print_list([ListedRun(run, None)])
+    _, _, told, hint = capsys.readouterr().out.splitlines()
+    assert told == " " * 10 + "ModuleNotFoundError: No module named 'pandas'"
+    assert hint.startswith(f"{' ' * 10}next: the sandbox has no module 'pandas'")

@@ -36,6 +36,8 @@ from modalrun.output.wrapping import NO_BREAK, wrapped
             ["it can't go on:", "  'modalrun resume 01' does"],
         ),
         (f"one two{NO_BREAK}three", 10, ["one", "  two three"]),
+        # Below a line of code that is broken, a traceback's marks keep their place.
+        ("    " + "~" * 8 + "^" * 20, 16, ["    ~~~~~~~~^^^^"]),
     ],
 )
 def test_wrapped(text: str, width: int | None, lines: list[str]) -> None:

@@ -216,6 +216,16 @@ def test_each_step_has_its_own_image_in_per_step_mode() -> None:
     assert images == [("git",), ()]
 
 
+def test_the_mistakes_of_all_steps_are_told_at_once() -> None:
+    steps = [
+        view(name, settings={"gpu": gpu, "gpu_count": 99})
+        for name, gpu in (("a", "T4"), ("b", "L4"))
+    ]
+    with pytest.raises(UsageError) as caught:
+        plan(*steps, settings={"mode": "per_step"})
+    assert "T4" in caught.value.message and "L4" in caught.value.message
+
+
 def test_unknown_docker_settings_are_refused_on_modal() -> None:
     with pytest.raises(UsageError, match="of_a_later_zenml"):
         plan(docker={"of_a_later_zenml": "x"})

@@ -120,6 +120,19 @@ def test_variables_that_are_not_set(tmp_path: Path) -> None:
     assert target_of_spec(tmp_path / "run.yaml") == "local"
 
 
+def test_a_variable_that_is_not_set_hides_no_other_mistake(tmp_path: Path) -> None:
+    text = "cpu: ${ABSENT}\ntarget: moon\nsettings:\n  orchestrator: {regoin: eu}\n"
+    text += "  resources: ${ABSENT}\n"
+    told = mistakes(tmp_path, PIPELINE + text).message.split("\n")
+    words = (
+        "'cpu': the environment variable ABSENT",
+        "'target'",
+        "'regoin'",
+        "'settings.resources': the",
+    )
+    assert len(told) == len(words) and all(a in b for a, b in zip(words, told, strict=True)), told
+
+
 @pytest.mark.parametrize("text", ["${A-b}", "${A", "${}", "${A:?no}", "${a.b}", "${A:-${B}}"])
 def test_what_is_no_variable(tmp_path: Path, text: str) -> None:
     error = mistake(tmp_path, f"{PIPELINE}parameters:\n  x: '{text}'\n")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from modalrun.errors import UsageError
 from modalrun.run.failure import Failure
 from modalrun.submit.left_behind import left_behind
+from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection
 
 CODE = "/state/sandboxes/sb-1/root/app/code"
@@ -66,3 +68,18 @@ def test_a_module_that_is_here(root: Path) -> None:
 )
 def test_nothing_is_said_of_anything_else(root: Path, kind: str, message: str) -> None:
     assert remark(root, kind, message) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("data/lables.csv", "Did you mean 'data/labels.csv'?"),
+        ("dat/labels.csv", "Did you mean 'data/labels.csv'?"),
+        ("data/*.csv", "Patterns are not read: name files or folders."),
+        ("nowhere", "It has files and folders, relative to the source root."),
+    ],
+)
+def test_what_source_include_names_and_is_not_there(root: Path, name: str, hint: str) -> None:
+    with pytest.raises(UsageError, match="there is nothing of that name") as caught:
+        select(SourceSelection(root, include=(name,))).check()
+    assert caught.value.hint == hint

@@ -131,7 +131,7 @@ def test_all_that_is_missing_is_told_at_once(load: Load, modal: FakeModal) -> No
     assert "'laptop' can't be used" in caught.value.message
     assert caught.value.message.count("Nothing was created.") == 1
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("Run 'modal setup'. Use a stack")
+    assert caught.value.hint.startswith("Run 'modal setup'.\nUse a stack")
     assert "'modalrun doctor'" in caught.value.hint
 
     del modal.effects.errors["connect modal"]

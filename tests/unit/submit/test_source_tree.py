@@ -104,6 +104,11 @@ def test_a_repository_that_git_refuses_is_an_error(repository: Path) -> None:
     with pytest.raises(UsageError, match="not a git repository") as caught:
         listed(repository)
     assert caught.value.hint == f"See what 'git status' says in {repository}."
+    shutil.rmtree(repository / ".git")
+    (repository / ".git").mkdir()
+    with pytest.raises(UsageError, match="not a git repository") as caught:
+        listed(repository)
+    assert caught.value.hint and "is empty: remove it" in caught.value.hint
 
 
 def test_without_git_a_repository_is_an_error_and_another_folder_is_walked(

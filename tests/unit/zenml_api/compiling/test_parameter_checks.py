@@ -11,6 +11,7 @@ from modalrun import errors
 from modalrun.spec.overrides import param_option
 from modalrun.spec.run_spec import RunSpec, load_spec
 from modalrun.spec.validation import Mistakes
+from modalrun.zenml_api.compiling import compile
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -73,7 +74,7 @@ def check(request: pytest.FixtureRequest, tmp_path: Path) -> Check:
         else:
             spec = check_pipeline_parameters(made, spec, mistakes)
             owner = spec.run_configuration
-        return owner["parameters"][name], mistakes
+        return owner.get("parameters", {}).get(name), mistakes
 
     return of
 
@@ -146,3 +147,15 @@ def test_a_comment_is_part_of_what_was_typed(tmp_path: Path) -> None:
     spec = load_spec(path, overrides=options)
     spec = check_pipeline_parameters(of_steps.copy(), spec, Mistakes())
     assert spec.run_configuration["parameters"] == {"text": "v1 #2", "maybe": "a: b", "count": 3}
+
+
+def test_a_wrong_parameter_hides_no_wrong_step(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "pipeline: a.b\nparameters: {count: many}\n"
+        "steps:\n  uze: {enable_cache: false}\n  use:\n    parameters: {rat: 1}\n"
+    )
+    with pytest.raises(errors.UsageError) as caught:
+        compile._checked_configuration(of_steps.copy(), load_spec(path))
+    told = caught.value.message
+    assert [word in told for word in ("'parameters.count'", "no step 'uze'", "'rat'")] == [True] * 3

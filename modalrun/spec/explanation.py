@@ -1,0 +1,64 @@
+"""Say where a run spec has its parameters from, and which variables its settings take. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from modalrun.spec.fields import OUR_FLAVOR_KEYS, ZENML_FLAVOR_KEYS
+from modalrun.spec.messages import format_value
+from modalrun.spec.precedence import Origin
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.yaml_source import KeyPath
+
+_SECTIONS = (*OUR_FLAVOR_KEYS, *ZENML_FLAVOR_KEYS, "resources")
+_SECRET = re.compile(r"token|secret|passw|credential|key", re.IGNORECASE)
+_BY_SPEC = {
+    Origin.COMMAND_LINE_STEP.label: True,
+    Origin.SPEC_STEP.label: True,
+    Origin.COMMAND_LINE.label: False,
+    Origin.SPEC_PIPELINE.label: False,
+}
+"""The sources of values that a run spec sets, and whether they are a step's own."""
+
+
+def parameters(spec: RunSpec) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the parameters of the pipeline and its steps: step, name, value and source.
+
+    The value of a variable, and of what may be a secret, is not shown.
+    """
+    configuration = spec.run_configuration
+    owners: dict[KeyPath, Any] = {(): configuration}
+    owners |= {("steps", name): step for name, step in configuration.get("steps", {}).items()}
+    for above, owner in owners.items():
+        for name, value in (owner.get("parameters") or {}).items():
+            path = (*above, "parameters", name)
+            flag, written = spec.command_line.flag(path), _written(spec, path)
+            shown = "***" if _SECRET.search(name) else format_value(value)
+            source = "command line" if flag else "run spec"
+            yield str(above[1]) if above else "run", f"parameter {name}", written or shown, source
+
+
+def variables(spec: RunSpec, step: str, setting: str, source: str) -> str | None:
+    """Return the text with variables that a setting of a sandbox is written as; None without any.
+
+    Args:
+        spec: The run spec.
+        step: The sandbox's step; "" for that of the run.
+        setting: The name of the setting.
+        source: Where its value comes from.
+    """
+    if source not in _BY_SPEC:
+        return None
+    above = ("steps", step) if _BY_SPEC[source] else ()
+    paths = ((*above, "settings", section, setting) for section in _SECTIONS)
+    return next(filter(None, (_written(spec, path) for path in paths)), None)
+
+
+def _written(spec: RunSpec, path: KeyPath) -> str | None:
+    """Return what is written with variables for a value, or for the values in it."""
+    source = spec.command_line if spec.command_line.flag(path) else spec.source
+    place = source.written(path)
+    found = (s.written for at, s in source.scalars.items() if at[: len(place)] == place)
+    return ", ".join(filter(None, found)) or None
