@@ -19,9 +19,9 @@ from modalrun import __version__
 from modalrun.localmodal import peers
 from modalrun.localmodal.admin import Admin
 from modalrun.localmodal.sandbox import rootfs
-from modalrun.localmodal.sandbox.isolation import Isolation
 from modalrun.localmodal.sandbox.python_environment import PythonEnvironments
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.sandbox.starter import Starter
 from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
 from modalrun.localmodal.server.auth import Guard
@@ -41,6 +41,7 @@ from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.tunnel_rpcs import TunnelRpcs
 from modalrun.localmodal.services.volume_files import VolumeFiles
+from modalrun.localmodal.services.volume_sync import VolumeSync
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.disk import Disk
@@ -51,6 +52,7 @@ from modalrun.localmodal.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+SHARED_VOLUMES_VARIABLE = "MODALRUN_LOCAL_SHARED_VOLUMES"
 HOST = "127.0.0.1"
 _GRACE = 1.0
 """Seconds that calls may take to finish when the server ends."""
@@ -114,7 +116,7 @@ class LocalServer:
             self._logs,
             clock,
             self._disk,
-            isolation=Isolation(state, wanted=not is_set(UNISOLATED_VARIABLE)),
+            starter=Starter(state, self._logs, isolated=not is_set(UNISOLATED_VARIABLE)),
             faults=self._faults,
             on_change=self._activity.note,
         )
@@ -147,7 +149,8 @@ class LocalServer:
             pythons=self._pythons,
         )
         secrets = Secrets(store, clock)
-        volumes = Volumes(self._state, store, clock)
+        shared = os.environ.get(SHARED_VOLUMES_VARIABLE) == "1"
+        volumes = Volumes(self._state, store, clock, shared=shared)
         files = VolumeFiles(volumes, self._mounts, guard, self._disk)
         self._rpcs = SandboxRpcs(
             store=store,
@@ -177,6 +180,7 @@ class LocalServer:
             secrets,
             volumes,
             files,
+            VolumeSync(volumes, sandboxes),
             self._rpcs,
             LogRpcs(
                 store,
@@ -248,10 +252,10 @@ class LocalServer:
             "idle_timeout_seconds": self._idle_timeout,
             "lenient": self._rules.lenient,
             "isolated_python": self._pythons is not None,
-            "isolation": self.sandboxes.isolation.status(),
+            "isolation": self.sandboxes.starter.isolation.status(),
             "catalog": CATALOG_FILE,
             "faults": self._faults.current_problem(),
-            "preload": self.sandboxes.warm.status(),
+            "preload": self.sandboxes.starter.warm.status(),
             "apps": self._store.count("app"),
             "sandboxes": self._store.count_sandboxes(),
             "running": [record.summary() for record in self.sandboxes.running()],
@@ -301,7 +305,7 @@ class LocalServer:
         await self._listen()
         write_private(self._state.info_file, json.dumps(dict(self.info())))
         log.info("serving on %s", self.url)
-        await self.sandboxes.start_nursery()
+        await self.sandboxes.starter.begin()
         self._activity.note()
         on_ready()
         tidy = asyncio.create_task(asyncio.to_thread(self._tidy_folders))

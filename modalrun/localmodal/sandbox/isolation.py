@@ -92,7 +92,7 @@ class Isolation:
         if not launch.network:
             return f"The network cannot be blocked.{way_out}"
         reached = [workdir, *launch.variables.get("PYTHONPATH", "").split(":")]
-        for path in (*launch.volumes, *(file.path for file in launch.files)):
+        for path in (*launch.volumes.folders, *(file.path for file in launch.files)):
             if not any(folder and Path(path).is_relative_to(folder) for folder in reached):
                 return f"Nothing can be at {path}.{way_out}"
         return ""
@@ -117,7 +117,7 @@ class Isolation:
         own = [file.path for file in launch.files]
         if not command.cwd.is_dir():
             own.append(str(command.cwd))
-        volumes, read_only = launch.volumes, launch.read_only
+        volumes, read_only = launch.volumes.folders, launch.volumes.read_only
         prefix = rootfs.python_prefix(recipe, variables)
         view = self._machine.view(root, own, volumes, read_only, prefix=prefix, variables=env)
         return replace(command, env=env, view=view, network=launch.network)

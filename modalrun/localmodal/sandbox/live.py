@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from modal_proto import api_pb2 as api
 
@@ -17,6 +16,7 @@ from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.sandbox.tunnels import Tunnels, is_used
 from modalrun.localmodal.server.faults import SandboxFault
 from modalrun.localmodal.storage.store import SandboxRecord
+from modalrun.localmodal.storage.volume_trees import MountedVolumes
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,15 @@ class Launch:
     """What a sandbox starts with. Its variables include secrets, so this is never stored.
 
     Attributes:
-        read_only: The paths of the volumes that it may not change.
         network: Whether it has the machine's network.
     """
 
     recipe: Recipe
+    volumes: MountedVolumes
     files: list[File] = field(default_factory=list)
     terminal: tuple[int, int] | None = None
     ports: Sequence[api.PortSpec] = ()
     probe: api.Probe | None = None
-    volumes: Mapping[str, Path] = field(default_factory=dict)
-    read_only: Collection[str] = ()
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     network: bool = True
 
@@ -97,6 +95,7 @@ class LiveSandbox:
         execs: Execs,
         tunnels: Tunnels,
         probe: api.Probe | None,
+        volumes: MountedVolumes,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.idleness = idleness
@@ -105,6 +104,7 @@ class LiveSandbox:
         self._probing: asyncio.Task[None] | None = None
         self.ready: asyncio.Future[float] = loop.create_future()
         self.record = record
+        self.volumes = volumes
         self.fault = fault
         self.execs = execs
         self.command: Command | None = None

@@ -83,6 +83,7 @@ class SandboxProcess:
     Attributes:
         ended: Has the exit of the command, whose output has arrived.
         exited: The same once nothing is left of the processes that it started.
+        keeper: The id of its keeper, from which all its processes descend.
         namespaces: Descriptors of its own ones, until `release`; empty if it has none.
     """
 
@@ -103,7 +104,7 @@ class SandboxProcess:
         self._exit = Exit(code=None, killed=False)
         self._sending: asyncio.Task[None] | None = None
         self._sent = self._must_end = False
-        self._keeper: int | None = None
+        self.keeper: int | None = None
         self._answered: asyncio.Future[bool] = self._loop.create_future()
         self._is_isolated = False
         self._pid: int | None = None
@@ -214,10 +215,10 @@ class SandboxProcess:
             return
         with contextlib.suppress(OSError):
             self._control.send(bytes([signal.SIGKILL]))
-        if self._keeper is not None:
+        if self.keeper is not None:
             with contextlib.suppress(OSError):
                 # Someone may have stopped it.
-                os.kill(self._keeper, signal.SIGCONT)
+                os.kill(self.keeper, signal.SIGCONT)
 
     async def write_stdin(self, data: bytes, *, eof: bool = False) -> None:
         """Send input to the command; wait while more than a megabyte is unread.
@@ -302,7 +303,7 @@ class SandboxProcess:
         for line in lines:
             event, *words = line.split()
             if event == b"keeper":
-                self._keeper = int(words[0])
+                self.keeper = int(words[0])
             elif event == b"started":
                 self._pid = int(words[0])
                 self._answered.set_result(True)
