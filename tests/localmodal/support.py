@@ -45,8 +45,11 @@ def processes_of(state: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            root = process.environ().get("MODALRUN_LOCAL_ROOT", "")
-            if f" {state}" in line or root.startswith(str(state)):
+            # The first line tells the root, of which the machine's is `/`.
+            mounts = Path(f"/proc/{process.pid}/mountinfo")
+            root = mounts.read_text().split()[3] if mounts.exists() else ""
+            root += process.environ().get("MODALRUN_LOCAL_ROOT", "")
+            if f" {state}" in line or str(state) in root:
                 found.append(process)
     return found
 

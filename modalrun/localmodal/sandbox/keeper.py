@@ -263,7 +263,8 @@ def _take_place(
     else:
         os.write(control, b"keeper %d\n" % os.getpid())
     if kind == INSIDE:
-        namespaces.enter(others.pop(), network=command["network"])
+        namespaces.enter(others[3:])
+        del others[3:]
     return command
 
 
@@ -273,8 +274,7 @@ def keep(
     """Keep one command from its start to its end.
 
     Args:
-        descriptors: The control socket, the standard streams, and a pidfd of the first process of
-            the sandbox with INSIDE.
+        descriptors: The control socket, the standard streams, and with INSIDE the namespaces.
         nursery: The socket that `namespaces.own_user` needs, with ISOLATED.
     """
     control, *others = descriptors
@@ -304,7 +304,7 @@ def keep(
         os.close(descriptor)
     guard = Keeper(kind, control, pid)
     try:
-        os.write(control, b"started %d\n" % pid)
+        _tell_started(control, pid, command, kind, namespaces)
     except OSError:
         guard.killed = True
     guard.watch(wakeup)
@@ -318,6 +318,17 @@ def keep(
             pass
     guard.clean()
     os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
+
+
+def _tell_started(
+    control: int, pid: int, command: dict[str, Any], kind: bytes, namespaces: Any
+) -> None:
+    """Tell the server, and hand it the namespaces, which others cannot open in /proc."""
+    opened = namespaces.descriptors(network=command["network"]) if kind == ISOLATED else []
+    with socket.socket(fileno=os.dup(control)) as server:
+        socket.send_fds(server, [b"started %d\n" % pid], opened)
+    for descriptor in opened:
+        os.close(descriptor)
 
 
 def _become_first(control: int) -> None:
@@ -345,7 +356,7 @@ def nurse(nursery: socket.socket, run: Run = execute) -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         namespaces = load_sibling("namespaces")
     while True:
-        kind, descriptors, _, _ = socket.recv_fds(nursery, 1, 5)
+        kind, descriptors, _, _ = socket.recv_fds(nursery, 1, 9)
         if not kind:
             return
         pair = socket.socketpair() if kind == ISOLATED else None

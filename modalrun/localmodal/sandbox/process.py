@@ -44,8 +44,8 @@ class Command:
         terminal: Rows and columns of its terminal; None for pipes.
         lingers: Whether the processes that it leaves behind go on.
         view: The root to make for it; None for this machine's.
-        inside: The `SandboxProcess.first` in whose namespaces it runs; None for others.
-        network: Whether that has the machine's network.
+        inside: The `SandboxProcess.namespaces` that it runs in; empty for its own or none.
+        network: Whether it has the machine's network.
     """
 
     argv: list[str]
@@ -55,13 +55,13 @@ class Command:
     terminal: tuple[int, int] | None = None
     lingers: bool = False
     view: View | None = None
-    inside: int | None = None
+    inside: tuple[int, ...] = ()
     network: bool = True
 
     @property
     def kind(self) -> bytes:
         """How the keeper starts it."""
-        if self.inside is not None:
+        if self.inside:
             return keeper.INSIDE
         return keeper.PLAIN if self.view is None else keeper.ISOLATED
 
@@ -84,7 +84,7 @@ class SandboxProcess:
         ended: Has the exit of the command, whose output has arrived.
         exited: The same once nothing is left of the processes that it started.
         keeper: The id of its keeper, from which all its processes descend.
-        first: A pidfd of the first process of its namespaces, until it ends; None without any.
+        namespaces: Descriptors of its own ones, until `release`; empty if it has none.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class SandboxProcess:
         self._is_isolated = False
         self._pid: int | None = None
         self._problem = ""
-        self.first: int | None = None
+        self.namespaces: tuple[int, ...] = ()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
@@ -142,8 +142,7 @@ class SandboxProcess:
             else:
                 stdio = self._open_pipes(inherited)
             try:
-                target = () if command.inside is None else (command.inside,)
-                nursery.fork(command.kind, (theirs.fileno(), *stdio, *target))
+                nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
             except BlockingIOError:
                 # It has not answered for long.
                 nursery.kill()
@@ -162,9 +161,17 @@ class SandboxProcess:
             # This ends the control socket, unless a keeper already has it.
             asked.kill()
         started = await self._answered
+        if not started:
+            self.release()
         if self._problem:
             raise OSError(self._problem)
         return started
+
+    def release(self) -> None:
+        """Close what others need to enter its namespaces."""
+        for descriptor in self.namespaces:
+            os.close(descriptor)
+        self.namespaces = ()
 
     def _open_pipes(self, inherited: contextlib.ExitStack) -> tuple[int, int, int]:
         """Open pipes; return the command's ends, which `inherited` closes."""
@@ -285,7 +292,8 @@ class SandboxProcess:
     def _receive(self) -> None:
         assert self._control is not None
         try:
-            data = self._control.recv(4096)
+            data, descriptors, *_ = socket.recv_fds(self._control, 4096, 5)
+            self.namespaces += tuple(descriptors)
         except BlockingIOError:
             return
         except OSError:
@@ -295,7 +303,7 @@ class SandboxProcess:
         for line in lines:
             event, *words = line.split()
             if event == b"keeper":
-                self._meet(int(words[0]))
+                self.keeper = int(words[0])
             elif event == b"started":
                 self._pid = int(words[0])
                 self._answered.set_result(True)
@@ -306,13 +314,6 @@ class SandboxProcess:
                 self._end()
         if not data:
             self._finish()
-
-    def _meet(self, keeper_id: int) -> None:
-        self.keeper = keeper_id
-        if self._is_isolated:
-            # Its ids are those of its namespace; the kernel kills all of it with the keeper.
-            with contextlib.suppress(ProcessLookupError):
-                self.first = os.pidfd_open(keeper_id)
 
     def _end(self) -> None:
         """Read what a command that has ended has left in its pipes."""
@@ -332,10 +333,7 @@ class SandboxProcess:
             self._sending.cancel()
         self._control.close()
         self._control = None
-        if self.first is not None:
-            os.close(self.first)
-            self.first = None
-        elif self._exit.code is None and self._pid is not None and not self._is_isolated:
+        if self._exit.code is None and self._pid is not None and not self._is_isolated:
             # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, 9)
