@@ -117,6 +117,11 @@ def test_a_probe_by_a_command(sdk: Sdk, backend: dict[str, Any]) -> None:
         without.wait_until_ready(timeout=PATIENCE)
 
 
+def test_a_port_without_a_network(sdk: Sdk) -> None:
+    sandbox = serve(sdk, free_port(), block_network=True)
+    assert sandbox.tunnels() == {}
+
+
 def test_an_idle_sandbox_ends(sdk: Sdk, backend: dict[str, Any]) -> None:
     sandbox = sdk.create("sleep", "1000", idle_timeout=1, **backend)
     busy = sdk.create("sleep", "1000", idle_timeout=1, **backend)

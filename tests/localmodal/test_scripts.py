@@ -36,7 +36,7 @@ changed
     "files": """\
 0
 result.bin 2304000 True
-7e8ec87ba1a9
+62bf4dac3142
 ['./build.py', './out', './out/result.bin']
 ['build.py', 'out']
 SandboxFilesystemNotFoundError
@@ -69,6 +69,13 @@ None
 {'stdout': '', 'code': 1}
 {'error': 'wrong token'}
 ['handled POST', 'handled POST', 'handled POST', 'handled POST']
+""",
+    "data_volume": """\
+lines: 4
+sum: 10
+copied: 0
+left in /work: []
+stored: ['1,2', '3,4']
 """,
     "named_jobs": """\
 started / it runs already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from modalrun.localmodal.sandbox.tunnels import Tunnels, is_used
 from modalrun.localmodal.server.faults import SandboxFault
 from modalrun.localmodal.storage.store import SandboxRecord
 from modalrun.localmodal.storage.volume_trees import MountedVolumes
+
+_CONNECT = "import socket, sys; socket.create_connection(('localhost', int(sys.argv[1])), 1)"
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,12 @@ class LiveSandbox:
         self.ready.set_result(now())
 
     async def _is_ready(self, probe: api.Probe, command: Command) -> bool:
-        if probe.WhichOneof("probe_oneof") == "tcp_port":
-            return await asyncio.to_thread(is_used, probe.tcp_port)
         argv = list(probe.exec_command.argv)
+        if not argv and command.network:
+            return await asyncio.to_thread(is_used, probe.tcp_port)
+        if not argv:
+            # The loopback interface is the sandbox's own.
+            argv = [sys.executable, "-ISc", _CONNECT, str(probe.tcp_port)]
         try:
             return await self.execs.run(command_inside(command, argv)) == 0
         except (OSError, ValueError):

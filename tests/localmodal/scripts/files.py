@@ -35,7 +35,7 @@ def main() -> None:
     files.remove("/project", recursive=True)
     try:
         files.read_text("/project/build.py")
-    except FileNotFoundError as error:
+    except modal.exception.SandboxFilesystemNotFoundError as error:
         print(type(error).__name__)
     sandbox.terminate()
 
