@@ -95,7 +95,9 @@ def test_a_dict(sdk: Sdk) -> None:
     assert (box.len(), list(box.keys())) == (0, [])
 
 
-@pytest.mark.parametrize("kind", [modal.Queue, modal.Dict])
+@pytest.mark.parametrize(
+    "kind", [modal.Queue, pytest.param(modal.Dict, marks=pytest.mark.exhaustive)]
+)
 def test_names(sdk: Sdk, kind: Any) -> None:
     modal.Environment.objects.create("other", client=sdk.client)
     options = {"client": sdk.client}
@@ -119,6 +121,7 @@ def test_names(sdk: Sdk, kind: Any) -> None:
         kind.from_id("no", **options).hydrate()
 
 
+@pytest.mark.exhaustive
 def test_what_expires(sdk: Sdk) -> None:
     queue = modal.Queue.from_name("jobs", create_if_missing=True, client=sdk.client)
     box = modal.Dict.from_name("box", create_if_missing=True, client=sdk.client)
@@ -138,6 +141,7 @@ def test_what_expires(sdk: Sdk) -> None:
     assert box.get("forgotten") is None
 
 
+@pytest.mark.exhaustive
 def test_a_killed_server(sdk: Sdk, start: Callable[..., ServerInfo], connect: Any) -> None:
     queue = modal.Queue.from_name("jobs", create_if_missing=True, client=sdk.client)
     queue.put_many(["a", "b"])
