@@ -152,16 +152,19 @@ def env(
     Port and token change with each start of the server, so do this again after a restart.
     modalrun's own commands find the server without it.
     """
-    from modalrun.localmodal import launcher
+    from modalrun.localmodal import certificates, launcher
     from modalrun.output import local_text
 
     if unset:
-        lines = local_text.unset_lines(launcher.VARIABLES, shell)
+        state = launcher.StateDir(state_dir or launcher.default_state_dir())
+        names = (*launcher.VARIABLES, *certificates.own_variables(state))
+        lines = local_text.unset_lines(names, shell)
     else:
         info = launcher.ensure_running(
             state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout")
         )
-        lines = local_text.export_lines(info.environ(), shell)
+        state = launcher.StateDir(info.state_dir)
+        lines = local_text.export_lines({**info.environ(), **certificates.variables(state)}, shell)
         writer.err(
             "The variables are valid until the local Modal server ends. Port and token of the next"
             " one are new: run this command again then."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import modal
@@ -11,6 +12,7 @@ import pytest
 from modal.exception import ResourceExhaustedError
 from modal_proto.api_pb2 import GenericResult
 
+from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import StateDir
 
 from .support import PATIENCE, Sdk
@@ -38,6 +40,8 @@ def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
         sdk.create("true", **backend)
     with pytest.raises(ResourceExhaustedError, match=wanted):
         modal.Secret.objects.create("name", {"KEY": "value"}, client=sdk.client)
+    with pytest.raises(ResourceExhaustedError, match=wanted):
+        sandbox.set_tags({"a": "b"})
 
     sandbox.stdin.write("\n")
     sandbox.stdin.drain()
@@ -59,9 +63,32 @@ def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     record = sdk.record(sandbox)
+    assert record.tags == {}
     assert (record.status, record.exitcode) == (GenericResult.GENERIC_STATUS_FAILURE, 3)
     stored = StateDir(sdk.info.state_dir).logs(sandbox.object_id) / "stdout"
     assert stored.read_text().endswith("line 1000\nend")
+
+
+def test_a_log_has_a_limit(
+    state: Path, connect: Any, monkeypatch: pytest.MonkeyPatch, backend: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("MODALRUN_LOCAL_LOG_LIMIT", "0.5")
+    sdk = connect(launcher.ensure_running(state, idle_timeout=120))
+    code = "echo begin; yes $(printf %099d 0) | head -c 2000000; echo; echo end; echo error >&2"
+    sandbox = sdk.create("sh", "-c", code, **backend)
+    lines = list(sandbox.stdout)
+    assert (lines[0], lines[-1]) == ("begin\n", "end\n")
+    assert sandbox.stderr.read() == "error\n"
+    assert (
+        len([line for line in lines if "has reached MODALRUN_LOCAL_LOG_LIMIT, 0.5 MiB" in line])
+        == 1
+    )
+    whole = "0" * 99 + "\n"
+    # Only the line at which the limit is reached is cut.
+    assert len([line for line in lines[1:-1] if line != whole]) <= 4
+    log = StateDir(state).logs(sandbox.object_id)
+    assert 500_000 < sum(path.stat().st_size for path in log.iterdir()) < 700_000
+    assert "end\n" in [entry.message for entry in sandbox.logs.tail(5)]
 
 
 def test_much_output_waits_for_room(sdk: Sdk) -> None:

@@ -108,8 +108,8 @@ def test_unimplemented_names_the_rpc(sdk: Sdk) -> None:
     sandbox = sdk.create("sleep", "1000")
     with pytest.raises(UnimplementedError, match="does not have TaskSnapshotFilesystem"):
         sandbox.snapshot_filesystem()
-    with pytest.raises(UnimplementedError, match="open_ports"):
-        sdk.create("true", encrypted_ports=[80])
+    with pytest.raises(UnimplementedError, match="include_oidc_identity_token"):
+        sdk.create("true", include_oidc_identity_token=True)
 
 
 def test_every_rpc_has_an_answer() -> None:

@@ -18,11 +18,13 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
+from modalrun.localmodal import certificates
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
-from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
+from modalrun.localmodal.sandbox.live import Idleness, Launch, LiveSandbox
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
+from modalrun.localmodal.sandbox.tunnels import Tunnels, check_free
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import not_found
@@ -42,6 +44,7 @@ FAILURE = _Result.GENERIC_STATUS_FAILURE
 TERMINATED = _Result.GENERIC_STATUS_TERMINATED
 TIMEOUT = _Result.GENERIC_STATUS_TIMEOUT
 INIT_FAILURE = _Result.GENERIC_STATUS_INIT_FAILURE
+IDLE_TIMEOUT = _Result.GENERIC_STATUS_IDLE_TIMEOUT
 INTERNAL_FAILURE = _Result.GENERIC_STATUS_INTERNAL_FAILURE
 
 KILLED_WITH_SERVER = (
@@ -105,14 +108,25 @@ class Sandboxes:
                     f"A sandbox named '{record.name}' is running in app '{record.app_name}' "
                     f"({other.record.id})",
                 )
+        check_free(launch.ports, {id_: live.tunnels for id_, live in self._live.items()})
         self._disk.require(sum(file.content.stat().st_size for file in launch.files))
         fault = self._faults.end_of(record.tags.get("modalrun-role"))
         place = self._faults.script.has_place(record.gpu, 0.0)
         record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
         self._store.put_sandbox(record)
         self._logs.create(record.id)
+        idleness = Idleness(record.idle_timeout_secs)
+        folder = self._state.sandbox(record.id)
         sandbox = self._live[record.id] = LiveSandbox(
-            record, fault, Execs(self._state.sandbox(record.id), self._disk, self._nursery)
+            record,
+            fault,
+            idleness=idleness,
+            execs=Execs(folder, self._disk, self._nursery, idleness.busy),
+            tunnels=Tunnels(
+                launch.ports, idleness.busy, partial(certificates.context, self._state)
+            ),
+            probe=launch.probe,
+            volumes=launch.volumes,
         )
         task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
@@ -133,7 +147,8 @@ class Sandboxes:
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                parts = (folder, launch.files, launch.volumes, record.workdir)
+                await launch.volumes.open()
+                parts = (folder, launch.files, launch.volumes.folders, record.workdir)
                 if launch.files:
                     await asyncio.to_thread(rootfs.build, *parts)
                 else:
@@ -149,9 +164,19 @@ class Sandboxes:
             self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
         await sandbox.execs.close()
+        is_committed = await self._commit(sandbox)
         self._finish(sandbox, exit_)
-        if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
+        if is_committed and os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
             await asyncio.to_thread(rootfs.remove, folder)
+
+    async def _commit(self, sandbox: LiveSandbox) -> bool:
+        """Commit the volumes at the end; return whether all is committed."""
+        problem = await sandbox.volumes.close()
+        if problem is not None:
+            reason = self._disk.problem(problem) or str(problem)
+            text = f"Not all changes of its volumes are committed: {reason}"
+            self._fail(sandbox, INTERNAL_FAILURE, text)
+        return problem is None
 
     async def _boot(self, sandbox: LiveSandbox) -> None:
         delay, fault = self._faults.script.boot_delay, sandbox.fault
@@ -180,19 +205,24 @@ class Sandboxes:
             env=rootfs.environment(root, launch.recipe, launch.variables, identity),
             cwd=rootfs.inside(root, record.workdir),
             open_files=self.open_files,
+            terminal=launch.terminal,
         )
-        sandbox.command = command
+        sandbox.command = replace(command, terminal=None)
         process = await self._start(sandbox, command)
         if process is None:
             return Exit(code=None, killed=False)
+        await sandbox.tunnels.open()
         sandbox.started.set_result(process)
         record.started_at = self._clock.now()
         self._save(record)
         fault, end = sandbox.fault, partial(self._end, sandbox)
         timers = fault.timers(process.interrupt, end) if fault is not None else []
+        text = f"The sandbox was idle for {record.idle_timeout_secs} seconds."
+        sandbox.begin(partial(end, IDLE_TIMEOUT, text), self._clock.now)
         try:
             exit_ = await process.exited
         finally:
+            sandbox.close()
             for timer in timers:
                 timer.cancel()
         if exit_.code is None and sandbox.end is None:
@@ -329,6 +359,7 @@ class Sandboxes:
         process = await asyncio.shield(sandbox.started) if sandbox else None
         if sandbox is None or process is None:
             raise closed
+        sandbox.idleness.touch()
         try:
             await sandbox.stdin.write(process, data, offset=offset, index=index, eof=eof)
         except BrokenPipeError:

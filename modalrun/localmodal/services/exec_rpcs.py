@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import logging
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from modal_proto import api_pb2 as api
 from modal_proto import task_command_router_pb2 as router
 
 from modalrun.localmodal.sandbox.execs import Exec, command_inside
@@ -17,6 +21,8 @@ from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
 
+log = logging.getLogger(__name__)
+
 _END_SECONDS = 1.0
 """How long after the end of its input a command may take to end."""
 
@@ -24,6 +30,14 @@ _DESCRIPTORS = {
     router.TASK_EXEC_STDIO_FILE_DESCRIPTOR_STDOUT: STDOUT,
     router.TASK_EXEC_STDIO_FILE_DESCRIPTOR_STDERR: STDERR,
 }
+
+
+def terminal_of(info: api.PTYInfo) -> tuple[tuple[int, int], dict[str, str]]:
+    """Return rows and columns of a terminal, those of a usual one by default, and its variables."""
+    variables = {"TERM": info.env_term or "xterm-256color"}
+    if info.env_colorterm:
+        variables["COLORTERM"] = info.env_colorterm
+    return (info.winsz_rows or 24, info.winsz_cols or 80), variables
 
 
 class ExecRpcs:
@@ -74,12 +88,8 @@ class ExecRpcs:
                 variables.update(source.env.contents)
         variables.update(request.env)
         if request.HasField("pty_info"):
-            info = request.pty_info
-            # Those of a usual terminal, if the SDK has none.
-            terminal = (info.winsz_rows or 24, info.winsz_cols or 80)
-            variables = {"TERM": info.env_term or "xterm-256color", **variables}
-            if info.env_colorterm:
-                variables.setdefault("COLORTERM", info.env_colorterm)
+            terminal, defaults = terminal_of(request.pty_info)
+            variables = {**defaults, **variables}
         streams = []
         if request.stdout_config == router.TASK_EXEC_STDOUT_CONFIG_PIPE:
             streams.append(STDOUT)
@@ -94,7 +104,11 @@ class ExecRpcs:
                 terminal=terminal,
             )
             started = await live.execs.start(
-                request.exec_id, command, streams=streams, timeout=request.timeout_secs
+                request.exec_id,
+                command,
+                streams=streams,
+                timeout=request.timeout_secs,
+                at_end=partial(_at_end, live, request.command_args),
             )
         except ValueError as error:
             raise invalid(f"This can't be run: {error}") from None
@@ -106,8 +120,10 @@ class ExecRpcs:
     async def read(
         self, request: router.TaskExecStdioReadRequest
     ) -> AsyncIterator[router.TaskExecStdioReadResponse]:
-        descriptor = _DESCRIPTORS[request.file_descriptor]
-        async with aclosing(self._find(request).read(descriptor, request.offset)) as output:
+        found, descriptor = self._find(request), _DESCRIPTORS[request.file_descriptor]
+        if found.is_closed:
+            raise not_found("Output of exec", request.exec_id)
+        async with aclosing(found.read(descriptor, request.offset)) as output:
             async for data in output:
                 yield router.TaskExecStdioReadResponse(data=data)
 
@@ -151,6 +167,15 @@ class ExecRpcs:
         if not ended.done():
             return router.TaskExecPollResponse()
         return router.TaskExecPollResponse(code=ended.result())
+
+
+async def _at_end(live: LiveSandbox, argv: Sequence[str]) -> None:
+    """Commit the volumes after `sync`, as Modal does (modal.com/docs/guide/sandbox-files)."""
+    if any(re.search(r"\bsync\b", word) for word in argv):
+        try:
+            await live.volumes.commit()
+        except OSError as error:
+            log.error("%s: its volumes are not committed: %s", live.record.id, error)
 
 
 async def _write(found: Exec, data: bytes, offset: int, *, eof: bool) -> None:

@@ -3,12 +3,13 @@
 Each sandbox has a folder with `stdout` and `stderr` (the exact bytes, append-only) and `index`. An
 index record of 32 bytes says that a range of a stream became complete lines at a time. Reads by
 byte offset need no index; history, counts and following an app do. Each line is an entry; a line
-beyond 256 KiB becomes several.
+beyond 256 KiB becomes several. What is beyond the limit of a log is left out, but for its end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import struct
@@ -28,6 +29,12 @@ _LONGEST_LINE = 256 * 1024
 _BLOCK = 512
 _HELD_LIMIT = 16 * 1024 * 1024
 """Bytes of a sandbox's output that wait in memory for room on the disk."""
+
+_KEPT_AT_THE_END = 64 * 1024
+"""Bytes of each stream that a log beyond its limit still gets, when its sandbox has ended."""
+
+LIMIT_VARIABLE = "MODALRUN_LOCAL_LOG_LIMIT"
+"""MiB of the log of one sandbox, default 1024: both streams and the index."""
 
 _RETRY_SECONDS = 1.0
 """How often output that waits for room is written."""
@@ -71,6 +78,8 @@ class SandboxLog:
         }
         self._index = AppendedFile(folder / "index", disk, writable=writable)
         self._indexed = dict.fromkeys(_FILES, 0)
+        self._limit = int(float(os.environ.get(LIMIT_VARIABLE) or 1024) * 1024 * 1024)
+        self._ends: dict[int, bytes] | None = None
         self.count = self._index.size // _RECORD.size
         self.complete = not writable
         self.changed = Signal()
@@ -86,7 +95,23 @@ class SandboxLog:
             file.flush()
 
     def append(self, descriptor: int, data: bytes) -> None:
-        """Store output; keep it in memory while the disk is full."""
+        """Store output, up to the log's limit; keep it in memory while the disk is full."""
+        if self._ends is not None:
+            self._ends[descriptor] = (self._ends[descriptor] + data)[-_KEPT_AT_THE_END:]
+            return
+        used = self._index.size + sum(file.size for file in self._files.values())
+        if used + len(data) > self._limit:
+            data, rest = data[: max(0, self._limit - used)], data[max(0, self._limit - used) :]
+            self._ends = dict.fromkeys(_FILES, b"")
+            self._ends[descriptor] = rest[-_KEPT_AT_THE_END:]
+            data += (
+                f"\n[modalrun: the output of this sandbox has reached {LIMIT_VARIABLE}, "
+                f"{self._limit / 2**20:g} MiB. The rest is left out, but for its last "
+                f"{_KEPT_AT_THE_END // 1024} KiB.]\n"
+            ).encode()
+        self._store(descriptor, data)
+
+    def _store(self, descriptor: int, data: bytes) -> None:
         file = self._files[descriptor]
         before = file.size
         file.append(data)
@@ -100,6 +125,11 @@ class SandboxLog:
 
     def finish(self) -> None:
         """Complete the log; a last line without newline becomes an entry."""
+        for descriptor, end in (self._ends or {}).items():
+            # A line that is cut off is not one.
+            whole = end if len(end) < _KEPT_AT_THE_END else end[end.find(b"\n") + 1 :]
+            if whole:
+                self._store(descriptor, whole)
         for descriptor, file in self._files.items():
             if file.size > self._indexed[descriptor]:
                 self._add(descriptor, file.size, 1)

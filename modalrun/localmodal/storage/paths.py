@@ -11,7 +11,7 @@ from modalrun.util.paths import user_path
 
 STATE_VARIABLE = "MODALRUN_LOCAL_STATE"
 
-_FOLDERS = ("blobs", "uploads", "volumes", "logs", "sandboxes", "pythons")
+_FOLDERS = ("blobs", "uploads", "volumes", "logs", "sandboxes", "pythons", "certificates")
 
 _MARKER_TEXT = """\
 This folder belongs to the local Modal server of modalrun, which deletes old files in it.
@@ -47,6 +47,7 @@ class StateDir:
         uploads: Unfinished uploads.
         volumes: One folder per volume.
         pythons: Virtual environments of images (`--isolated-python`).
+        certificates: The authority of encrypted ports, and the bundle for clients.
     """
 
     def __init__(self, root: Path) -> None:
@@ -64,6 +65,7 @@ class StateDir:
         self.uploads = root / "uploads"
         self.volumes = root / "volumes"
         self.pythons = root / "pythons"
+        self.certificates = root / "certificates"
 
     def logs(self, sandbox_id: str) -> Path:
         """The stored output of a sandbox."""
