@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -127,11 +127,17 @@ class Exec:
         is_closed: Whether its output was deleted.
     """
 
-    def __init__(self, outputs: Mapping[int, Output]) -> None:
+    def __init__(
+        self,
+        outputs: Mapping[int, Output],
+        at_end: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """
         Args:
             outputs: The streams that are kept, by descriptor.
+            at_end: Called before its end is known.
         """
+        self._at_end = at_end
         loop = asyncio.get_running_loop()
         self._outputs = outputs
         self._process: SandboxProcess | None = None
@@ -157,6 +163,8 @@ class Exec:
             self.started.set_exception(error)
         for output in self._outputs.values():
             output.finish()
+        if self._at_end is not None:
+            await self._at_end()
         self.ended.set_result(KILLED if code is None else code)
         if process is not None:
             await process.exited
@@ -230,6 +238,7 @@ class Execs:
         *,
         streams: Collection[int],
         timeout: float,
+        at_end: Callable[[], Awaitable[None]],
     ) -> bool:
         """Start a command, once for each id: the SDK repeats a call that was not answered.
 
@@ -238,6 +247,7 @@ class Execs:
             command: What to run.
             streams: The descriptors of the output that is kept.
             timeout: Seconds until it is killed; 0 for never.
+            at_end: Called before its end is known.
 
         Returns:
             False if the sandbox has ended before.
@@ -250,7 +260,7 @@ class Execs:
             outputs = {
                 number: Output(self._folder / f"output-{number}", self._disk) for number in streams
             }
-            new = self._all[exec_id] = Exec(outputs)
+            new = self._all[exec_id] = Exec(outputs, at_end)
             # A task of its own: the caller may disconnect.
             task = asyncio.get_running_loop().create_task(self._live(new, command, timeout))
             self._tasks.add(task)
