@@ -8,9 +8,12 @@ import os
 import select
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
+from modalrun.errors import ConnectionLostError, Interrupted
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.util import interrupts
 
 if TYPE_CHECKING:
     import modal
@@ -19,8 +22,17 @@ Write = Callable[[Literal["stdout", "stderr"], bytes], None]
 
 _READ_SIZE = 64 * 1024
 
-_CLOSE_SECONDS = 2.0
-"""How long the command may take to be told that its input has ended, when this process ends."""
+_HANG_UP_SECONDS = 5.0
+"""How long the signal to the command may take when this process is ended."""
+
+_MARK = "MODALRUN_EXEC"
+"""The variable by which the processes of a command are found: Modal's API can't end them."""
+
+_HANG_UP = """
+for process in /proc/[0-9]*; do
+  tr '\\0' '\\n' < "$process/environ" | grep -qx "$0" && kill -HUP "${process#/proc/}"
+done 2>/dev/null
+"""
 
 _SHELL = "[ ! -x /bin/bash ] || exec /bin/bash; exec /bin/sh"
 
@@ -54,12 +66,42 @@ def run_command(
         ConnectionLostError: The connection is lost; the command may go on.
     """
     sandbox = connection.attach(sandbox_id, run_id)
+    mark = uuid4().hex
+    lost: list[OSError] = []
+
+    def write_or_leave(stream: Literal["stdout", "stderr"], data: bytes) -> None:
+        try:
+            write(stream, data)
+        except OSError as error:
+            # Not one of the connection to Modal.
+            lost.append(error)
+            raise
+
     script = f'unset {" ".join(without)}; [ $# = 0 ] || exec "$@"; {_SHELL}'
-    with translated():
-        process: modal.container_process.ContainerProcess[Any] = sandbox.exec(
-            *("/bin/sh", "-c", script, "exec", *command), pty=terminal, text=False
-        )
-        return asyncio.run(_converse(process, stdin, write))
+    try:
+        with translated():
+            process: modal.container_process.ContainerProcess[Any] = sandbox.exec(
+                *("/bin/sh", "-c", script, "exec", *command),
+                env={_MARK: mark},
+                pty=terminal,
+                text=False,
+            )
+            try:
+                return asyncio.run(_converse(process, stdin, write_or_leave))
+            except BaseException as error:
+                if lost or isinstance(error, KeyboardInterrupt | Interrupted):
+                    interrupts.within(_HANG_UP_SECONDS, lambda: _hang_up(sandbox, mark))
+                raise
+    except ConnectionLostError:
+        if lost:
+            raise lost[0] from None
+        raise
+
+
+def _hang_up(sandbox: modal.Sandbox, mark: str) -> None:
+    """Send SIGHUP to what a command has started, as the end of a terminal would."""
+    with contextlib.suppress(Exception):
+        sandbox.exec("/bin/sh", "-c", _HANG_UP, f"{_MARK}={mark}").wait()
 
 
 async def _converse(process: Any, stdin: int, write: Write) -> int:
@@ -69,22 +111,15 @@ async def _converse(process: Any, stdin: int, write: Write) -> int:
         asyncio.create_task(_pump(process.stdout, lambda data: write("stdout", data))),
         asyncio.create_task(_pump(process.stderr, lambda data: write("stderr", data))),
     ]
-    ended = False
     try:
         await asyncio.gather(*pumps)
-        code = int(await process.wait.aio())
-        ended = True
-        return code
+        return int(await process.wait.aio())
     finally:
         os.close(leave)
         for task in (feeding, *pumps):
             task.cancel()
         await asyncio.gather(feeding, *pumps, return_exceptions=True)
         os.close(left)
-        if not ended:
-            with contextlib.suppress(Exception):
-                process.stdin.write_eof()
-                await asyncio.wait_for(process.stdin.drain.aio(), _CLOSE_SECONDS)
 
 
 async def _pump(stream: Any, write: Callable[[bytes], None]) -> None:

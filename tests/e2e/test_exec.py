@@ -49,6 +49,13 @@ def test_a_command_and_a_shell_run_beside_a_step(world: World) -> None:
     assert f"MODALRUN_RUN_ID={run_id}" in done.stdout
     assert not SECRET.search(done.stdout)
 
+    endless = f"{' '.join(EXEC)} {run_id} -- yes of-exec | head -n 1"
+    assert world.start(["sh", "-c", endless]).finish().stdout == "of-exec\n"
+    world.wait_until(
+        lambda: not any("yes of-exec" in text for text in world.processes().values()),
+        "what nobody reads any more ends",
+    )
+
     shell = world.start([*EXEC, run_id[:8]], terminal=True)
     shell.type("stty size; echo $((6 * 7)) for $MODALRUN_RUN_ID\n")
     shell.stdout.wait_for(f"42 for {run_id}")
