@@ -169,7 +169,7 @@ def audit(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Print the figures of docs/performance.md."""
     session.install("-e", ".[dev]")
-    for name in ("startup", "submit", "plan", "local_server", "logs", "status"):
+    for name in ("startup", "submit", "plan", "local_server", "logs", "status", "usage"):
         session.run("python", f"benchmarks/{name}.py")
     session.run("python", "benchmarks/per_step.py", "--graphs", "chain-4", "--boot", "0")
     session.run("python", "benchmarks/memory.py")

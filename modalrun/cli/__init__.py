@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from modalrun import __version__
-from modalrun.cli import compile as compile_command
 from modalrun.cli import (
+    advise,
     doctor,
     examples,
     init,
@@ -32,6 +32,7 @@ from modalrun.cli import (
     stop,
     submit,
 )
+from modalrun.cli import compile as compile_command
 from modalrun.cli import exec as exec_command
 from modalrun.errors import (
     InternalError,
@@ -75,6 +76,7 @@ app.command("report")(report.report)
 app.command("open")(report.open_)
 app.command("exec")(exec_command.exec_)
 app.command("list")(list_runs.list_)
+app.command("advise")(advise.advise)
 app.command("reconcile")(reconcile.reconcile)
 app.command("stop")(stop.stop)
 app.command("rerun")(rerun.rerun)

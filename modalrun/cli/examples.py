@@ -29,6 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "open": ("report.md#modalrun-open-run", "open latest", "open 0d1f5b62 modal"),
     "exec": ("exec.md", "exec latest", "exec 0d1f5b62 --step train -- nvidia-smi"),
     "list": ("status.md#modalrun-list", "list --state failed --since 2d"),
+    "advise": ("usage.md#modalrun-advise", "advise training", "advise training --runs 20 --write"),
     "reconcile": ("status.md", "reconcile 0d1f5b62"),
     "stop": ("modes.md#stop", "stop 0d1f5b62", "stop 0d1f5b62 --force"),
     "resume": ("modes.md#resume", "resume 0d1f5b62"),

@@ -25,6 +25,12 @@ def status(
             " ended. For a failed run, this also asks Modal.",
         ),
     ] = False,
+    timeline: Annotated[
+        bool,
+        typer.Option(
+            "--timeline", help="Also draw when each step waited, started and ran; text only."
+        ),
+    ] = False,
     output: Annotated[
         Format,
         typer.Option(
@@ -65,6 +71,10 @@ def status(
                 from modalrun.output.status_text import print_status
 
                 print_status(view)
+            if as_text and timeline:
+                from modalrun.output.status_text import print_timeline
+
+                print_timeline(runs.read_timeline(view))
         if not as_text:
             from modalrun.output.status_json import as_json
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from modalrun.run import notes
+from modalrun.run import notes, usage_log
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def describe(
@@ -30,14 +33,36 @@ def describe(
     if code != -signal.SIGKILL:
         return f"The {process} died of {_signal_name(-code)}."
     if out_of_memory:
-        return f"The {process} was killed because the sandbox ran out of memory."
+        needed = _needed(pid, environment)
+        return f"The {process} was killed because the sandbox ran out of memory{needed}."
     return f"The {process} was killed (SIGKILL)."
+
+
+def _needed(pid: int, environment: Mapping[str, str]) -> str:
+    """Return how much memory a process needed, as the rest of a sentence."""
+    limit = min(memory_limits(), default=None)
+    needed = f": it needed more than {limit:,} MiB" if limit is not None else ""
+    if (peak := usage_log.peak(pid, environment)) is None:
+        return needed
+    most, before = peak
+    when = f" {before:.0f} s before the end" if before is not None else ""
+    return f"{needed}{',' if needed else ':'} peak {most:,} MiB{when}"
+
+
+def memory_limits() -> Iterator[int]:
+    """Yield the limits of the sandbox's cgroup in MiB, of either version of cgroups."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int((_CGROUP / name).read_text(encoding="ascii"))
+            # Version 1 says "none" by a number near 2^63.
+            if limit < 1 << 60:
+                yield limit >> 20
 
 
 def out_of_memory_kills() -> int:
     """Return how many processes of this cgroup the kernel killed to free memory; 0 if unknown."""
     try:
-        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
+        lines = (_CGROUP / "memory.events").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from modalrun.driver import control, privileges
+from modalrun.driver.privileges import without_source
 from modalrun.driver.process import (
     buffer_lines,
     leave,
     supervisors_reason,
     termination_clause,
     termination_reason,
-    without_source,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
 from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin

@@ -12,7 +12,8 @@ import ctypes
 import itertools
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -29,6 +30,17 @@ def hide_process() -> None:
 def show_process() -> None:
     """Undo `hide_process`, in a fork that runs user code."""
     _set_dumpable(1)
+
+
+@contextlib.contextmanager
+def without_source() -> Iterator[None]:
+    """Import nothing from the source tree, which is the user's, during the block."""
+    path = list(sys.path)
+    sys.path[:] = [folder for folder in path if folder not in {"", str(Path.cwd())}]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
 
 
 def adopt_orphans() -> None:

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from modalrun.driver.death import memory_limits
 
 MARK = "modalrun-smoke: "
 
@@ -163,23 +165,13 @@ def _surroundings() -> dict[str, Any]:
         "parent": os.getppid(),
         "group": os.getpgrp(),
         "uid": os.getuid(),
-        "memory": next(_memory_limits(), None),
+        "memory": next(memory_limits(), None),
         "writable": {
             "TMPDIR": _writable(Path(tempfile.gettempdir())),
             "HOME": _writable(Path.home()),
             "the working folder": _writable(Path.cwd()),
         },
     }
-
-
-def _memory_limits() -> Iterator[int]:
-    """Yield the limits of the sandbox's cgroup in MiB, of either version of cgroups."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int((Path("/sys/fs/cgroup") / name).read_text())
-            # Version 1 says "none" by a number near 2^63.
-            if limit < 1 << 60:
-                yield limit >> 20
 
 
 def _writable(folder: Path) -> bool:

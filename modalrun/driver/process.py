@@ -92,17 +92,6 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-@contextlib.contextmanager
-def without_source() -> Iterator[None]:
-    """Import nothing from the source tree, which is the user's, during the block."""
-    path = list(sys.path)
-    sys.path[:] = [folder for folder in path if folder not in {"", str(Path.cwd())}]
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-
-
 def buffer_lines() -> None:
     """Buffer output by line, so that each line is one write."""
     for stream in (sys.stdout, sys.stderr):

@@ -29,7 +29,9 @@ from typing import NoReturn
 import psutil  # type: ignore[import-untyped]
 
 from modalrun.driver import privileges, spawn, supervisor
-from modalrun.driver.process import die_with_parent, without_source
+from modalrun.driver.child_environment import beside
+from modalrun.driver.privileges import without_source
+from modalrun.driver.process import die_with_parent
 from modalrun.run import contract, events
 from modalrun.run.events import Event, LinesOf, OrderEnd
 from modalrun.run.reporting import log_line
@@ -103,8 +105,7 @@ class Worker:
 
     def _run(self, order: StepOrder, folders: contextlib.ExitStack) -> int:
         """Run a step in folders of its own, which the exit of `folders` deletes."""
-        beside = supervisor.beside(self._source)
-        own = folders.enter_context(_folder(".modalrun-", beside))
+        own = folders.enter_context(_folder(".modalrun-", beside(self._source)))
         source = shutil.copytree(self._source, own / self._source.name, symlinks=True)
         # Short, and not beside: the path of a socket has 108 bytes at most.
         temporary = folders.enter_context(_folder("step-", None))
@@ -156,7 +157,7 @@ class Worker:
         The step loads it itself. Components of the stack that are the user's own code are not
         found, and nothing is loaded then.
         """
-        own = tempfile.mkdtemp(prefix=".modalrun-", dir=supervisor.beside(self._source))
+        own = tempfile.mkdtemp(prefix=".modalrun-", dir=beside(self._source))
         os.environ.update(ZENML_CONFIG_PATH=own, ZENML_CUSTOM_SOURCE_ROOT=own)
         with without_source(), contextlib.suppress(Exception):
             from modalrun.zenml_api.execution import steps

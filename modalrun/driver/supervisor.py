@@ -13,18 +13,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
-from modalrun.driver import death, privileges, spawn
+from modalrun.driver import child_environment, death, privileges, spawn, usage_sampler
 from modalrun.driver.broker_link import BrokerLink
 from modalrun.driver.output_pumps import last_lines, pump, write_end
-from modalrun.run import contract
+from modalrun.run import contract, usage_log
 from modalrun.run.event_proof import KEY_BYTES
 
 DRAIN_SECONDS = 2.0
@@ -109,7 +109,7 @@ def _supervise() -> int:
         pumps.extend(more)
         if asked:
             _pass_on(asked[0], child)
-        return child.wait(max(0.0, deadline - time.monotonic()))
+        return _wait(child, max(0.0, deadline - time.monotonic()), environment)
 
     # Before there is a child: a signal that arrives while it starts is passed on afterwards.
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -212,7 +212,14 @@ def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thr
     # Only now: a process with threads is not forked.
     if new_broker is not None:
         _broker_pumps.extend(pump(*new_broker))
+    usage_sampler.start(environment[contract.USAGE_FILE])
     return child, pump(child, key)
+
+
+def _wait(child: spawn.Child, seconds: float, environment: dict[str, str]) -> int:
+    code = child.wait(seconds)
+    usage_log.add_death(environment, child.pid, resource.getrusage(resource.RUSAGE_CHILDREN))
+    return code
 
 
 def _launch(
@@ -254,36 +261,11 @@ def _subject() -> str:
 
 
 def _child_environment() -> dict[str, str]:
-    """Give the child a ZenML configuration of its own; HOME stays the image's.
-
-    It is beside the source tree: a step may empty the temporary folder or its home.
-    """
     try:
-        own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=beside(Path.cwd())))
-        config = own / "zenml"
-        config.mkdir()
-        (own / "exit-code").write_text("none", encoding="ascii")
-        (own / "running-steps").write_text("[]", encoding="ascii")
+        return child_environment.create()
     except OSError as error:
         _log(f"The {_subject()} can't start: {error}.")
         raise SystemExit(contract.EXIT_UNRECORDED) from None
-    binaries = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        "ZENML_CONFIG_PATH": str(config),
-        "ZENML_CUSTOM_SOURCE_ROOT": str(Path.cwd()),
-        "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
-        contract.STARTED: os.environ.get(contract.STARTED, str(time.time())),
-        contract.END_REASON_FILE: str(own / "end-reason"),
-        contract.STOP_FILE: str(own / "stop"),
-        contract.EXIT_CODE_FILE: str(own / "exit-code"),
-        contract.RUNNING_STEPS_FILE: str(own / "running-steps"),
-    }
-
-
-def beside(folder: Path) -> Path | None:
-    """Return the folder that holds another one; None if nothing can be created there."""
-    return folder.parent if os.access(folder.parent, os.W_OK) else None
 
 
 def _control(environment: dict[str, str]) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
 from modalrun.driver.step_output import TaggedStream, WorkerStream
+from modalrun.run import usage_log
 from modalrun.run.reporting import forget_key
 
 _ANSWER = TypeAdapter(worker.Answer)
@@ -165,10 +166,11 @@ class WorkerProcess:
         """Look whether the process has ended; call it after SIGCHLD."""
         if not self.alive:
             return
-        ended, status = os.waitpid(self.pid, os.WNOHANG)
+        ended, status, used = os.wait4(self.pid, os.WNOHANG)
         if not ended:
             return
         self.alive = False
+        usage_log.add_death(os.environ, self.pid, used)
         # What a failed attempt has left must not run beside the next one.
         if OWN_SESSION:
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -39,6 +39,7 @@ from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.tunnel_rpcs import TunnelRpcs
 from modalrun.localmodal.services.volume_files import VolumeFiles
+from modalrun.localmodal.services.volume_sync import VolumeSync
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.disk import Disk
@@ -49,6 +50,7 @@ from modalrun.localmodal.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+SHARED_VOLUMES_VARIABLE = "MODALRUN_LOCAL_SHARED_VOLUMES"
 HOST = "127.0.0.1"
 _GRACE = 1.0
 """Seconds that calls may take to finish when the server ends."""
@@ -144,7 +146,8 @@ class LocalServer:
             pythons=self._pythons,
         )
         secrets = Secrets(store, clock)
-        volumes = Volumes(self._state, store, clock)
+        shared = os.environ.get(SHARED_VOLUMES_VARIABLE) == "1"
+        volumes = Volumes(self._state, store, clock, shared=shared)
         files = VolumeFiles(volumes, self._mounts, guard, self._disk)
         self._rpcs = SandboxRpcs(
             store=store,
@@ -174,6 +177,7 @@ class LocalServer:
             secrets,
             volumes,
             files,
+            VolumeSync(volumes, sandboxes),
             self._rpcs,
             LogRpcs(
                 store,

@@ -17,6 +17,7 @@ from modalrun.errors import (
 )
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
+from modalrun.observe.status import read_timeline
 from modalrun.run.advice import advice, advice_on_end
 from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
@@ -29,7 +30,8 @@ from modalrun.run.outcome import (
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
-from modalrun.run.status import may_be_rerun
+from modalrun.run.status import NOT_ASKED, RunStatus, derive_status, may_be_rerun
+from modalrun.run.timeline import Timeline, timeline_of
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 
@@ -109,7 +111,18 @@ def derive_outcome(
         commands = answer_commands(run.run_id)
         details += zip(("answer", "resume"), commands, strict=True)
     shown = _steps(run.steps, steps, progress)
-    return Outcome(code, headline, tuple(details), shown, run_id=run.run_id)
+    view = derive_status(record, steps, NOT_ASKED)
+    timeline = _timeline(view, zenml)
+    return Outcome(code, headline, tuple(details), shown, run_id=run.run_id, timeline=timeline)
+
+
+def _timeline(view: RunStatus, zenml: ZenMLGateway) -> Timeline | None:
+    """Return the timeline of a run that has ended; None if ZenML can't be asked."""
+    if all(step.attempt == 1 for step in view.steps):
+        return timeline_of(view, view.steps, time.time())
+    with suppress(ModalrunError):
+        return read_timeline(view, zenml=zenml)
+    return None
 
 
 def _with_hints(

@@ -16,11 +16,13 @@ from modalrun.output.log_text import BarLines
 from modalrun.output.reasons import told
 from modalrun.output.status_json import app_url
 from modalrun.output.table import SHORT_NAME, bar_width, cell, state_cell, table
+from modalrun.output.timeline_text import timeline_lines
 from modalrun.run import failure
 from modalrun.run.events import Redraw
 from modalrun.run.outcome import LOST
 from modalrun.run.records import UNBEGUN, StepRecord
 from modalrun.run.status import RunStatus, may_be_rerun
+from modalrun.run.timeline import Timeline
 
 _LABELS = 10
 """Columns for the labels of the metadata."""
@@ -44,6 +46,12 @@ def print_status(view: RunStatus) -> None:
     """Print a run to stdout."""
     shown = make_console(stderr=False)
     print_lines(shown, render(view, _now(), width_of(shown)))
+
+
+def print_timeline(timeline: Timeline) -> None:
+    """Print the timeline of a run to stdout, below its status."""
+    shown = make_console(stderr=False)
+    print_lines(shown, [Text(), *timeline_lines(timeline, width_of(shown))])
 
 
 class LiveStatus:

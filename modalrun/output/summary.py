@@ -9,6 +9,7 @@ from modalrun.output.console import fitted, labelled, print_lines, width_of
 from modalrun.output.format import duration
 from modalrun.output.reasons import told
 from modalrun.output.table import SHORT_NAME, cell, state_cell, table
+from modalrun.output.timeline_text import with_bars
 from modalrun.run.outcome import Outcome
 
 
@@ -27,7 +28,13 @@ def print_summary(console: Console, outcome: Outcome) -> None:
             }
             for step in outcome.steps
         ]
-        lines = [Text(), *table(rows, width, cut={"step": SHORT_NAME}), Text()]
+        if outcome.timeline is not None and len(rows) > 1:
+            spans = {one.step.name: one.spans for one in outcome.timeline.steps}
+            drawn = [(row, spans.get(row["step"].plain, ())) for row in rows]
+            shown = with_bars(outcome.timeline, drawn, width)
+        else:
+            shown = table(rows, width, cut={"step": SHORT_NAME})
+        lines = [Text(), *shown, Text()]
     lines += fitted(outcome.headline, width, "bold red" if outcome.exit_code else "bold green")
     lines += told(outcome.failed, outcome.run_id, width)
     for label, value in outcome.details:

@@ -82,6 +82,8 @@ RUNNING_STEPS_FILE = "MODALRUN_RUNNING_STEPS_FILE"
 """The file in which a dynamic run lists the steps that run in its process, as JSON."""
 DEATH = "MODALRUN_DEATH"
 """Why the earlier process of a dynamic run died, and what it had listed: a JSON array."""
+USAGE_FILE = "MODALRUN_USAGE_FILE"
+"""The file in which the supervisor and the processes below it keep what steps use."""
 STOP_FILE = "MODALRUN_STOP_FILE"
 """The file that a driver creates when it is asked to stop, for the driver that replaces it."""
 

@@ -9,6 +9,7 @@ from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import FINISHED
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.timeline import Timeline
 
 LOST = "lost"
 """The state of a run that ZenML records as unfinished and whose sandbox has ended."""
@@ -35,6 +36,7 @@ class Outcome:
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
         run_id: ZenML's run id.
+        timeline: When its phases began and ended; None if that is not told.
         asynchronous: Whether the command does not wait for the run's end, and prints its id.
     """
 
@@ -43,6 +45,7 @@ class Outcome:
     details: tuple[tuple[str, str], ...]
     steps: tuple[StepProgress, ...]
     run_id: str = ""
+    timeline: Timeline | None = None
     asynchronous: bool = False
 
     @property

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
-from modalrun.run.records import UNBEGUN, StepRecord
-from modalrun.run.status import RunStatus
+from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 
 Phase = Literal["waiting", "image", "sandbox start", "import", "run", "retry", "idle"]
 
@@ -19,6 +18,19 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 _FAILED = frozenset({"failed", "retrying", "retried"})
 _TAKEN = frozenset({"cached", "skipped"})
+
+
+class Status(Protocol):
+    """What a timeline needs of a `RunStatus`, which knows the outcome of a run, and so this."""
+
+    @property
+    def run(self) -> RunRecord: ...
+    @property
+    def steps(self) -> Sequence[StepRecord]: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def over(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Timeline:
     steps: tuple[StepTimeline, ...] = ()
 
 
-def timeline_of(view: RunStatus, attempts: Iterable[StepRecord], now: float) -> Timeline:
+def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Timeline:
     """Derive the timeline of a run.
 
     Args:
@@ -138,9 +150,7 @@ def _asked(one: StepRecord) -> float | None:
     return (one.metadata and one.metadata.requested) or one.began
 
 
-def _of_run(
-    view: RunStatus, created: float, first: float | None, latest: float
-) -> tuple[Span, ...]:
+def _of_run(view: Status, created: float, first: float | None, latest: float) -> tuple[Span, ...]:
     metadata = view.run.metadata
     if metadata is None:
         return ()

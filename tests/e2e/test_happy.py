@@ -47,7 +47,7 @@ def assert_shown(world: World, done: Result, run: Run) -> None:
     assert "\x1b" not in done.stdout + done.stderr
     summary = done.stderr[done.stderr.index("step   state") :]
     for step in run.statuses:
-        assert re.search(rf"^{step} +completed +(\d\.\d|\d\d) s$", summary, re.M), summary
+        assert re.search(rf"^{step} +completed +(\d\.\d|\d\d) s +[wsi]*R+$", summary, re.M), summary
     assert re.search(rf"^Run completed\.\n +run +{run.id}\n", summary, re.M), summary
 
     more = re.search(r"^ +logs +(modalrun .*)$", summary, re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ def test_a_bar_is_shown_while_it_moves_and_logged_once(world: World, mode: str) 
     second.open()
 
     assert submitting.finish().exit_code == watching.finish().exit_code == 0
+    timeline = world.modalrun("status", run.id, "--timeline").finish().stdout
+    for step in ("fetch", "train"):
+        assert re.search(rf"^{step} +completed +[\d.]+ s +[wsi]*R+$", timeline, re.M), timeline
     logs = world.modalrun("logs", run.id).finish()
     shown = (logs.stdout + logs.stderr).splitlines()
     own = [line for line in shown if " Step " not in line and "ZenML" not in line]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import modal
+import psutil
 import pytest
 from modal.exception import ConflictError, InvalidError, NotFoundError
 from modal.stream_type import StreamType
@@ -73,6 +74,23 @@ def test_the_input_arrives_to_its_end(sandbox: modal.Sandbox) -> None:
         while True:
             reads_nothing.stdin.write(b"x")
             reads_nothing.stdin.drain()
+
+
+@pytest.mark.exhaustive
+def test_many_commands_keep_exit_codes_and_what_was_not_read(
+    sdk: Sdk, sandbox: modal.Sandbox
+) -> None:
+    unread = sandbox.exec("echo", "unread")
+    server = psutil.Process(sdk.info.pid)
+    done = []
+    for number in range(60):
+        process = sandbox.exec("sh", "-c", f"echo {number}; exit {number}")
+        assert process.stdout.read() == f"{number}\n"
+        assert process.stderr.read() == ""
+        done.append(process)
+    assert server.num_fds() < 100
+    assert [process.wait() for process in done] == list(range(60))
+    assert unread.stdout.read() == "unread\n"
 
 
 def test_much_binary_output_that_is_read_late_is_whole(sandbox: modal.Sandbox) -> None:

@@ -40,6 +40,8 @@ def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
         sdk.create("true", **backend)
     with pytest.raises(ResourceExhaustedError, match=wanted):
         modal.Secret.objects.create("name", {"KEY": "value"}, client=sdk.client)
+    with pytest.raises(ResourceExhaustedError, match=wanted):
+        sandbox.set_tags({"a": "b"})
 
     sandbox.stdin.write("\n")
     sandbox.stdin.drain()
@@ -61,6 +63,7 @@ def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     record = sdk.record(sandbox)
+    assert record.tags == {}
     assert (record.status, record.exitcode) == (GenericResult.GENERIC_STATUS_FAILURE, 3)
     stored = StateDir(sdk.info.state_dir).logs(sandbox.object_id) / "stdout"
     assert stored.read_text().endswith("line 1000\nend")

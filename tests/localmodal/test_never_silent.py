@@ -87,6 +87,11 @@ def test_the_files_and_lines_of_a_dockerfile(sdk: Sdk, tmp_path: Path) -> None:
     assert sdk.create(image=plain).stdout.read() == "[1, 2] a,b $X\n"
 
 
+def test_the_unknown_command_of_a_registry_image(sdk: Sdk) -> None:
+    with pytest.warns(ServerWarning, match="The command of nginx:1 is not known here"):
+        sdk.create(image=modal.Image.from_registry("nginx:1")).terminate()
+
+
 def test_a_dockerfile_that_fails_on_modal(sdk: Sdk) -> None:
     image = modal.Image.debian_slim().dockerfile_commands("ENV A='x")
     with pytest.raises(ImageBuildError) as caught:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -105,8 +105,12 @@ class FakeZenML:
     def matching_runs(self, text: str) -> list[RunRecord]:
         return [run for run in (self.run, *self.others) if run.id.startswith(text)]
 
-    def newest_runs(self, *, limit: int, **_: Any) -> list[RunRecord]:
-        return [self.run, *self.others][:limit]
+    def newest_runs(self, *, limit: int, pipeline: str | None = None, **_: Any) -> list[RunRecord]:
+        found = [run for run in (self.run, *self.others) if pipeline in (None, run.pipeline)]
+        return found[:limit]
+
+    def step_attempts(self, runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
+        return {run.id: list(self.steps) for run in runs}
 
     def read_source(self, run_id: str) -> Source | None:
         return self.source

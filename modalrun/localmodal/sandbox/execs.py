@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,8 @@ CHUNK = 128 * 1024
 UNREAD_LIMIT = 256 * 1024 * 1024
 """Bytes that nobody has read with which a command waits, as if its pipe were full."""
 
-KEPT = 100
-"""How many commands that have ended a sandbox keeps, with their output."""
+KEPT_READ, KEPT_UNREAD = 20, 500
+"""Of how many commands that have ended a sandbox keeps the output, read or not."""
 
 GRACE = 0.3
 """Seconds after its timeout that a command is killed: the SDK reports the timeout itself."""
@@ -87,6 +87,11 @@ class Output:
         self._complete = True
         self._changed.fire()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody has read all of it."""
+        return self._complete and self._furthest >= self._file.size
+
     async def read(self, offset: int) -> AsyncGenerator[bytes, None]:
         """Read chunks from an offset to the end, as they come."""
         self._readers += 1
@@ -119,17 +124,25 @@ class Exec:
         stdin: Its input.
         started: Its process; None if the sandbox has ended before.
         ended: Its exit code.
+        is_closed: Whether its output was deleted.
     """
 
-    def __init__(self, outputs: Mapping[int, Output]) -> None:
+    def __init__(
+        self,
+        outputs: Mapping[int, Output],
+        at_end: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """
         Args:
             outputs: The streams that are kept, by descriptor.
+            at_end: Called before its end is known.
         """
+        self._at_end = at_end
         loop = asyncio.get_running_loop()
         self._outputs = outputs
         self._process: SandboxProcess | None = None
         self.stdin = Stdin()
+        self.is_closed = False
         self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
         self.ended: asyncio.Future[int] = loop.create_future()
 
@@ -150,6 +163,8 @@ class Exec:
             self.started.set_exception(error)
         for output in self._outputs.values():
             output.finish()
+        if self._at_end is not None:
+            await self._at_end()
         self.ended.set_result(KILLED if code is None else code)
         if process is not None:
             await process.exited
@@ -174,10 +189,17 @@ class Exec:
         if self._process is not None:
             self._process.kill()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody has read all of its output."""
+        return all(output.is_read for output in self._outputs.values())
+
     def close(self) -> None:
-        """Delete its output."""
-        for output in self._outputs.values():
-            output.close()
+        """Delete its output, not its exit code."""
+        if not self.is_closed:
+            self.is_closed = True
+            for output in self._outputs.values():
+                output.close()
 
 
 class Execs:
@@ -216,6 +238,7 @@ class Execs:
         *,
         streams: Collection[int],
         timeout: float,
+        at_end: Callable[[], Awaitable[None]],
     ) -> bool:
         """Start a command, once for each id: the SDK repeats a call that was not answered.
 
@@ -224,6 +247,7 @@ class Execs:
             command: What to run.
             streams: The descriptors of the output that is kept.
             timeout: Seconds until it is killed; 0 for never.
+            at_end: Called before its end is known.
 
         Returns:
             False if the sandbox has ended before.
@@ -236,7 +260,7 @@ class Execs:
             outputs = {
                 number: Output(self._folder / f"output-{number}", self._disk) for number in streams
             }
-            new = self._all[exec_id] = Exec(outputs)
+            new = self._all[exec_id] = Exec(outputs, at_end)
             # A task of its own: the caller may disconnect.
             task = asyncio.get_running_loop().create_task(self._live(new, command, timeout))
             self._tasks.add(task)
@@ -257,9 +281,10 @@ class Execs:
             one.kill()
 
     def _forget_old(self) -> None:
-        ended = [exec_id for exec_id, one in self._all.items() if one.ended.done()]
-        for exec_id in ended[:-KEPT]:
-            self._all.pop(exec_id).close()
+        ended = [one for one in self._all.values() if one.ended.done() and not one.is_closed]
+        for limit, is_read in ((KEPT_READ, True), (KEPT_UNREAD, False)):
+            for one in [one for one in ended if one.is_read is is_read][:-limit]:
+                one.close()
 
     async def close(self) -> None:
         """Kill all that runs, and wait until nothing of it is left."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from modal_proto import api_pb2 as api
 
@@ -17,6 +16,7 @@ from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.sandbox.tunnels import Tunnels, is_used
 from modalrun.localmodal.server.faults import SandboxFault
 from modalrun.localmodal.storage.store import SandboxRecord
+from modalrun.localmodal.storage.volume_trees import MountedVolumes
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Launch:
     """The files and variables of a sandbox. They include secrets, so they are never stored."""
 
     recipe: Recipe
+    volumes: MountedVolumes
     files: list[File] = field(default_factory=list)
     terminal: tuple[int, int] | None = None
     ports: Sequence[api.PortSpec] = ()
     probe: api.Probe | None = None
-    volumes: Mapping[str, Path] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -90,6 +90,7 @@ class LiveSandbox:
         execs: Execs,
         tunnels: Tunnels,
         probe: api.Probe | None,
+        volumes: MountedVolumes,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.idleness = idleness
@@ -98,6 +99,7 @@ class LiveSandbox:
         self._probing: asyncio.Task[None] | None = None
         self.ready: asyncio.Future[float] = loop.create_future()
         self.record = record
+        self.volumes = volumes
         self.fault = fault
         self.execs = execs
         self.command: Command | None = None

@@ -83,6 +83,7 @@ class SandboxProcess:
     Attributes:
         ended: Has the exit of the command, whose output has arrived.
         exited: The same once nothing is left of the processes that it started.
+        keeper: The id of its keeper, from which all its processes descend.
         first: A pidfd of the first process of its namespaces, until it ends; None without any.
     """
 
@@ -103,7 +104,7 @@ class SandboxProcess:
         self._exit = Exit(code=None, killed=False)
         self._sending: asyncio.Task[None] | None = None
         self._sent = self._must_end = False
-        self._keeper: int | None = None
+        self.keeper: int | None = None
         self._answered: asyncio.Future[bool] = self._loop.create_future()
         self._is_isolated = False
         self._pid: int | None = None
@@ -207,10 +208,10 @@ class SandboxProcess:
             return
         with contextlib.suppress(OSError):
             self._control.send(bytes([signal.SIGKILL]))
-        if self._keeper is not None:
+        if self.keeper is not None:
             with contextlib.suppress(OSError):
                 # Someone may have stopped it.
-                os.kill(self._keeper, signal.SIGCONT)
+                os.kill(self.keeper, signal.SIGCONT)
 
     async def write_stdin(self, data: bytes, *, eof: bool = False) -> None:
         """Send input to the command; wait while more than a megabyte is unread.
@@ -307,7 +308,7 @@ class SandboxProcess:
             self._finish()
 
     def _meet(self, keeper_id: int) -> None:
-        self._keeper = keeper_id
+        self.keeper = keeper_id
         if self._is_isolated:
             # Its ids are those of its namespace; the kernel kills all of it with the keeper.
             with contextlib.suppress(ProcessLookupError):

@@ -126,6 +126,7 @@ class Sandboxes:
                 launch.ports, idleness.busy, partial(certificates.context, self._state)
             ),
             probe=launch.probe,
+            volumes=launch.volumes,
         )
         task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
         self._tasks.add(task)
@@ -146,7 +147,8 @@ class Sandboxes:
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                parts = (folder, launch.files, launch.volumes, record.workdir)
+                await launch.volumes.open()
+                parts = (folder, launch.files, launch.volumes.folders, record.workdir)
                 if launch.files:
                     await asyncio.to_thread(rootfs.build, *parts)
                 else:
@@ -162,9 +164,19 @@ class Sandboxes:
             self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
         await sandbox.execs.close()
+        is_committed = await self._commit(sandbox)
         self._finish(sandbox, exit_)
-        if os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
+        if is_committed and os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
             await asyncio.to_thread(rootfs.remove, folder)
+
+    async def _commit(self, sandbox: LiveSandbox) -> bool:
+        """Commit the volumes at the end; return whether all is committed."""
+        problem = await sandbox.volumes.close()
+        if problem is not None:
+            reason = self._disk.problem(problem) or str(problem)
+            text = f"Not all changes of its volumes are committed: {reason}"
+            self._fail(sandbox, INTERNAL_FAILURE, text)
+        return problem is None
 
     async def _boot(self, sandbox: LiveSandbox) -> None:
         delay, fault = self._faults.script.boot_delay, sandbox.fault

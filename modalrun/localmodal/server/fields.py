@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from grpclib.const import Status
@@ -84,7 +84,7 @@ FIELDS = {
     " ?rdma -skip_num_threads_env_vars",
     "GPUConfig": "-type count gpu_type",
     "SchedulerPlacement": "regions ?_zone ?_lifecycle ?_instance_types -nonpreemptible",
-    "VolumeMount": "volume_id mount_path -allow_background_commits ?read_only sub_path",
+    "VolumeMount": "volume_id mount_path -allow_background_commits read_only sub_path",
     "PTYInfo": "-enabled winsz_rows winsz_cols env_term env_colorterm -env_term_program -pty_type"
     " -no_terminate_on_idle_stdin",
     "PortSpecs": "ports",
@@ -130,8 +130,10 @@ FIELDS = {
     "TaskExecWaitRequest": "task_id exec_id",
     "TaskGetCommandRouterAccessRequest": "task_id",
     "TaskGetInfoRequest": "task_id",
+    "TaskReloadVolumesRequest": "task_id !container_id",
     "TaskListRequest": "environment_name app_id",
     "TokenInfoGetRequest": "",
+    "VolumeCommitRequest": "volume_id !container_id",
     "VolumeDeleteRequest": "volume_id -environment_name",
     "VolumeGetOrCreateRequest": "deployment_name environment_name object_creation_type -app_id"
     " version ?create_options",
@@ -148,6 +150,7 @@ FIELDS = {
     "VolumePutFiles2Request": "volume_id files disallow_overwrite_existing_files",
     "VolumePutFiles2Request.File": "path size blocks mode",
     "VolumePutFiles2Request.Block": "contents_sha256 put_response",
+    "VolumeReloadRequest": "volume_id",
     "VolumeRemoveFileRequest": "volume_id path recursive",
     "VolumeRemoveFile2Request": "volume_id path recursive",
     "VolumeRenameRequest": "volume_id name",
@@ -167,20 +170,24 @@ def marks(message: Descriptor) -> dict[str, str] | None:
 
 
 @cache
-def _inner(field: FieldDescriptor) -> bool:
-    """Return whether a field's messages have rows of their own."""
-    message = field.message_type
-    return message is not None and marks(message) is not None
+def _may_lose(message: Descriptor | None) -> bool:
+    """Return whether a message has a field that is not kept, or is kept only in parts."""
+    known = marks(message) if message is not None else None
+    if message is None or known is None:
+        return False
+    return any(
+        _may_lose(field.message_type) if mark == "" else mark in {"?", "!"}
+        for field in message.fields
+        for mark in [known.get(field.name, "?")]
+    )
 
 
 def _not_kept(message: Message, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the mark and path of each field that is set and not kept."""
-    known = marks(message.DESCRIPTOR)
-    if known is None:
-        return
+    known = marks(message.DESCRIPTOR) or {}
     for field, value in message.ListFields():
         mark, path = known.get(field.name, "?"), prefix + field.name
-        if not mark and _inner(field):
+        if not mark and _may_lose(field.message_type):
             for one in value if field.is_repeated else (value,):
                 yield from _not_kept(one, f"{path}.")
         elif mark in {"?", "!"} and (not isinstance(value, Message) or value.ByteSize()):
@@ -193,7 +200,9 @@ def _not_kept(message: Message, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def check(rpc: str, request: Message) -> list[str]:
     """Return warnings about fields that are accepted and not kept. Raises GRPCError."""
-    warnings = []
+    warnings: list[str] = []
+    if marks(request.DESCRIPTOR) is None:
+        return warnings
     for mark, path in _not_kept(request):
         if mark == "!":
             text = f"The local Modal server does not have '{path}' of {rpc}"

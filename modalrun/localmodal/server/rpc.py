@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -35,6 +36,9 @@ idempotency_key: ContextVar[str] = ContextVar("idempotency_key")
 
 client_version: ContextVar[str] = ContextVar("client_version")
 """The version of the SDK that makes the current call; "" if it does not say."""
+
+peer_port: ContextVar[int] = ContextVar("peer_port")
+"""The port from which the current call came."""
 
 _warnings: ContextVar[list[str]] = ContextVar("warnings")
 _WARNING_HEADER = "x-modal-warning"
@@ -168,6 +172,7 @@ class Dispatcher:
             # First: the body of a call without a token is neither read nor kept.
             task_id = self._authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
+            peer_port.set(stream.peer.addr()[1])
             client_version.set(str(stream.metadata.get("x-modal-client-version", "")))
             _warnings.set([])
             self._active(+1)
@@ -191,9 +196,12 @@ class Dispatcher:
                 if problem := self._problem(error):
                     raise GRPCError(Status.RESOURCE_EXHAUSTED, problem) from None
                 log.exception("%s failed", name)
+                kind, text = type(error).__name__, ""
+                if isinstance(error, (OSError, sqlite3.Error)):
+                    # Others may have a secret in their text.
+                    text = f" ({error})"
                 raise GRPCError(
-                    Status.INTERNAL,
-                    f"{name} failed in the local Modal server: {type(error).__name__}",
+                    Status.INTERNAL, f"{name} failed in the local Modal server: {kind}{text}"
                 ) from None
             finally:
                 self._active(-1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import logging
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -17,6 +20,8 @@ from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
+
+log = logging.getLogger(__name__)
 
 _END_SECONDS = 1.0
 """How long after the end of its input a command may take to end."""
@@ -99,7 +104,11 @@ class ExecRpcs:
                 terminal=terminal,
             )
             started = await live.execs.start(
-                request.exec_id, command, streams=streams, timeout=request.timeout_secs
+                request.exec_id,
+                command,
+                streams=streams,
+                timeout=request.timeout_secs,
+                at_end=partial(_at_end, live, request.command_args),
             )
         except ValueError as error:
             raise invalid(f"This can't be run: {error}") from None
@@ -111,8 +120,10 @@ class ExecRpcs:
     async def read(
         self, request: router.TaskExecStdioReadRequest
     ) -> AsyncIterator[router.TaskExecStdioReadResponse]:
-        descriptor = _DESCRIPTORS[request.file_descriptor]
-        async with aclosing(self._find(request).read(descriptor, request.offset)) as output:
+        found, descriptor = self._find(request), _DESCRIPTORS[request.file_descriptor]
+        if found.is_closed:
+            raise not_found("Output of exec", request.exec_id)
+        async with aclosing(found.read(descriptor, request.offset)) as output:
             async for data in output:
                 yield router.TaskExecStdioReadResponse(data=data)
 
@@ -156,6 +167,15 @@ class ExecRpcs:
         if not ended.done():
             return router.TaskExecPollResponse()
         return router.TaskExecPollResponse(code=ended.result())
+
+
+async def _at_end(live: LiveSandbox, argv: Sequence[str]) -> None:
+    """Commit the volumes after `sync`, as Modal does (modal.com/docs/guide/sandbox-files)."""
+    if any(re.search(r"\bsync\b", word) for word in argv):
+        try:
+            await live.volumes.commit()
+        except OSError as error:
+            log.error("%s: its volumes are not committed: %s", live.record.id, error)
 
 
 async def _write(found: Exec, data: bytes, offset: int, *, eof: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -14,7 +15,7 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.sandbox.live import Launch
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.auth import Guard
-from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc
+from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc, warn
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.exec_rpcs import terminal_of
 from modalrun.localmodal.services.images import Images
@@ -31,6 +32,8 @@ from modalrun.localmodal.storage.ids import Clock, new_sandbox_ids
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 _PAGE = 100
+# The base of `debian_slim`, and what Modal runs without a command.
+_PYTHON_IMAGE = re.compile(r"$|(\S+/)?python:")
 _DEFAULT_COMMAND = ["sleep", "172800"]
 _DEFAULT_WORKDIR = "/root"
 
@@ -119,6 +122,12 @@ class SandboxRpcs:
         files = [*recipe.files]
         for mount_id in definition.mount_ids:
             files += self._mounts.files(mount_id)
+        command = [
+            *(recipe.entrypoint or ()),
+            *(definition.entrypoint_args or recipe.command or ()),
+        ]
+        if not command and not _PYTHON_IMAGE.match(recipe.base):
+            warn(f"The command of {recipe.base} is not known here: the sandbox sleeps")
         sandbox_id, task_id = new_sandbox_ids(version)
         resources = definition.resources
         record = SandboxRecord(
@@ -131,11 +140,7 @@ class SandboxRpcs:
             created_at=self._clock.now(),
             name=definition.name,
             tags=tags,
-            command=[
-                *(recipe.entrypoint or ()),
-                *(definition.entrypoint_args or recipe.command or ()),
-            ]
-            or _DEFAULT_COMMAND,
+            command=command or _DEFAULT_COMMAND,
             image_id=definition.image_id,
             workdir=definition.workdir or recipe.workdir or _DEFAULT_WORKDIR,
             variables=sorted(variables),
@@ -155,7 +160,7 @@ class SandboxRpcs:
         launch = Launch(
             recipe=recipe,
             files=files,
-            volumes=self._volumes.folders(definition.volume_mounts),
+            volumes=self._volumes.mounted(sandbox_id, definition.volume_mounts),
             variables=variables,
             terminal=terminal,
             ports=definition.open_ports.ports,
@@ -303,8 +308,9 @@ class SandboxRpcs:
         record = self._sandboxes.find(request.sandbox_id)
         tags = {tag.tag_name: tag.tag_value for tag in request.tags}
         check_tags(tags)
+        # First the disk, which may be full: a call that fails changes nothing.
+        self._store.put_sandbox(replace(record, tags=tags))
         record.tags = tags
-        self._store.put_sandbox(record)
         return Empty()
 
     @rpc("SandboxGetFromName", "SandboxGetFromNameV2")

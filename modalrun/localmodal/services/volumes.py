@@ -21,6 +21,7 @@ from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
 from modalrun.localmodal.storage.tree import Tree, relative
+from modalrun.localmodal.storage.volume_trees import Mount, MountedVolumes, commit_left
 
 
 class Volumes(NamedService):
@@ -29,14 +30,20 @@ class Volumes(NamedService):
     kind = "volume"
     prefix = "vo"
 
-    def __init__(self, state: StateDir, store: Store, clock: Clock) -> None:
+    def __init__(self, state: StateDir, store: Store, clock: Clock, *, shared: bool) -> None:
+        """
+        Args:
+            shared: Whether sandboxes see each other's changes at once.
+        """
         super().__init__(store, clock)
         self._state = state
+        self._shared = shared
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         for folder in state.volumes.glob("vo-*"):
             if store.get("volume", folder.name) is None:
                 # Deleted just before the last server was killed.
                 self._remove(folder)
+        commit_left(state)
 
     def names(self, mounts: Iterable[api.VolumeMount]) -> dict[str, str]:
         """Return the names of volumes by mount path. Raises GRPCError."""
@@ -52,18 +59,23 @@ class Volumes(NamedService):
         """Return the lock for reading and changing the committed files of a volume."""
         return self._locks[volume_id]
 
-    def folders(self, mounts: Iterable[api.VolumeMount]) -> dict[str, Path]:
-        """Create the folders of volumes; return them by mount path. Raises GRPCError."""
-        found: dict[str, Path] = {}
+    def mounted(self, sandbox_id: str, mounts: Iterable[api.VolumeMount]) -> MountedVolumes:
+        """Return the volumes of a new sandbox. Raises GRPCError."""
+        found: list[Mount] = []
+        paths = [mount.mount_path for mount in mounts]
         for mount in mounts:
-            tree = self.tree(mount.volume_id)
+            tree, inner = self.tree(mount.volume_id), f"{mount.mount_path}/"
             try:
-                path = relative(mount.sub_path)
-                with tree.open(path, create=True):
-                    found[mount.mount_path] = tree.root / path
+                sub_path = relative(mount.sub_path)
+                with tree.open(sub_path, create=True):
+                    pass
             except (OSError, ValueError) as error:
                 raise invalid(f"sub_path '{mount.sub_path}' cannot be mounted: {error}") from None
-        return found
+            nested = tuple(path.removeprefix(inner) for path in paths if path.startswith(inner))
+            found.append(
+                Mount(mount.volume_id, mount.mount_path, sub_path, mount.read_only, nested)
+            )
+        return MountedVolumes(self._state, sandbox_id, found, self.lock, shared=self._shared)
 
     @staticmethod
     def _metadata(volume: Stored) -> api.VolumeMetadata:

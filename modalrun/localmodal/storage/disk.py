@@ -6,11 +6,15 @@ import errno
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 _RESERVE = 1024 * 1024
 """Bytes that must be free before anything is created: records and logs need some."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PROBE = 64 * 1024
 
 DISK_FULL = "The disk of the local Modal server's state folder"
 """The beginning of what is told about a full disk."""
@@ -44,7 +48,7 @@ class Disk:
     def problem(self, error: BaseException) -> str | None:
         """Return what to tell a user about an error of a full disk; None for another error."""
         if isinstance(error, OSError):
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            is_full = error.errno in _FULL
         else:
             # SQLite has one code for a failed write of any kind, on some disks also when full.
             is_full = isinstance(error, sqlite3.OperationalError) and (
@@ -55,7 +59,16 @@ class Disk:
         return f"{DISK_FULL} {self._root} is full. {ADVICE}"
 
     def _has_no_room(self) -> bool:
-        return shutil.disk_usage(self._root).free < _RESERVE
+        if shutil.disk_usage(self._root).free < _RESERVE:
+            return True
+        try:
+            # A quota may be used up.
+            with tempfile.TemporaryFile(dir=self._root) as file:
+                file.write(bytes(_PROBE))
+                file.flush()
+        except OSError as error:
+            return error.errno in _FULL
+        return False
 
 
 class AppendedFile:

@@ -9,15 +9,14 @@ import errno
 import fcntl
 import math
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-
-from modalrun.localmodal.storage.ids import new_id
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -157,25 +156,34 @@ class Tree:
         for (folder, into), group in groupby(
             items, key=lambda item: (split(item.source)[0], split(item.target)[0])
         ):
-            with source.open(folder) as from_, self.open(into, create=True) as to:
+            with ExitStack() as stack:
+                try:
+                    from_ = stack.enter_context(source.open(folder))
+                except (FileNotFoundError, NotADirectoryError):
+                    # A sandbox has deleted it meanwhile.
+                    continue
+                to = stack.enter_context(self.open(into, create=True))
                 for item in group:
                     name, target = split(item.source)[1], split(item.target)[1]
-                    status = item.status
+                    status, kind = item.status, stat.S_IFMT(item.status.st_mode)
                     with suppress(FileNotFoundError):
-                        if stat.S_ISDIR(status.st_mode):
+                        if kind == stat.S_IFDIR:
                             self._make_folder(target, to)
+                        elif kind not in (stat.S_IFREG, stat.S_IFLNK):
+                            continue
                         elif move:
                             self._place(name, target, to, from_=from_)
-                        elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                            staged = self._staging / new_id("up")
-                            status = _duplicate(name, from_, staged, link=status.st_size > copied)
+                        else:
+                            staged = self._staged()
+                            link = status.st_size > copied
+                            status = _duplicate(name, from_, staged, link=link)
                             self._place(staged, target, to)
                         brought[item.source] = signature(status)
         return brought
 
     def put(self, contents: Iterable[tuple[int, Path]], size: int, mode: int, path: str) -> None:
         """Put a new file with contents at offsets, and zeros elsewhere."""
-        staged = self._staging / new_id("up")
+        staged = self._staged()
         with staged.open("xb") as file:
             for offset, content in contents:
                 file.seek(offset)
@@ -199,6 +207,10 @@ class Tree:
             else:
                 os.unlink(name, dir_fd=descriptor)
 
+    def _staged(self) -> Path:
+        """Return a new name of an upload (see `Mounts.forget`); `new_id` would take longer."""
+        return self._staging / f"up-{secrets.token_hex(11)}"
+
     def _make_folder(self, name: str, to: int) -> None:
         try:
             os.mkdir(name, 0o755, dir_fd=to)
@@ -219,7 +231,7 @@ class Tree:
 
     def _discard(self, name: str, folder: int) -> None:
         # Out of the reach of sandboxes first.
-        staged = self._staging / new_id("up")
+        staged = self._staged()
         os.rename(name, staged, src_dir_fd=folder)
         if staged.is_dir() and not staged.is_symlink():
             shutil.rmtree(staged, ignore_errors=True)
@@ -230,9 +242,12 @@ class Tree:
 def changes(
     now: Mapping[str, os.stat_result], before: dict[str, str]
 ) -> tuple[list[Item], list[str]]:
-    """Return the entries that are new or changed, and the paths that are gone, inner ones first."""
-    changed = [Item(p, p, s) for p, s in now.items() if before.get(p) != signature(s)]
-    return changed, [path for path in reversed(before) if path not in now]
+    """Return what is new or changed, in its folders, and the paths that are gone, inner first."""
+    changed = {path for path, status in now.items() if before.get(path) != signature(status)}
+    # Others may have put a file where one of its folders was.
+    folders = {path[:end] for path in changed for end in range(len(path)) if path[end] == "/"}
+    items = [Item(p, p, status) for p, status in now.items() if p in changed or p in folders]
+    return items, [path for path in reversed(before) if path not in now]
 
 
 def _open(name: str, folder: int) -> BinaryIO:

@@ -27,11 +27,8 @@ from modalrun.zenml_api.execution.isolation import (
     IsolatedSandboxes,
     Isolation,
 )
-from modalrun.zenml_api.execution.single_step import (
-    FinalStatus,
-    Launcher,
-    final_status,
-)
+from modalrun.zenml_api.execution.launcher import Launcher
+from modalrun.zenml_api.execution.single_step import FinalStatus, final_status
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import step_records, updates
@@ -260,6 +257,8 @@ class _Runner(DynamicPipelineRunner):
                 raise
             log_line(f"Step `{name}` failed and is tried again: {reason}")
             return None
+        finally:
+            launcher.wait_for_metadata()
         # ZenML may not have read the record again.
         state = SUCCESSFUL.get(step_run.status.value, "completed")
         emit_step_event(name, state, attempt=attempt)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
+from modalrun.run import usage_log
 from modalrun.run.failure import with_lines
 from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.run.records import StepRecord
+from modalrun.run.usage import StepUsage, usage_to_metadata
 from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
@@ -114,10 +117,14 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
 def end_step(step_run_id: str, status: str, reason: str, lines: Sequence[str] = ()) -> StepRecord:
     """Record the end of a step, the reason, and the last lines before it; return the record.
 
+    If its process has died in this sandbox, what it has used is stored too.
+
     Raises:
         NotAllowedError: ZenML takes no such status any more.
     """
     store = stores.current()
+    if (usage := usage_log.of_dead(step_run_id, os.environ)) is not None:
+        record_metadata(step_run_id, usage)
     try:
         ended = store.update_step(
             step_run_id,
@@ -143,16 +150,16 @@ def _create_failed(run_id: str, step: str, info: dict[str, str]) -> StepRecord:
     return create_failed_step(run_id, step, info).record
 
 
-def record_metadata(step_run_id: str, metadata: StepMetadata) -> None:
-    """Store the metadata of a step's sandbox with a record; a failure to do so is only logged.
+def record_metadata(step_run_id: str, metadata: StepMetadata | StepUsage) -> None:
+    """Store metadata of a step's sandbox, or its usage; a failure to do so is only logged.
 
     Args:
         step_run_id: ZenML's step run id.
         metadata: Fields that are None stay as they are stored.
     """
     try:
-        stored: dict[str, Any] = to_metadata(metadata)
-        stores.current().add_metadata("step_run", step_run_id, stored)
+        encode: Any = usage_to_metadata if isinstance(metadata, StepUsage) else to_metadata
+        stores.current().add_metadata("step_run", step_run_id, encode(metadata))
     except Exception as error:
         logging.getLogger(__name__).warning(
             "The step's metadata was not stored: %s", first_line(error)

@@ -1,0 +1,273 @@
+"""Advise what the steps of a pipeline should ask for, by what they have used in recent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from math import ceil
+
+from modalrun.errors import NotFoundError
+from modalrun.observe import status
+from modalrun.plan.pricing import per_second
+from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.records import LATEST, RunRecord, StepRecord
+from modalrun.run.run_plan import Mode
+from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
+from modalrun.run.usage import StepUsage
+from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+
+MARGIN = 1.25
+"""What a suggestion has more than the peak."""
+
+IDLE_GPU = 10
+"""Percent below which a GPU does too little for its price."""
+
+_BUSY = 0.9
+"""The share of a core from which a thread keeps it busy: it can't use more of another one."""
+
+_CORES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
+_MEMORY = tuple(
+    sorted(size << power for power in range(14) for size in (128, 192) if size << power >= 256)
+)
+"""Cores and MiB that people write, the smallest first."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a sandbox asks for of one quantity, cores or MiB, and what it uses.
+
+    Attributes:
+        asked: The last request.
+        peak: The most that was used in any run.
+        mean: What was used in the mean.
+        suggestion: What to ask for; None for a step that shares its sandbox.
+    """
+
+    asked: float
+    peak: float
+    mean: float
+    suggestion: float | None = None
+
+    @property
+    def used(self) -> int:
+        """The peak in percent of the request."""
+        return round(100 * self.peak / self.asked)
+
+    @property
+    def raised(self) -> bool:
+        """Whether to ask for more."""
+        return self.suggestion is not None and self.suggestion > self.asked
+
+    @property
+    def changed(self) -> bool:
+        """Whether to ask for more or less."""
+        return self.suggestion not in (None, self.asked)
+
+
+@dataclass(frozen=True)
+class StepAdvice:
+    """What one step, or the sandbox of all steps, should ask for.
+
+    Attributes:
+        step: Its name; None for the sandbox that runs all steps in `pipeline` mode.
+        runs: In how many runs it was measured.
+        cpu, memory: Cores and MiB.
+        gpu: The GPU that it asks for; None without one.
+        gpu_busy: How busy that is in the mean, in percent; None if not known.
+        saved: What the suggestion saves in a run in USD at Modal's list prices, below 0 for what it
+            costs more; None without a suggestion.
+    """
+
+    step: str | None
+    runs: int
+    cpu: Quantity
+    memory: Quantity
+    gpu: str | None = None
+    gpu_busy: int | None = None
+    saved: Decimal | None = None
+
+    @property
+    def gpu_is_idle(self) -> bool:
+        """Whether its GPU does too little."""
+        return self.gpu is not None and self.gpu_busy is not None and self.gpu_busy < IDLE_GPU
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the sandboxes of a pipeline should ask for.
+
+    Attributes:
+        pipeline: Its name.
+        mode: The mode of its runs.
+        runs: The runs that were looked at, newest first.
+        steps: The steps that were measured; in `pipeline` mode the sandbox of all steps first.
+        unmeasured: The steps that were not, and were not cached either.
+    """
+
+    pipeline: str
+    mode: Mode
+    runs: tuple[RunRecord, ...]
+    steps: tuple[StepAdvice, ...]
+    unmeasured: tuple[str, ...]
+
+
+def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway | None = None) -> Advice:
+    """Advise for the last runs of a pipeline, or for one run.
+
+    Args:
+        argument: A pipeline's name; or a run as `status.resolve` takes it. "latest" means the last
+            runs of the pipeline that ran last.
+        limit: How many runs of a pipeline.
+
+    Raises:
+        NotFoundError: There is no such pipeline or run, or modalrun has not started it.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    zenml = zenml or zenml_gateway()
+    found = [] if argument == LATEST else zenml.newest_runs(limit=limit, pipeline=argument)
+    if not found:
+        try:
+            run = status.resolve(argument, zenml=zenml)
+        except NotFoundError as error:
+            text = f"No pipeline '{argument}' has run. {error.message}"
+            raise NotFoundError(text, hint=error.hint) from error
+        of_pipeline = argument == LATEST
+        found = zenml.newest_runs(limit=limit, pipeline=run.pipeline) if of_pipeline else [run]
+    runs = [run for run in found if run.metadata is not None]
+    if not runs:
+        raise NotFoundError(
+            f"There is nothing to advise by: no sandbox is known of '{argument}'.",
+            hint="'modalrun list' shows the runs that modalrun has started.",
+        )
+    return advise(runs, zenml.step_attempts(runs))
+
+
+def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord]]) -> Advice:
+    """Advise by recorded runs of one pipeline, newest first; by those in the newest one's mode.
+
+    Args:
+        runs: They have metadata.
+        attempts: All attempts at their steps, by run id.
+    """
+    newest = runs[0].metadata
+    assert newest is not None
+    runs = [run for run in runs if run.metadata and run.metadata.mode == newest.mode]
+    by_step: dict[str, list[tuple[str, StepRecord]]] = {}
+    for run in runs:
+        for attempt in attempts[run.id]:
+            by_step.setdefault(attempt.name, []).append((run.id, attempt))
+
+    def usage(found: Iterable[tuple[str, StepRecord]]) -> list[list[StepUsage]]:
+        by_run: dict[str, list[StepUsage]] = {}
+        for run_id, attempt in found:
+            if attempt.usage is not None:
+                by_run.setdefault(run_id, []).append(attempt.usage)
+        return list(by_run.values())
+
+    shared = newest.mode == "pipeline"
+    advice = []
+    for name, found in by_step.items():
+        if used := usage(found):
+            asked = newest if shared else next((a.metadata for _, a in found if a.metadata), None)
+            of_runs = sum(_seconds(attempt) for _, attempt in found) / len(dict(found))
+            watched = sum(one.seconds for of_run in used for one in of_run)
+            one = _advice(name, used, watched, asked)
+            advice.append(one if shared else _with_savings(one, asked, of_runs))
+    if shared and advice:
+        used = usage(one for found in by_step.values() for one in found)
+        seconds = sum(map(_seconds, runs)) / len(runs)
+        whole = _advice(None, used, seconds * len(used), newest)
+        advice.insert(0, _with_savings(whole, newest, seconds))
+    measured = {one.step for one in advice}
+    unmeasured = (
+        name
+        for name, found in by_step.items()
+        if name not in measured and any(one.start and one.end for _, one in found)
+    )
+    return Advice(runs[0].pipeline, newest.mode, tuple(runs), tuple(advice), tuple(unmeasured))
+
+
+def cores_for(peak: float, asked: float) -> float:
+    """Return how many cores to ask for by the most that were used.
+
+    A process that keeps whole cores busy gets these: each of its threads has one.
+    """
+    whole = round(peak)
+    # Two clocks differ a little.
+    busy = whole and _BUSY * whole <= peak <= whole + 0.02
+    return _suggestion(whole if busy else peak * MARGIN, asked, _CORES)
+
+
+def memory_for(peak: float, asked: float) -> int:
+    """Return how many MiB to ask for by the most that were used."""
+    return int(_suggestion(peak * MARGIN, asked, _MEMORY))
+
+
+def _suggestion(needed: float, asked: float, written: Sequence[float]) -> float:
+    """Return the next number that people write; what is asked for if that is enough and less."""
+    found = next((value for value in written if value >= needed), float(ceil(needed)))
+    return asked if needed <= asked < found else found
+
+
+def _advice(
+    step: str | None,
+    used: Sequence[Sequence[StepUsage]],
+    seconds: float,
+    asked: RunMetadata | StepMetadata | None,
+) -> StepAdvice:
+    """Compare what is asked for with what was used in each run, in so many seconds together."""
+    flat = [one for of_run in used for one in of_run]
+    gpus = [one for one in flat if one.gpu is not None]
+    gpu_seconds = sum(one.seconds for one in gpus)
+    return StepAdvice(
+        step,
+        len(used),
+        cpu=Quantity(
+            (asked and asked.cpu) or DEFAULT_CORES,
+            round(max(_highest((u, u.peak_cores) for u in of_run) for of_run in used), 2),
+            round(sum(one.cpu_seconds for one in flat) / max(seconds, 0.01), 2),
+        ),
+        memory=Quantity(
+            (asked and asked.memory) or DEFAULT_MEMORY_MIB,
+            max(_highest((u, u.peak_memory) for u in of_run) for of_run in used),
+            round(sum(one.mean_memory * one.seconds for one in flat) / max(seconds, 0.01)),
+        ),
+        gpu=asked.gpu if asked else None,
+        gpu_busy=round(sum((one.gpu or 0) * one.seconds for one in gpus) / max(gpu_seconds, 0.01))
+        if gpus
+        else None,
+    )
+
+
+def _with_savings(
+    advice: StepAdvice, asked: RunMetadata | StepMetadata | None, seconds: float
+) -> StepAdvice:
+    """Add suggestions, and what they save in a run of so many seconds."""
+    cpu, memory = advice.cpu, advice.memory
+    cpu = replace(cpu, suggestion=cores_for(cpu.peak, cpu.asked))
+    memory = replace(memory, suggestion=memory_for(memory.peak, memory.asked))
+    regions = asked.regions.split(",") if asked and asked.regions else []
+
+    def rate(cores: float | None, mib: float | None) -> Decimal:
+        # The GPU stays, and so does its price.
+        return per_second(Resources((), cores or 0, int(mib or 0)), regions) or Decimal(0)
+
+    less = rate(cpu.asked, memory.asked) - rate(cpu.suggestion, memory.suggestion)
+    return replace(advice, cpu=cpu, memory=memory, saved=less * Decimal(str(round(seconds, 3))))
+
+
+def _highest(used: Iterable[tuple[StepUsage, float]]) -> float:
+    """Return the highest sum of what was used at the same time."""
+    found = list(used)
+    return max(
+        sum(much for one, much in found if one.began <= at.began < one.began + one.seconds)
+        for at, _ in found
+    )
+
+
+def _seconds(record: RunRecord | StepRecord) -> float:
+    """Return how long a run or a step has taken, so far as it has ended."""
+    if record.start is None or record.end is None:
+        return 0.0
+    return max(0.0, (record.end - record.start).total_seconds())

@@ -1,0 +1,76 @@
+"""What steps use: their figures against what they know of themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from commands import DEADLINE
+
+from modalrun.run.usage import StepUsage, usage_from_metadata
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+pytestmark = pytest.mark.e2e
+
+SPEC = """
+pipeline: using.{pipeline}
+target: local
+parameters: {{folder: {folder}}}
+settings: {{orchestrator: {{mode: {mode}, max_parallelism: {limit}{more}}}}}
+"""
+
+STORED = """
+from zenml.client import Client
+client = Client()
+run = client.list_pipeline_runs(size=1, sort_by="desc:created").items[0]
+steps = client.list_run_steps(pipeline_run_id=run.id, hydrate=True, size=50).items
+result = {step.name: dict(step.run_metadata) for step in steps}
+"""
+
+
+def figures(world: World, pipeline: str, mode: str, limit: int, more: str = "") -> dict[str, Any]:
+    """Run a pipeline; return each step's usage."""
+    spec = SPEC.format(pipeline=pipeline, folder=world.elsewhere, mode=mode, limit=limit, more=more)
+    # Two cores, for all tests at once: five seconds of computing take long.
+    done = world.popen(spec).finish(3 * DEADLINE)
+    assert done.exit_code == (1 if pipeline == "using" else 0), done.stderr
+    stored = world.zenml(STORED)
+    return {name: usage_from_metadata(metadata) for name, metadata in stored.items()}
+
+
+def check(world: World, name: str, usage: StepUsage | None) -> None:
+    """Compare a step's figures with what it has written down."""
+    assert usage is not None, name
+    known = json.loads((world.elsewhere / name).read_text())
+    assert usage.cpu_seconds == pytest.approx(known["cpu"], rel=0.1, abs=0.2), (name, usage)
+    assert usage.peak_memory == pytest.approx(known["memory"], rel=0.1), (name, usage)
+    assert usage.killed == (name == "dying")
+    assert usage.points
+    assert usage.points[-1].at == pytest.approx(usage.seconds, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "limit", "more"),
+    [
+        ("per_step", 5, ""),
+        pytest.param("pipeline", 5, "", marks=pytest.mark.exhaustive),
+        pytest.param("pipeline", 1, "", marks=pytest.mark.exhaustive),
+        pytest.param("per_step", 1, ", keep_warm: 20", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_the_figures_are_those_that_the_steps_know(
+    world: World, mode: str, limit: int, more: str
+) -> None:
+    found = figures(world, "using", mode, limit, more)
+    for name in ("computing", "hoarding", "sleeping", "forking", "dying"):
+        check(world, name, found[name])
+
+
+@pytest.mark.exhaustive
+def test_the_figures_of_inline_steps(world: World) -> None:
+    found = figures(world, "using_dynamic", "pipeline", 1)
+    for name in ("computing", "hoarding", "sleeping"):
+        check(world, name, found[name])

@@ -1,0 +1,134 @@
+"""When what a sandbox writes into a volume is seen elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import modal
+import pytest
+from modal.exception import ConflictError
+
+from modalrun.localmodal.local_server import SHARED_VOLUMES_VARIABLE
+from modalrun.localmodal.server_info import ServerInfo
+
+from .support import Sdk, kill_server
+from .test_volumes import paths, put, read
+
+READER = "while read line; do cat x y 2>&-; echo; done"
+COMMIT = """
+import sys, modal
+volume = modal.Volume.from_name("data")
+open("x", "w").write("by commit")
+volume.commit()
+print("committed", flush=True)
+sys.stdin.readline()
+volume.reload()
+print(open("y").read(), flush=True)
+other = modal.Volume.from_name("other", create_if_missing=True)
+try:
+    other.reload()
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def volume(sdk: Sdk) -> modal.Volume:
+    made = modal.Volume.from_name("data", create_if_missing=True, version=2, client=sdk.client)
+    return made.hydrate()
+
+
+def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: Any) -> None:
+    put(volume, x=b"0")
+    options = {"volumes": {"/data": volume}, "workdir": "/data", **backend}
+    reader = sdk.create("sh", "-c", READER, **options)
+    seen = iter(reader.stdout)
+
+    def look() -> str:
+        reader.stdin.write("\n")
+        reader.stdin.drain()
+        return next(seen)
+
+    assert look() == "0\n"
+    writer = sdk.create("sh", "-c", "echo 1 > x; echo 2 > y; echo; read line", **options)
+    assert next(iter(writer.stdout)) == "\n"
+    assert (paths(volume), read(volume, "x"), look()) == (["x"], b"0", "0\n")
+    writer.stdin.write_eof()
+    writer.stdin.drain()
+    writer.wait(raise_on_termination=False)
+    assert (read(volume, "x"), read(volume, "y"), look()) == (b"1\n", b"2\n", "0\n")
+    reader.reload_volumes()
+    assert look() == "1\n"
+    assert next(seen) == "2\n"
+    assert next(seen) == "\n"
+    # A kill commits as well.
+    reader.exec("sh", "-c", "rm x").wait()
+    assert "x" in paths(volume)
+    reader.terminate(wait=True)
+    assert paths(volume) == ["y"]
+
+
+def test_commit_inside_a_sandbox(sdk: Sdk, volume: modal.Volume) -> None:
+    sandbox = sdk.create(
+        "python", "-c", COMMIT,
+        volumes={"/data": volume}, workdir="/data", env=dict(sdk.info.environ()),
+    )  # fmt: skip
+    printed = iter(sandbox.stdout)
+    assert next(printed) == "committed\n"
+    assert read(volume, "x") == b"by commit"
+    put(volume, y=b"of others")
+    sandbox.stdin.write("\n")
+    sandbox.stdin.drain()
+    assert next(printed) == "of others\n"
+    assert "only inside a sandbox that mounts it" in next(printed)
+    other = sdk.create("cat", volumes={"/data": volume}, workdir="/data")
+    other.exec("sh", "-c", "echo synced > z").wait()
+    assert "z" not in paths(volume)
+    other.exec("sync", "/data").wait()
+    assert read(volume, "z") == b"synced\n"
+    with pytest.raises((RuntimeError, ConflictError)):
+        volume.commit()
+
+
+def test_mount_options(sdk: Sdk, volume: modal.Volume) -> None:
+    put(volume, x=b"0")
+    for options in ({"read_only": True}, {"sub_path": "/a/b"}):
+        sdk.create(
+            "sh", "-c", "echo 1 > x",
+            volumes={"/data": volume.with_mount_options(**options)}, workdir="/data",
+        ).wait(raise_on_termination=False)  # fmt: skip
+    assert (read(volume, "x"), read(volume, "a/b/x")) == (b"0", b"1\n")
+
+
+@pytest.mark.exhaustive
+def test_a_killed_server(
+    sdk: Sdk, volume: modal.Volume, start: Callable[..., ServerInfo], connect: Any
+) -> None:
+    sandbox = sdk.create(
+        "sh", "-c", "echo 1 > x; echo; cat", volumes={"/data": volume}, workdir="/data"
+    )
+    assert next(iter(sandbox.stdout)) == "\n"
+    kill_server(sdk.info)
+    again = connect(start())
+    volume = modal.Volume.from_name("data", client=again.client)
+    assert read(volume, "x") == b"1\n"
+
+
+@pytest.mark.exhaustive
+def test_shared_volumes(
+    start: Callable[..., ServerInfo], connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SHARED_VOLUMES_VARIABLE, "1")
+    sdk = connect(start())
+    volume = modal.Volume.from_name("data", create_if_missing=True, client=sdk.client)
+    writer = sdk.create(
+        "sh", "-c", "echo 1 > x; echo; read line; cat y", volumes={"/data": volume}, workdir="/data"
+    )
+    printed = iter(writer.stdout)
+    assert next(printed) == "\n"
+    assert read(volume, "x") == b"1\n"
+    put(volume, y=b"2\n")
+    writer.stdin.write("\n")
+    writer.stdin.drain()
+    assert next(printed) == "2\n"
