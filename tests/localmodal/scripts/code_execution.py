@@ -44,7 +44,7 @@ def main() -> None:
     for name, code in CASES.items():
         done = runner.run(code, timeout=2 if name == "too long" else 30)
         last = done.err.strip().splitlines()[-1:] or [done.out.strip()]
-        print(f"{name}: {done.code} {last[0].split(':')[0]}")
+        print(f"{name}: {done.code} {last[0].split(':')[0]}".rstrip())
     runner.sandbox.terminate(wait=True)
     print(f"ended: {runner.sandbox.poll()}")
 
