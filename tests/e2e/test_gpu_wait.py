@@ -89,9 +89,13 @@ def test_a_wait_is_told_and_ends_when_there_is_a_place(world: World) -> None:
         return "Its submission is waiting for H100, next: A100." in status.stdout
 
     world.wait_until(told, "status knows what is waited for")
+    logs = world.modalrun("logs", "--follow", run.name)
+    logs.stderr.wait_for("has no sandbox yet: it is waiting for H100, next: A100.")
     script(world)
     done = command.finish()
     assert done.exit_code == 0, done.stderr
+    followed = logs.finish()
+    assert (followed.exit_code, "look | " in followed.stdout) == (0, True), followed.stderr
     (box,) = world.sandboxes()
     assert box.gpu == "H100"
     assert "waiting for" not in world.modalrun("status", run.id).finish().stdout
@@ -196,6 +200,9 @@ def test_a_stop_while_a_step_waits(world: World, *, dynamic: bool, force: bool) 
     spec = DYNAMIC if dynamic else per_step("diamond.diamond", "gpu: H100", count=3)
     command = world.popen(spec, *(["--mode", "per_step"] if dynamic else []))
     waits(world, "T4" if dynamic else "H100")
+    if force:
+        what = "waiting for T4" if dynamic else "waiting for H100"
+        assert set(waiting_steps(world, world.only_run().id).values()) == {what}
     stopped = world.modalrun("stop", world.only_run().id, *(["--force"] if force else []))
     assert stopped.finish(LONG).exit_code == 0, stopped.stderr
     done = command.finish(LONG)
