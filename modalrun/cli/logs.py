@@ -102,7 +102,7 @@ def logs(
                 sys.stdout.flush()
                 writer.err(text)
 
-            found = find(run, interactive=interactive(), zenml=zenml, say=say)
+            found = find(run, interactive=interactive(), zenml=zenml, say=say, follow=follow)
             spinner.end()
             from modalrun.output.log_text import printer
 

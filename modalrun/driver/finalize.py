@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 from modalrun.driver.process import log_failed_termination
+from modalrun.errors import ModalrunError
 from modalrun.run.contract import ATTEMPT, RUN_ID, STEP
 from modalrun.run.reporting import log_line
 
@@ -38,20 +40,30 @@ def _record(run_id: str, reason: str) -> None:
         # ZenML may be in trouble for minutes.
         _terminate_steps(Path(sys.argv[2]))
     lines = sys.stdin.read().splitlines()
+    from modalrun.zenml_api import config_files
+    from modalrun.zenml_api.process import zenml_server
     from modalrun.zenml_api.retry import open_store, while_database_fails
 
+    # On a server in a second: ZenML alone takes several to import, and the driver waits.
+    with contextlib.suppress(ModalrunError), zenml_server(config_files.folder()) as found:
+        if found:
+            _record_end(run_id, reason, lines)
+            return
     open_store(in_sandbox=True)
+    while_database_fails(lambda: _record_end(run_id, reason, lines))
+
+
+def _record_end(run_id: str, reason: str, lines: list[str]) -> None:
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step
 
         step, attempt = os.environ[STEP], int(os.environ.get(ATTEMPT, "1"))
-        while_database_fails(lambda: fail_step(run_id, step, reason, attempt=attempt, lines=lines))
+        fail_step(run_id, step, reason, attempt=attempt, lines=lines)
     else:
         from modalrun.zenml_api.records.updates import finalize_run
 
         # A driver of step sandboxes prints lines of its own.
-        of_step = lines if len(sys.argv) == 2 else []
-        while_database_fails(lambda: finalize_run(run_id, reason, lines=of_step))
+        finalize_run(run_id, reason, lines=lines if len(sys.argv) == 2 else [])
 
 
 def _terminate_steps(file: Path) -> None:

@@ -122,7 +122,7 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if self._loads:
             self._loads = False
-            self._load_ahead(order.env)
+            self._load_ahead(order.env, self._child)
         code = self._wait(self._child, float(order.env[contract.TIMEOUT]))
         self._child = None
         return code
@@ -151,19 +151,46 @@ class Worker:
             return contract.EXIT_TIMED_OUT
         return code if code >= 0 else 128 - code
 
-    def _load_ahead(self, order: Mapping[str, str]) -> None:
+    def _load_ahead(self, order: Mapping[str, str], child: int) -> None:
         """Open ZenML's store and load the run beside the first step, for the forks of later ones.
+
+        With the end of the step it is given up: ZenML may be in trouble for minutes.
 
         The step loads it itself. Components of the stack that are the user's own code are not
         found, and nothing is loaded then.
         """
         own = tempfile.mkdtemp(prefix=".modalrun-", dir=beside(self._source))
         os.environ.update(ZENML_CONFIG_PATH=own, ZENML_CUSTOM_SOURCE_ROOT=own)
-        with without_source(), contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, _StepEnded), _until_end_of(child), without_source():
             from modalrun.zenml_api.execution import steps
 
             steps.load_ahead(order[contract.RUN_ID], order[contract.STEP])
         shutil.rmtree(own, ignore_errors=True)
+
+
+class _StepEnded(BaseException):
+    """The process of a step has ended. No Exception, so that nothing below retries."""
+
+
+@contextlib.contextmanager
+def _until_end_of(child: int) -> Iterator[None]:
+    """Raise `_StepEnded` in the block once a child has ended."""
+
+    armed = [True]
+
+    def look(*_: object) -> None:
+        # At most once, wherever that is.
+        if armed and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            armed.clear()
+            raise _StepEnded
+
+    signal.signal(signal.SIGCHLD, look)
+    try:
+        look()
+        yield
+    finally:
+        armed.clear()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _start(environment: Mapping[str, str], source: Path, shared: Path) -> int:

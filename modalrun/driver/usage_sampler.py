@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -35,8 +36,17 @@ _threads: list[threading.Thread] = []
 def start(path: str) -> None:
     """Sample the steps that a file names, from another thread, until this process ends."""
     if not _threads:
-        _threads.append(threading.Thread(target=_sample, args=(path,), daemon=True))
+        _threads.append(threading.Thread(target=_run, args=(path,), daemon=True))
         _threads[0].start()
+
+
+def _run(path: str) -> None:
+    try:
+        _sample(path)
+    except Exception as error:
+        # A kernel may show processes in another way, or the image lack psutil.
+        sys.stderr.write(f"modalrun: What steps use is not measured: {error!r}\n")
+        sys.stderr.flush()
 
 
 def _sample(path: str) -> None:
@@ -53,6 +63,8 @@ def _sample(path: str) -> None:
                 running[one.record] = one.pid
             elif one.kind == "end":
                 running.pop(one.record, None)
+            elif one.kind == "death":
+                running = {record: pid for record, pid in running.items() if pid != one.pid}
         if running:
             if looks_anew := time.monotonic() > anew:
                 shared.clear()

@@ -77,7 +77,7 @@ DEFAULT_IDLE_TIMEOUT = 900.0
 DEFAULT_RETENTION_DAYS = 30.0
 
 _START_LIMIT = 30.0
-_STOP_LIMIT = 30.0
+_STOP_LIMIT, _KILL_LIMIT = 30.0, 20.0
 _LOG_TAIL = 2000
 
 
@@ -358,10 +358,10 @@ def _start(state: StateDir, idle_timeout: float, options: list[str]) -> ServerIn
 
 def _wait_for_end(state: StateDir, *, ask_to_stop: bool = False) -> None:
     """Wait until the server lock is free; kill a server that does not end in time."""
-    for must_kill in (False, True):
+    for must_kill, limit in ((False, _STOP_LIMIT), (True, _KILL_LIMIT)):
         if must_kill:
             _kill_server(state)
-        deadline = time.monotonic() + _STOP_LIMIT
+        deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
             if not _is_locked(state):
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from modalrun.modal_api.client import Connection
@@ -33,6 +34,7 @@ class RunHandle:
         recording: The thread that stores in ZenML where the sandbox is, so that others find it.
         resumed: Whether an earlier driver has run a part of it.
         ended: The steps that had ended by then; their output is not shown again.
+        source_root: The folder of this machine whose files it got.
         left_behind: Returns what a step has missed that is on this machine; None for nothing.
     """
 
@@ -46,6 +48,7 @@ class RunHandle:
     recording: threading.Thread
     resumed: bool = False
     ended: frozenset[str] = frozenset()
+    source_root: Path | None = None
     left_behind: Callable[[Failure], str | None] = lambda _: None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from uuid import UUID
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
+from modalrun.observe.resumption import PAUSE
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument
 from modalrun.run.run_plan import Target
@@ -54,7 +56,12 @@ class LogSource:
 
 
 def find(
-    text: str | None, *, interactive: bool, zenml: ExitStack, say: Callable[[str], None]
+    text: str | None,
+    *,
+    interactive: bool,
+    zenml: ExitStack,
+    say: Callable[[str], None],
+    follow: bool = False,
 ) -> LogSource:
     """Find the lines of the run that RUN selects.
 
@@ -65,6 +72,7 @@ def find(
         interactive: Whether a person sits at a terminal.
         zenml: Closes the session with ZenML, if one is opened.
         say: Receives a sentence when a connection is lost; it is tried again for a minute.
+        follow: Whether to wait for the run sandbox; `say` receives what that waits for.
 
     Raises:
         UsageError, NotFoundError: RUN is missing, or matches no run or several.
@@ -85,7 +93,20 @@ def find(
         use_zenml()
         return resolve(argument)
 
-    return source_of(while_connection_lost(resolved, say), say)
+    run = while_connection_lost(resolved, say)
+    return source_of(_with_sandbox(run, say) if follow else run, say)
+
+
+def _with_sandbox(run: RunRecord, say: Callable[[str], None]) -> RunRecord:
+    """Wait until a run that is being submitted has its sandbox, or is over."""
+    said, read = None, functools.partial(zenml_gateway().read_run, run.id)
+    while run.metadata is None and run.announced and not run.finished:
+        if (waiting := run.announced.waiting or "being submitted") != said:
+            said = waiting
+            say(f"The run {run.name} has no sandbox yet: it is {said}.")
+        time.sleep(PAUSE)
+        run = while_connection_lost(read, say)
+    return run
 
 
 def _whole_id(text: str) -> str | None:

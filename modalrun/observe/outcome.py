@@ -112,8 +112,15 @@ def derive_outcome(
         details += zip(("answer", "resume"), commands, strict=True)
     shown = _steps(run.steps, steps, progress)
     view = derive_status(record, steps, NOT_ASKED)
-    timeline = _timeline(view, zenml)
-    return Outcome(code, headline, tuple(details), shown, run_id=run.run_id, timeline=timeline)
+    return Outcome(
+        code,
+        headline,
+        tuple(details),
+        shown,
+        run_id=run.run_id,
+        source_root=run.source_root,
+        timeline=_timeline(view, zenml),
+    )
 
 
 def _timeline(view: RunStatus, zenml: ZenMLGateway) -> Timeline | None:

@@ -6,10 +6,11 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from modalrun.output import mermaid
 from modalrun.output.format import duration, with_attempt
 from modalrun.output.reasons import logs_command, one_line
 from modalrun.output.reporter import Reporter
@@ -19,13 +20,17 @@ from modalrun.run.events import FINAL, Redraw, StepEvent
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome
-from modalrun.run.progress import RunProgress
+from modalrun.run.progress import RunProgress, StepProgress
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable that names the file whose Markdown the page of a job shows."""
 
 _URL = re.compile(r"https://[\w.~:/?#@&*+,;=%-]+", re.ASCII)
 """What Markdown shows as a link and as nothing else."""
+
+_LARGEST_PAGE = 1_000_000
+"""Bytes. GitHub shows nothing of a page above 1 MiB (docs.github.com, workflow commands,
+2026-11-28)."""
 
 _IN_MEMORY = 256 * 1024
 """Characters of a waiting step's output that are kept in memory; the rest is in a file."""
@@ -149,7 +154,8 @@ class GitHubReporter(Reporter):
             reason = one_line(step.reason or "Its output says why.")
             hint = [f"next: {step.next}"] if step.next else []
             message = "\n".join((reason, *last, *hint, command))
-            self._write(workflow_command("error", message, title=f"Step {step.name} failed"))
+            title, place = f"Step {step.name} failed", in_repository(outcome.source_root, step)
+            self._write(workflow_command("error", message, title=title, **place))
         if outcome.exit_code and not outcome.failed:
             self._write(workflow_command("error", outcome.headline, title="modalrun"))
         super().summary(outcome)
@@ -157,7 +163,7 @@ class GitHubReporter(Reporter):
         if path:
             try:
                 with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(markdown(outcome))
+                    file.write(markdown(outcome, _LARGEST_PAGE - file.tell()))
             except OSError as error:
                 self.say(f"note: {STEP_SUMMARY} can't be written: {error}", "yellow")
 
@@ -165,27 +171,89 @@ class GitHubReporter(Reporter):
         write_rendered(sys.stdout, text)
 
 
-def markdown(outcome: Outcome) -> str:
-    """Render the end of a run for the page of a job."""
+def in_repository(root: Path | None, step: StepProgress) -> dict[str, str]:
+    """Return the file and the line of a step's failure, as GitHub shows them beside the code.
+
+    Args:
+        root: The source root, to which the recorded place is relative.
+        step: A step that has failed.
+    """
+    file, _, line = ((step.failure and step.failure.place) or "").rpartition(":")
+    workspace = os.environ.get("GITHUB_WORKSPACE")
+    if root is None or not file or not workspace:
+        return {}
+    top, path = Path(workspace).resolve(), (root / file).resolve()
+    # Unlike `Path.is_file`, it takes any text.
+    if not path.is_relative_to(top) or not os.path.isfile(path):  # noqa: PTH113
+        return {}
+    return {"file": path.relative_to(top).as_posix(), "line": line}
+
+
+def markdown(outcome: Outcome, room: int = _LARGEST_PAGE) -> str:
+    """Render the end of a run for the page of a job.
+
+    Args:
+        outcome: How the run ended.
+        room: Bytes that the page may have at most; GitHub shows none of a larger one.
+    """
     sign = "✅" if outcome.exit_code == 0 else "❌"
-    lines = [f"### {sign} {_escaped(outcome.headline)}", ""]
-    if outcome.steps:
-        lines += ["| step | state | time | gpu | |", "|---|---|--:|---|---|"]
-        for step in outcome.steps:
-            cells = (
-                step.name,
-                with_attempt(step.state, step.attempt),
-                duration(step.started, step.ended),
-                step.gpu or "",
-                one_line("; next: ".join(filter(None, (step.reason, step.next)))),
-            )
-            lines.append(f"| {' | '.join(map(_escaped, cells))} |")
-        lines.append("")
+    head = [f"### {sign} {_escaped(outcome.headline)}", ""]
+    end = []
     for label, detail in outcome.details:
         value = harmless(detail, colours=False)
         shown = value if _URL.fullmatch(value) else f"`{value.replace('`', '')}`"
-        lines.append(f"- {label}: {shown}")
-    return "\n".join(lines) + "\n\n"
+        end.append(f"- {label}: {shown}")
+    left = room - _size([*head, *end])
+    if left < 0:
+        return ""
+    table = _table(outcome, left // 2)
+    left -= _size(table)
+    for title, drawn in _diagrams(outcome):
+        more = ["", f"**{title}**", "", drawn or "It is too large to be drawn."]
+        if left > _size(more):
+            end += more
+            left -= _size(more)
+    return "\n".join([*head, *table, *end]) + "\n\n"
+
+
+def _size(lines: Sequence[str]) -> int:
+    return sum(len(line.encode(errors="backslashreplace")) + 1 for line in lines) + 1
+
+
+def _table(outcome: Outcome, room: int) -> list[str]:
+    """Render the steps, with what they have used, as a table of at most `room` bytes."""
+    timed = outcome.timeline.steps if outcome.timeline is not None else ()
+    used = {one.step.name: one.step.usage for one in timed if one.step.usage is not None}
+    more = (" cores (mean) | memory (peak) |", "--:|--:|") if used else ("", "")
+    lines = [f"| step | state | time | gpu |{more[0]} |", f"|---|---|--:|---|{more[1]}---|"]
+    room -= _size(lines)
+    for number, step in enumerate(outcome.steps):
+        usage = used.get(step.name)
+        figures = (f"{usage.mean_cores:.1f}", f"{usage.peak_memory:,} MiB") if usage else ("", "")
+        cells = (
+            step.name,
+            with_attempt(step.state, step.attempt),
+            duration(step.started, step.ended),
+            step.gpu or "",
+            *(figures if used else ()),
+            one_line("; next: ".join(filter(None, (step.reason, step.next)))),
+        )
+        row = f"| {' | '.join(map(_escaped, cells))} |"
+        room -= _size([row])
+        if room < 0:
+            return [*lines, "", f"and {len(outcome.steps) - number} more steps", ""]
+        lines.append(row)
+    return [*lines, ""] if outcome.steps else []
+
+
+def _diagrams(outcome: Outcome) -> Iterator[tuple[str, str | None]]:
+    """Yield the drawings of a run of several steps with their titles; None for a too large one."""
+    if outcome.timeline is not None and len(outcome.steps) > 1:
+        steps = [one.step for one in outcome.timeline.steps]
+        if any(one.spans for one in outcome.timeline.steps):
+            yield "Timeline", mermaid.gantt(outcome.timeline)
+        if any(step.upstream for step in steps):
+            yield "Graph", mermaid.flowchart(steps)
 
 
 def _escaped(text: str) -> str:

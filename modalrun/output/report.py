@@ -39,7 +39,7 @@ from modalrun.util.timeformat import duration_of
 MOST_FAILURES = 20
 """Failed steps that are told with traceback and output; a run may have hundreds."""
 
-MOST_CHARTS = 60
+MOST_CHARTS = 30
 """Steps whose usage is drawn: those that took the longest."""
 
 _TABLE_ROWS, _TABLE_COLUMNS, _TEXT_LINES = 100, 20, 400
@@ -50,6 +50,7 @@ _TONES = {
     **dict.fromkeys(("stopped", "stopping", "paused", "retrying", "retried"), "warn"),
     **dict.fromkeys(("running", "starting", "provisioning", "initializing"), "live"),
 }
+_PHASES = {"failed": "run that failed"}
 _IMAGES = {
     b"\x89PNG": "png",
     b"\xff\xd8": "jpeg",
@@ -95,7 +96,7 @@ def _page(report: Report) -> dict[str, Any]:
         "facts": list(_facts(report)),
         "notes": [*view.notes, *report.notes],
         "failures": [_failure(step, report, anchors) for step in failed[:MOST_FAILURES]],
-        "legend": [{"css": CSS[p], "name": p} for p in phases(report.timeline)],
+        "legend": [{"css": CSS[p], "name": _PHASES.get(p, p)} for p in phases(report.timeline)],
         "ticks": ticks(report.timeline),
         "rows": list(_rows(report, anchors)),
         "graph": graph(view.steps, anchors, _TONES),

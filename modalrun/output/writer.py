@@ -34,19 +34,20 @@ def out_json(text: str) -> None:
     write_rendered(sys.stdout, f"{json_safe(text)}\n")
 
 
-def workflow_command(name: str, message: str, *, title: str | None = None) -> str:
+def workflow_command(name: str, message: str, **properties: str) -> str:
     """Render a workflow command of GitHub, with everything escaped that could end it.
 
     Args:
         name: What the runner is asked to do.
         message: Text of one or more lines.
-        title: What the message is about.
+        properties: What the message is about: its title, a file and a line.
     """
-    value = _escaped(plain(message))
-    if title is None:
-        return f"::{name}::{value}\n"
-    heading = _escaped(plain(title)).replace(":", "%3A").replace(",", "%2C")
-    return f"::{name} title={heading}::{value}\n"
+    given = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    return f"::{name}{' ' * bool(given)}{given}::{_escaped(plain(message))}\n"
+
+
+def _property(text: str) -> str:
+    return _escaped(plain(text)).replace(":", "%3A").replace(",", "%2C")
 
 
 def _escaped(text: str) -> str:

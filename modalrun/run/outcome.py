@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
 from modalrun.run.progress import StepProgress
@@ -36,6 +37,7 @@ class Outcome:
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
         run_id: ZenML's run id.
+        source_root: The folder of this machine whose files it got; None if that is not known.
         timeline: When its phases began and ended; None if that is not told.
         asynchronous: Whether the command does not wait for the run's end, and prints its id.
     """
@@ -45,6 +47,7 @@ class Outcome:
     details: tuple[tuple[str, str], ...]
     steps: tuple[StepProgress, ...]
     run_id: str = ""
+    source_root: Path | None = None
     timeline: Timeline | None = None
     asynchronous: bool = False
 

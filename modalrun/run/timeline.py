@@ -161,7 +161,7 @@ def _of_run(view: Status, created: float, first: float | None, latest: float) ->
         spans.add("image", metadata.requested)
     spans.add("sandbox start", first)
     if first is not None:
-        spans.add("run", None if view.run.end is None else latest, failed=view.state == "failed")
+        spans.add("run", None if view.run.end is None else latest)
     return tuple(spans.found)
 
 

@@ -6,7 +6,7 @@ Whoever may write in the ZenML project can change it, so it is checked where it 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -75,37 +75,6 @@ class StepUsage:
     def mean_cores(self) -> float:
         """The CPU cores that it has used in the mean."""
         return self.cpu_seconds / self.seconds if self.seconds > 0 else 0.0
-
-
-def thinned(points: Sequence[UsagePoint]) -> tuple[UsagePoint, ...]:
-    """Halve points by joining neighbours until there are at most `MAX_POINTS`."""
-    while len(points) > MAX_POINTS:
-        # An odd one stays as it is.
-        pairs = zip(points[::2], [*points[1::2], points[-1]], strict=False)
-        starts = [0.0, *(point.at for point in points[1::2])]
-        points = [_joined(*pair, start) for pair, start in zip(pairs, starts, strict=False)]
-    return tuple(points)
-
-
-def _joined(first: UsagePoint, second: UsagePoint, start: float) -> UsagePoint:
-    if first is second:
-        return first
-    whole = max(second.at - start, 0.01)
-    share = (first.at - start) / whole
-
-    def mean(one: float, other: float) -> float:
-        return one * share + other * (1 - share)
-
-    busy = None
-    if first.gpu is not None and second.gpu is not None:
-        busy = round(mean(first.gpu, second.gpu))
-    return UsagePoint(
-        second.at,
-        round(mean(first.cores, second.cores), 2),
-        max(first.memory, second.memory),
-        busy,
-        max((m for m in (first.gpu_memory, second.gpu_memory) if m is not None), default=None),
-    )
 
 
 def usage_to_metadata(usage: StepUsage) -> dict[str, Any]:

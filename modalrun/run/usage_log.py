@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from modalrun.run import contract
 
 if TYPE_CHECKING:
-    from modalrun.run.usage import StepUsage
+    from modalrun.run.usage import StepUsage, UsagePoint
 
 SHORTEST = 1.0
 """Seconds of a step below which its end stores no usage: the request would make it slower."""
@@ -163,46 +163,58 @@ def _seconds(used: resource.struct_rusage) -> float:
 def _usage(begin: Reading, samples: list[Reading], last: Reading | None) -> StepUsage | None:
     """Sum up the readings of a step; None if there are none after its begin."""
     # Not for the supervisor, which starts at once: it has no use for pydantic.
-    from modalrun.run.usage import StepUsage, UsagePoint, thinned
+    from modalrun.run.usage import MAX_POINTS, StepUsage
 
     readings = [one for one in samples if one.pid == begin.pid and one.at > begin.at]
     if last is not None:
         readings = [*(one for one in readings if one.at < last.at), last]
     if not readings:
         return None
-    points: list[UsagePoint] = []
-    area, before, cpu, memory = 0.0, begin, begin.cpu, begin.memory
-    for one in readings:
-        memory = max(memory, one.memory)
-        seconds = one.at - before.at
-        if seconds < _SLICE and (points or one is not readings[-1]):
-            continue
-        cores = max(0.0, one.cpu - cpu) / max(seconds, 0.01)
-        busy = None if one.gpu is None else round(one.gpu)
-        held = None if one.gpu_memory is None else one.gpu_memory >> 20
-        points.append(
-            UsagePoint(round(one.at - begin.at, 2), round(cores, 2), memory >> 20, busy, held)
-        )
-        area += seconds * memory
-        # Children that still run count in samples alone.
-        before, cpu, memory = one, max(cpu, one.cpu), one.memory or memory
+    seconds = max(readings[-1].at - begin.at, 0.01)
+    points = _points(begin, readings, _SLICE)
+    starts = [0.0, *(point.at for point in points)]
+    area = sum((p.at - start) * p.memory for p, start in zip(points, starts, strict=False))
     most = [one.memory for one in (begin, *readings)]
     if last is not None and last.most > begin.most:
         most.append(last.most)
     gpus = [one for one in readings if one.gpu is not None]
     return StepUsage(
         began=round(begin.at, 3),
-        seconds=round(readings[-1].at - begin.at, 2),
+        seconds=round(seconds, 2),
         cpu_seconds=round(max(one.cpu for one in (begin, *readings)) - begin.cpu, 2),
         peak_cores=max(one.cores for one in points),
         peak_memory=max(most) >> 20,
-        mean_memory=int(area / max(before.at - begin.at, 0.01)) >> 20,
+        mean_memory=round(area / max(points[-1].at, 0.01)),
         gpu=round(sum(one.gpu or 0 for one in gpus) / len(gpus)) if gpus else None,
         peak_gpu_memory=max((one.gpu_memory or 0) >> 20 for one in gpus) if gpus else None,
         gpu_memory=(gpus[-1].gpu_size or 0) >> 20 if gpus else None,
         killed=last is None or last.kind == "death",
-        points=thinned(points),
+        points=tuple(_points(begin, readings, max(_SLICE, seconds / MAX_POINTS))),
     )
+
+
+def _points(begin: Reading, readings: list[Reading], shortest: float) -> list[UsagePoint]:
+    """Return a point for each time of so many seconds; one at least."""
+    from modalrun.run.usage import UsagePoint
+
+    points: list[UsagePoint] = []
+    before, cpu, memory = begin, begin.cpu, begin.memory
+    gpus: list[Reading] = []
+    for one in readings:
+        memory = max(memory, one.memory)
+        gpus += [one] if one.gpu is not None else []
+        seconds = one.at - before.at
+        if seconds < shortest and (points or one is not readings[-1]):
+            continue
+        cores = max(0.0, one.cpu - cpu) / max(seconds, 0.01)
+        busy = round(sum(gpu.gpu or 0 for gpu in gpus) / len(gpus)) if gpus else None
+        held = max((gpu.gpu_memory or 0) >> 20 for gpu in gpus) if gpus else None
+        points.append(
+            UsagePoint(round(one.at - begin.at, 2), round(cores, 2), memory >> 20, busy, held)
+        )
+        # Children that still run count in samples alone.
+        before, cpu, memory, gpus = one, max(cpu, one.cpu), one.memory or memory, []
+    return points
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[Reading]:

@@ -134,6 +134,7 @@ def create_run_sandbox(
         recording=recording,
         resumed=take_over or bool(earlier),
         ended=frozenset(ended),
+        source_root=job.source.root,
         left_behind=partial(left_behind, job.source),
     )
 

@@ -72,24 +72,38 @@ def zenml_session() -> Iterator[None]:
         # ZenML's own check takes 0.2 s.
         if _is_current():
             os.environ.setdefault(config_files.DISABLE_MIGRATION, "true")
-        stores.use(_rest_store(folder))
-        try:
+        with zenml_server(folder) as found:
+            if not found:
+                stores.open_zenml()
             yield
-        finally:
-            stores.use(None)
 
 
-def _rest_store(folder: Path) -> stores.Store | None:
-    """Return a store that sends requests to the server; None if ZenML's own client is needed."""
+@contextlib.contextmanager
+def zenml_server(folder: Path) -> Iterator[bool]:
+    """Read and write records by requests to ZenML's server, until the context ends.
+
+    Args:
+        folder: As for `rest.session.connect`.
+
+    Returns:
+        False if ZenML's own client is needed.
+
+    Raises:
+        ConnectionLostError, ServerError: As for a request.
+    """
+    store = None
     if urlsplit(config_files.store_url()).scheme in {"http", "https"}:
         from modalrun.zenml_api.records.rest_store import RestStore
         from modalrun.zenml_api.rest.session import connect
         from modalrun.zenml_api.rest.settings import Unusual
 
         with contextlib.suppress(Unusual):
-            return RestStore(connect(folder))
-    stores.open_zenml()
-    return None
+            store = RestStore(connect(folder))
+    stores.use(store)
+    try:
+        yield store is not None
+    finally:
+        stores.use(None)
 
 
 def _create_store(folder: Path) -> None:

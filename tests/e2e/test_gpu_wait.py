@@ -89,9 +89,13 @@ def test_a_wait_is_told_and_ends_when_there_is_a_place(world: World) -> None:
         return "Its submission is waiting for H100, next: A100." in status.stdout
 
     world.wait_until(told, "status knows what is waited for")
+    logs = world.modalrun("logs", "--follow", run.name)
+    logs.stderr.wait_for("has no sandbox yet: it is waiting for H100, next: A100.")
     script(world)
     done = command.finish()
     assert done.exit_code == 0, done.stderr
+    followed = logs.finish()
+    assert (followed.exit_code, "look | " in followed.stdout) == (0, True), followed.stderr
     (box,) = world.sandboxes()
     assert box.gpu == "H100"
     assert "waiting for" not in world.modalrun("status", run.id).finish().stdout

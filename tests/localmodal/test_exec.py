@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import modal
@@ -13,16 +13,14 @@ import pytest
 from modal.exception import ConflictError, InvalidError, NotFoundError
 from modal.stream_type import StreamType
 
-from .support import PATIENCE, START_DAEMON, Sdk, gone, wait_until_gone
+from .support import PATIENCE, START_DAEMON, Sdk, kill_server
 from .test_commands import MODAL
 
 
 @pytest.fixture
-def sandbox(sdk: Sdk) -> Iterator[modal.Sandbox]:
+def sandbox(sdk: Sdk) -> modal.Sandbox:
     """A sandbox that waits."""
-    sandbox = sdk.create("sleep", "1000", env={"OF_SANDBOX": "1", "BOTH": "1"})
-    yield sandbox
-    sandbox.terminate()
+    return sdk.create("sleep", "1000", env={"OF_SANDBOX": "1", "BOTH": "1"})
 
 
 def shell(sandbox: modal.Sandbox, script: str, **options: Any) -> tuple[str, str, int]:
@@ -107,39 +105,67 @@ def test_much_binary_output_that_is_read_late_is_whole(sandbox: modal.Sandbox) -
     assert process.stderr.read() == b""
 
 
+def running(mark: str) -> int:
+    """How many processes have a mark in their command lines."""
+    found = 0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += any(mark in word for word in process.cmdline())
+    return found
+
+
+def wait_until_none(mark: str) -> None:
+    """Wait for the end of all that have a mark."""
+    end = time.monotonic() + PATIENCE
+    while running(mark):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_a_timeout_or_the_sandbox_ends_all_that_a_command_started(sandbox: modal.Sandbox) -> None:
     began = time.monotonic()
-    process = sandbox.exec("sh", "-c", "sleep 1000 & echo $!; wait", timeout=1)
-    pid = int(process.stdout.read())
+    process = sandbox.exec("sh", "-c", "sleep 1000.123 & echo started; wait", timeout=1)
+    assert process.stdout.read() == "started\n"
     assert process.wait() == -1
     assert time.monotonic() - began < PATIENCE
-    wait_until_gone(pid)
+    wait_until_none("1000.123")
 
     # What a command leaves behind goes on.
-    process = sandbox.exec("sh", "-c", "(trap '' HUP; sleep 1000) & echo $!")
+    process = sandbox.exec("sh", "-c", "(trap '' HUP; exec sleep 1000.456) & echo started")
     assert process.wait() == 0
-    pid = int(process.stdout.read())
-    assert not gone(pid)
+    assert process.stdout.read() == "started\n"
+    assert running("1000.456") == 1
     sandbox.terminate(wait=True)
-    assert gone(pid)
+    assert running("1000.456") == 0
 
 
 def test_several_run_at_once_and_end_with_the_sandbox(sdk: Sdk) -> None:
     sandbox = sdk.create("cat")
-    code = f"{START_DAEMON}print(os.read(reader, 100).decode(), flush=True)\ntime.sleep(1000)"
-    running = [sandbox.exec("python", "-c", code) for _ in range(4)]
-    pids = [int(next(iter(process.stdout))) for process in running]
-    assert [process.poll() for process in running] == [None] * 4
-    assert not any(map(gone, pids))
+    code = f"{START_DAEMON}print(os.read(reader, 100).decode(), flush=True)\ntime.sleep(1000.789)"
+    processes = [sandbox.exec("python", "-c", code) for _ in range(4)]
+    for process in processes:
+        next(iter(process.stdout))
+    assert [process.poll() for process in processes] == [None] * 4
+    assert running("1000.789") == 8
     sandbox.stdin.write_eof()
     sandbox.stdin.drain()
     assert sandbox.wait(raise_on_termination=False) is None
-    for pid in pids:
-        assert gone(pid)
+    assert running("1000.789") == 0
     with pytest.raises((NotFoundError, ConflictError)):
         sdk.sandbox(sandbox.object_id).exec("true")
     with pytest.raises(NotFoundError):
         sandbox.exec("true")
+
+
+@pytest.mark.exhaustive
+def test_a_killed_server_leaves_nothing_of_a_command(sdk: Sdk, sandbox: modal.Sandbox) -> None:
+    process = sandbox.exec("sh", "-c", "(trap '' HUP; exec sleep 2000.123) & sleep 2000.123 & wait")
+    assert process.poll() is None
+    assert sandbox.exec("sh", "-c", "(exec sleep 2000.123) &").wait() == 0
+    while running("2000.123") < 3:
+        time.sleep(0.05)
+    kill_server(sdk.info)
+    wait_until_none("2000.123")
 
 
 def test_modals_commands_reach_the_sandbox(sdk: Sdk, sandbox: modal.Sandbox) -> None:
@@ -152,9 +178,9 @@ def test_modals_commands_reach_the_sandbox(sdk: Sdk, sandbox: modal.Sandbox) -> 
 
 
 def test_a_terminal_has_a_size_and_is_controlled(sandbox: modal.Sandbox) -> None:
-    code = "import os; print(os.isatty(0), os.ttyname(0)[:5], os.get_terminal_size())"
+    code = "import os; print(os.isatty(0), open('/dev/tty').isatty(), os.get_terminal_size())"
     process = sandbox.exec("python", "-c", code, pty=True)
-    assert process.stdout.read() == ("True /dev/ os.terminal_size(columns=80, lines=24)\r\n")
+    assert process.stdout.read() == ("True True os.terminal_size(columns=80, lines=24)\r\n")
     assert (process.wait(), process.stderr.read()) == (0, "")
     process = sandbox.exec("sh", "-c", "trap 'echo caught; exit 5' INT; echo go; cat", pty=True)
     output = iter(process.stdout)

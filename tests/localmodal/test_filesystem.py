@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import modal
@@ -21,11 +20,9 @@ from .support import PATIENCE, Sdk
 
 
 @pytest.fixture
-def sandbox(sdk: Sdk) -> Iterator[modal.Sandbox]:
+def sandbox(sdk: Sdk) -> modal.Sandbox:
     """A sandbox that waits."""
-    sandbox = sdk.create("sleep", "1000", workdir="/work")
-    yield sandbox
-    sandbox.terminate()
+    return sdk.create("sleep", "1000", workdir="/work")
 
 
 def test_files_and_folders_and_the_errors_of_the_sdk(

@@ -40,6 +40,8 @@ KEYS = sorted(
         for field in fields(cls)
     }
 )
+OF_STEPS = ("step_waits", "hints")
+"""Mappings, which may be empty."""
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=30)
 SCALARS = (
@@ -123,8 +125,8 @@ def test_one_wrong_value_is_unknown_and_the_rest_is_known(key: str, value: Any) 
     of_a_run = key.removeprefix(PREFIX) in {
         field.name for cls in (RunMetadata, Announced) for field in fields(cls)
     }
-    if (key, value) in ((f"{PREFIX}waiting", ""), (f"{PREFIX}step_waits", {})):
-        # The run, or its steps, wait for nothing.
+    if (key, value) in [(f"{PREFIX}waiting", ""), *((f"{PREFIX}{n}", {}) for n in OF_STEPS)]:
+        # The run, or its steps, have none.
         assert run.wrong_metadata == ()
         return
     assert run.wrong_metadata == ((key,) if of_a_run else ())

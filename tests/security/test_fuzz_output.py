@@ -109,14 +109,14 @@ class Stream(io.StringIO):
         return self.terminal
 
 
-def printed(action: Callable[[], object], *, terminal: bool = False) -> str:
+def printed(action: Callable[[], object], *, terminal: bool = False, columns: int = 80) -> str:
     shown = Stream(terminal)
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name in ("NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
             patch.delenv(name, raising=False)
         patch.setenv("TERM", "xterm-256color")
-        patch.setenv("COLUMNS", "80")
+        patch.setenv("COLUMNS", str(columns))
         stack.enter_context(redirect_stdout(shown))
         stack.enter_context(redirect_stderr(shown))
         action()
@@ -166,7 +166,8 @@ def test_logs(
     def show() -> None:
         printer(jsonl=False, timestamps=timestamps)(lines)
 
-    text = printed(show, terminal=terminal)
+    # So wide that no line is wrapped.
+    text = printed(show, terminal=terminal, columns=10_000)
     check(text, terminal=terminal)
     assert text.count("\n") == len(texts)
 

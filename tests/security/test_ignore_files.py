@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,18 +154,23 @@ PATTERNS = st.lists(PIECES, min_size=1, max_size=7).map("".join)
 PATHS = st.lists(st.text("ab!-[] ", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)
 
 
-def check_git(patterns: list[str], paths: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["git", "init", "-q", folder], check=True)
-        text = "\n".join(patterns)
-        (Path(folder) / ".gitignore").write_text(text)
-        answer = subprocess.run(
-            ["git", "check-ignore", "--no-index", "-z", "--stdin"],
-            cwd=folder,
-            input="\0".join(paths).encode(),
-            capture_output=True,
-            check=False,
-        ).stdout
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    return folder
+
+
+def check_git(repository: Path, patterns: list[str], paths: list[str]) -> None:
+    text = "\n".join(patterns)
+    (repository / ".gitignore").write_text(text)
+    answer = subprocess.run(
+        ["git", "check-ignore", "--no-index", "-z", "--stdin"],
+        cwd=repository,
+        input="\0".join(paths).encode(),
+        capture_output=True,
+        check=False,
+    ).stdout
     rules = gitignore_rules(text.encode())
 
     def is_ignored(path: str) -> bool:
@@ -199,8 +203,8 @@ DOCKER_PATTERNS = (
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(PATTERNS, max_size=3), st.lists(PATHS, min_size=1, max_size=20))
-def test_git_agrees(patterns: list[str], paths: list[str]) -> None:
-    check_git(patterns, paths)
+def test_git_agrees(repository: Path, patterns: list[str], paths: list[str]) -> None:
+    check_git(repository, patterns, paths)
 
 
 @settings(deadline=None, max_examples=100)
@@ -212,5 +216,5 @@ def test_the_port_of_dockers_matcher_agrees(pattern: str, paths: list[str]) -> N
 @pytest.mark.exhaustive
 @settings(deadline=None, max_examples=1_000)
 @given(st.lists(PATTERNS, max_size=3), st.lists(PATHS, min_size=1, max_size=20))
-def test_git_agrees_about_many(patterns: list[str], paths: list[str]) -> None:
-    check_git(patterns, paths)
+def test_git_agrees_about_many(repository: Path, patterns: list[str], paths: list[str]) -> None:
+    check_git(repository, patterns, paths)

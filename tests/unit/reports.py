@@ -24,6 +24,7 @@ PIXEL = bytes.fromhex(
     "1f15c4890000000d4944415478da63fccf50cf000004810180a5d2e8a40000000049454e44ae426082"
 )
 HOSTILE = "</pre></script><script>document.title='hacked'</script>\"'><img src=x onerror=alert(1)>"
+PAGE = '<!doctype html><h1>A page of the user\'s</h1><p style="color: navy">with a style'
 HOSTILE_PAGE = """<!doctype html><meta http-equiv="refresh" content="0;url=http://127.0.0.1:9/moved">
 <link rel="stylesheet" href="http://127.0.0.1:9/style.css"><img src="http://127.0.0.1:9/pixel.png">
 <script>parent.document.title = 'hacked'; fetch('http://127.0.0.1:9/fetched')</script>
@@ -136,9 +137,8 @@ def mixed(text: str = "a text") -> Report:
     """Return the report of a run with steps in all states and artifacts of all kinds."""
     trace = tuple(f'  File "lib/{n}.py", line {n}, in {text}' for n in range(12))
     failure = Failure(text, "ValueError", f"lib/{text[:10]}.py:3", trace[-6:], trace)
-    page = Visualization("html", HOSTILE_PAGE)
     shown = (
-        page,
+        Visualization("html", PAGE if text == "a text" else HOSTILE_PAGE),
         Visualization("image", PIXEL),
         Visualization("csv", f"name,count\n{text},1\n"),
         Visualization("markdown", f"# {text}\n\n| a | b |\n"),

@@ -1,13 +1,20 @@
 """Record the end of a dead process."""
 
+import contextlib
 import io
 import sys
 
 import pytest
 
 from modalrun.driver import finalize
-from modalrun.zenml_api import retry
+from modalrun.errors import ConnectionLostError
+from modalrun.zenml_api import process, retry
 from modalrun.zenml_api.records import step_records, updates
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "zenml_server", lambda folder: contextlib.nullcontext(False))
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +65,24 @@ def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["finalize", "The runner died of SIGSEGV."])
     assert finalize.main() == 0
     assert calls == [("some-run", "The runner died of SIGSEGV.", ["its", "last words"])]
+
+
+@pytest.mark.parametrize("trouble", [False, True])
+def test_a_server_is_asked_without_zenml_and_else_waited_for(
+    monkeypatch: pytest.MonkeyPatch, trouble: bool
+) -> None:
+    calls: list[str] = []
+
+    def record(*_: object, **__: object) -> None:
+        calls.append("record")
+        if trouble and len(calls) == 1:
+            raise ConnectionLostError("It is away.")
+
+    monkeypatch.setattr(process, "zenml_server", lambda folder: contextlib.nullcontext(True))
+    monkeypatch.setattr(retry, "open_store", lambda *, in_sandbox: calls.append("open"))
+    monkeypatch.setattr(updates, "finalize_run", record)
+    monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
+    monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert finalize.main() == 0
+    assert calls == (["record", "open", "record"] if trouble else ["record"])

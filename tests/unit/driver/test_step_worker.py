@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from modalrun.driver.step_worker import _StepEnded, _until_end_of
 from modalrun.run import contract, events
 from modalrun.run.events import Event, LinesOf, OrderEnd
 from modalrun.run.step_order import StepOrder
@@ -201,3 +202,15 @@ def test_it_ends_when_no_order_comes(tmp_path: Path) -> None:
     bench.until_end()
     assert bench.process.wait(30) == 0
     bench.process.communicate()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2])
+def test_what_is_loaded_ahead_ends_with_the_step(seconds: float) -> None:
+    step = subprocess.Popen(["sleep", str(seconds)])
+    other = subprocess.Popen(["true"])
+    began = time.monotonic()
+    with pytest.raises(_StepEnded), _until_end_of(step.pid):
+        time.sleep(60)
+    assert time.monotonic() - began < 30
+    # Later ends of processes disturb nothing.
+    assert (step.wait(), other.wait(), subprocess.call(["true"])) == (0, 0, 0)

@@ -3,15 +3,20 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modalrun.output.github import Groups, markdown
+from modalrun.output.github import Groups, in_repository, markdown
 from modalrun.output.sanitize import without_commands
 from modalrun.output.writer import workflow_command
+from modalrun.run.failure import Failure
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import StepProgress
+from modalrun.run.records import StepRecord
+from modalrun.run.timeline import Span, StepTimeline, Timeline
+from modalrun.run.usage import StepUsage
 
 START = 1_767_225_600.123457
 
@@ -103,14 +108,77 @@ def test_the_page_of_a_job() -> None:
     ]
 
 
+def test_the_page_of_a_run_of_several_steps_has_drawings_and_what_they_used() -> None:
+    used = StepUsage(1.0, 10.0, 15.0, 2.0, 1_700, 900)
+    records = [
+        StepRecord("load_it", "completed", usage=used),
+        StepRecord("train", "failed", 2, upstream=("load_it",)),
+    ]
+    spans = (Span("run", START, START + 2),)
+    timed = tuple(StepTimeline(record, (), spans) for record in records)
+    page = markdown(replace(OUTCOME, timeline=Timeline(START, START + 2, True, (), timed)))
+    assert "| step | state | time | gpu | cores (mean) | memory (peak) | |" in page
+    assert r"| load\_it | completed | 2.0 s |  | 1.5 | 1,700 MiB |  |" in page
+    assert page.index("- run: ") < page.index("**Timeline**\n\n```mermaid\n---")
+    assert page.index("```mermaid\n---") < page.index("**Graph**\n\n```mermaid\nflowchart LR")
+
+
+def test_a_page_is_never_larger_than_github_shows() -> None:
+    reason = "é" * 600
+    steps = [StepProgress(f"step_{n}", "failed", reason=reason) for n in range(5_000)]
+    records = [StepRecord(step.name, "failed", upstream=("step_0",)) for step in steps]
+    spans = (Span("run", START, START + 2),)
+    timed = tuple(StepTimeline(record, (), spans) for record in records)
+    large = replace(
+        OUTCOME, steps=tuple(steps), timeline=Timeline(START, START + 2, True, (), timed)
+    )
+    for room in (1_000_000, 50_000, 1_000):
+        page = markdown(large, room)
+        assert len(page.encode()) <= room
+        assert "more steps\n" in page and "- zenml: " in page
+    assert "**Graph**\n\nIt is too large to be drawn.\n" in markdown(large)
+    assert markdown(large, 50) == ""
+
+
+@pytest.mark.parametrize("root", [".", "ml/training"])
+def test_an_annotation_names_the_line_in_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    top = tmp_path / "repo"
+    code = top / root / "lib" / "a, b:c.py"
+    code.parent.mkdir(parents=True)
+    code.touch()
+    (top / root / "out.py").symlink_to(tmp_path / "elsewhere.py")
+    (tmp_path / "elsewhere.py").touch()
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(top))
+
+    def place(text: str | None) -> dict[str, str]:
+        step = StepProgress("train", "failed", failure=Failure("boom", "ValueError", text))
+        return in_repository(top / root, step)
+
+    path = "lib/a, b:c.py" if root == "." else f"{root}/lib/a, b:c.py"
+    assert place("lib/a, b:c.py:12") == {"file": path, "line": "12"}
+    for other in (None, "lib/gone.py:12", "../../../elsewhere.py:1", "out.py:1"):
+        assert place(other) == {}
+    command = workflow_command("error", "m", title="t", **place("lib/a, b:c.py:12"))
+    shown = path.replace(",", "%2C").replace(":", "%3A")
+    assert command == f"::error title=t,file={shown},line=12::m\n"
+    monkeypatch.delenv("GITHUB_WORKSPACE")
+    assert place("lib/a, b:c.py:12") == {}
+
+
 def test_a_job_from_its_first_line_to_its_summary(tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
     code = """
 from modalrun.run.progress import RunProgress
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
+from modalrun.run.failure import Failure
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import StepProgress
+from modalrun.run.records import StepRecord
+from modalrun.run.timeline import Span, StepTimeline, Timeline
+from modalrun.run.usage import StepUsage
 from modalrun.output import reporter
 with reporter() as shown:
     shown.say("Run x\\n ::error::talk")

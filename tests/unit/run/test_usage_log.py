@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.run import contract, usage_log
-from modalrun.run.usage import MAX_POINTS, StepUsage, UsagePoint, thinned
+from modalrun.run.usage import StepUsage, UsagePoint
 from modalrun.run.usage_log import Measured, Reading, add, add_death, of_dead, peak, read
 
 MIB = 1024 * 1024
@@ -168,11 +168,15 @@ def test_the_peak_of_a_dead_process(log: str) -> None:
     assert highest[1] is None
 
 
-def test_points_are_halved() -> None:
-    points = [UsagePoint(2.0 * n, n % 2, n, n % 2 * 100) for n in range(1, 306)]
-    found = thinned(points)
-    assert len(found) <= MAX_POINTS
-    assert found[-1].at == 610.0
-    assert max(point.memory for point in found) == 305
-    assert found[0] == UsagePoint(8.0, 0.5, 4, 50, None)
-    assert thinned(points[:MAX_POINTS]) == tuple(points[:MAX_POINTS])
+def test_a_long_step_has_fewer_points(log: str) -> None:
+    busy = [
+        sample(100 + 2.0 * n, 1 + n // 2 * 2, 100 + n, 7, n % 2 * 100, n * MIB, 9_000 * MIB)
+        for n in range(1, 306)
+    ]
+    used = died(log, begun(100.0), *busy)
+    assert used is not None
+    assert len(used.points) == 101
+    assert used.points[-1].at == 606.0
+    assert used.points[-1].memory == 403
+    assert (used.points[2].cores, used.points[2].gpu, used.points[2].gpu_memory) == (0.33, 67, 9)
+    assert (used.peak_cores, used.peak_memory, used.gpu) == (1.0, 405, 50)

@@ -1,0 +1,38 @@
+"""Scripts as users of Modal's sandboxes write them run to their end against the local server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .support import Sdk
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+EXPECTED = {
+    "interpreter": """\
+42
+NameError: name 'y' is not defined
+äää
+0
+""",
+    "web_server": """\
+<h1>from a sandbox</h1>
+changed
+""",
+    "shell_session": """\
+('work\\n7', 0)
+silent
+ModuleNotFoundError: No module named 'code_under_test'
+('42', 0)
+3
+['return 42']
+""",
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_script_runs_unchanged(sdk: Sdk, name: str) -> None:
+    assert sdk.script((SCRIPTS / f"{name}.py").read_text(encoding="utf-8")) == EXPECTED[name]
