@@ -47,7 +47,11 @@ def root_of(process: psutil.Process) -> str:
     except (OSError, IndexError):
         # It is ending, or this is no Linux.
         own = ""
-    return own + process.environ().get("MODALRUN_LOCAL_ROOT", "")
+    try:
+        return own + process.environ().get("MODALRUN_LOCAL_ROOT", "")
+    except psutil.AccessDenied:
+        # It is just executing its command.
+        return own
 
 
 def processes_of(state: Path) -> list[psutil.Process]:

@@ -258,8 +258,15 @@ def test_what_was_requested_is_shown(sdk: Sdk) -> None:
     }
 
 
-def test_a_hundred_stream_at_once(sdk: Sdk, tmp_path: Path) -> None:
+def test_a_hundred_stream_at_once(
+    start: Callable[..., ServerInfo],
+    connect: Callable[[ServerInfo], Sdk],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     """All hundred are seen to write, on both streams, before any of them can end."""
+    monkeypatch.setenv("MODALRUN_LOCAL_SHARED", str(tmp_path))
+    sdk = connect(start())
     gate = tmp_path / "gate"
     app, image = sdk.app(), modal.Image.debian_slim()
     handle = os.open(gate, os.O_CREAT | os.O_RDWR)
@@ -321,6 +328,8 @@ def test_temporary_folders_are_short_and_their_own(
     long.mkdir()
     for name in ("HOME", "TMPDIR"):
         monkeypatch.setenv(name, str(long))
+    # An isolated one has /tmp.
+    monkeypatch.setenv("MODALRUN_LOCAL_UNISOLATED", "1")
     state = long / "state"
     sdk = connect(launcher.ensure_running(state))
     try:
