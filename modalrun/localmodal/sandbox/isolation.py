@@ -85,16 +85,15 @@ class Isolation:
         if self.works or not self.wanted:
             return ""
         way_out = (
-            f" A sandbox on this machine has no root of its own: {self.problem}. Without isolation"
-            f" it would be at $MODALRUN_LOCAL_ROOT%s: 'modalrun local stop', and set"
-            f" {UNISOLATED_VARIABLE}=1."
+            f" A sandbox on this machine has no root of its own: {self.problem}. To run sandboxes"
+            f" without isolation: 'modalrun local stop', and set {UNISOLATED_VARIABLE}=1."
         )
         if not launch.network:
             return f"The network cannot be blocked.{way_out}"
         reached = [workdir, *launch.variables.get("PYTHONPATH", "").split(":")]
         for path in (*launch.volumes.folders, *(file.path for file in launch.files)):
             if not any(folder and Path(path).is_relative_to(folder) for folder in reached):
-                return f"Nothing can be at {path}.{way_out}"
+                return f"Nothing can be at {path} but at $MODALRUN_LOCAL_ROOT{path}.{way_out}"
         return ""
 
     def command(self, command: Command, root: Path, launch: Launch) -> Command:

@@ -284,6 +284,8 @@ def keep(
     except OSError as error:
         os.write(control, b"failed %s\n" % os.fsencode(error.strerror or str(error)))
         return
+    if command["terminal"]:
+        others = _open_terminal(control, others, command["terminal"])
     if sys.platform == "linux":
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, trigger = os.pipe()
@@ -304,7 +306,8 @@ def keep(
         os.close(descriptor)
     guard = Keeper(kind, control, pid)
     try:
-        _tell_started(control, pid, command, kind, namespaces)
+        own = namespaces.descriptors(network=command["network"]) if kind == ISOLATED else []
+        _hand(control, b"started %d\n" % pid, own)
     except OSError:
         guard.killed = True
     guard.watch(wakeup)
@@ -320,15 +323,26 @@ def keep(
     os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
 
 
-def _tell_started(
-    control: int, pid: int, command: dict[str, Any], kind: bytes, namespaces: Any
-) -> None:
-    """Tell the server, and hand it the namespaces, which others cannot open in /proc."""
-    opened = namespaces.descriptors(network=command["network"]) if kind == ISOLATED else []
+def _hand(control: int, message: bytes, descriptors: list[int]) -> None:
+    """Send a message to the server, and descriptors, which are closed here."""
     with socket.socket(fileno=os.dup(control)) as server:
-        socket.send_fds(server, [b"started %d\n" % pid], opened)
-    for descriptor in opened:
+        socket.send_fds(server, [message], descriptors)
+    for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _open_terminal(control: int, pipes: list[int], size: tuple[int, int]) -> list[int]:
+    """Replace pipes by a terminal of the sandbox, whose other end the server gets."""
+    import fcntl
+    import struct
+    import termios
+
+    ours, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    _hand(control, b"terminal\n", [ours])
+    for descriptor in pipes:
+        os.close(descriptor)
+    return [terminal, os.dup(terminal), os.dup(terminal)]
 
 
 def _become_first(control: int) -> None:

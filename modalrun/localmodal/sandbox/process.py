@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
-import struct
-import termios
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,6 +106,7 @@ class SandboxProcess:
         self._is_isolated = False
         self._pid: int | None = None
         self._problem = ""
+        self._handed: list[int] = []
         self.namespaces: tuple[int, ...] = ()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
@@ -132,15 +130,13 @@ class SandboxProcess:
             view=command.view and asdict(command.view),
             network=command.network,
             lingers=command.lingers,
+            terminal=command.terminal,
         )
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
             self._control = ours
-            if command.terminal is not None:
-                stdio = self._open_terminal(command.terminal, inherited)
-            else:
-                stdio = self._open_pipes(inherited)
+            stdio = self._open_pipes(inherited)
             try:
                 nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
             except BlockingIOError:
@@ -184,16 +180,15 @@ class SandboxProcess:
             writers.append(writer)
         return stdin, writers[0], writers[1]
 
-    def _open_terminal(
-        self, size: tuple[int, int], inherited: contextlib.ExitStack
-    ) -> tuple[int, int, int]:
-        """Open a pseudo terminal of some rows and columns; return the command's end thrice."""
-        self._pipes[STDOUT], terminal = os.openpty()
-        inherited.callback(os.close, terminal)
-        self._stdin = os.dup(self._pipes[STDOUT])
+    def _use_terminal(self, descriptor: int) -> None:
+        """Read and write a terminal that the keeper has opened, which is the sandbox's."""
+        self._close_pipe(STDOUT)
+        assert self._stdin is not None
+        os.close(self._stdin)
+        self._pipes[STDOUT], self._stdin = descriptor, os.dup(descriptor)
         self._is_terminal = True
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        return terminal, terminal, terminal
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._on_readable, STDOUT)
 
     async def _send(self, control: socket.socket, packed: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -299,8 +294,8 @@ class SandboxProcess:
     def _receive(self) -> None:
         assert self._control is not None
         try:
-            data, descriptors, *_ = socket.recv_fds(self._control, 4096, 5)
-            self.namespaces += tuple(descriptors)
+            data, descriptors, *_ = socket.recv_fds(self._control, 4096, 6)
+            self._handed += descriptors
         except BlockingIOError:
             return
         except OSError:
@@ -311,7 +306,10 @@ class SandboxProcess:
             event, *words = line.split()
             if event == b"keeper":
                 self.keeper = int(words[0])
+            elif event == b"terminal":
+                self._use_terminal(self._handed.pop(0))
             elif event == b"started":
+                self.namespaces, self._handed = tuple(self._handed), []
                 self._pid = int(words[0])
                 self._answered.set_result(True)
             elif event == b"failed":

@@ -21,7 +21,7 @@ SHARED_VARIABLE = "MODALRUN_LOCAL_SHARED"
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "nix", "sys")
 _ROOTS_SECRETS = ("shadow", "gshadow", "sudoers", "ssh/*_key")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kfd", "dxg", "dri")
-_NAMED_BY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PATHS_IN_VARIABLES = ("LD_LIBRARY_PATH",)
 
 
@@ -108,7 +108,6 @@ class Machine:
     def __post_init__(self) -> None:
         found = [f"/{name}" for name in _SYSTEM if os.path.lexists(f"/{name}")]
         found += [*python_folders(sys.prefix), sys.base_prefix, *sys.path, *_editable_projects()]
-        found += [os.environ.get(name, "") for name in _NAMED_BY_VARIABLES]
         for name in _PATHS_IN_VARIABLES:
             found += os.environ.get(name, "").split(os.pathsep)
         # A link that leads to where the system's other services keep it.
@@ -158,13 +157,16 @@ class Machine:
             if not any(_is_below(path, folder) for folder in shared):
                 _expose(path, path, taken, mounts, links)
         mounts += [(path, path, True) for path in dict.fromkeys(shared)]
+        env = os.environ
         seen = [path for _, path, _ in mounts]
         for path in (self.home, self.state):
             # A folder that is shared by name is meant.
             if path not in shared and any(_is_below(path, other) for other in seen):
                 mounts.append(("", path, True))
         mounts += [("/dev/null", path, True) for path in self._secrets]
-        for path in python_folders(prefix):
+        # Certificates may be those of the server, in the state folder.
+        certificates = [env[name] for name in _CERTIFICATES if Path(env.get(name, "")).exists()]
+        for path in (*python_folders(prefix), *dict.fromkeys(certificates)):
             if not any(_is_below(path, folder) for folder in (*self._folders, *shared)):
                 mounts.append((os.path.realpath(path), path, False))
         for path, folder in volumes.items():
