@@ -116,3 +116,6 @@ def test_why_a_sandbox_does_not_start(sdk: Sdk, tmp_path: Path, backend: dict[st
     assert sandbox.stderr.read() == f"{text}\n"
     assert sdk.record(sandbox).exception == text
     assert sandbox.returncode == 1
+    at_a_file = sdk.create("true", app=app, image=image, workdir="/data/file", **backend)
+    at_a_file.wait()
+    assert at_a_file.stderr.read().endswith("File exists: '/data/file'\n")

@@ -154,7 +154,7 @@ class Sandboxes:
                 exit_ = await self._execute(sandbox, launch)
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
-            reason = self._disk.problem(error) or str(error)
+            reason = self._disk.problem(error) or str(error).replace(f"{folder}/root", "")
             self._fail(sandbox, INIT_FAILURE, f"The sandbox could not be started: {reason}")
         except Exception:
             log.exception("%s failed", record.id)
