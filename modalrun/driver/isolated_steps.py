@@ -16,6 +16,7 @@ from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -55,6 +56,7 @@ class IsolatedSteps:
     Attributes:
         manifest: The run.
         on_end: Called from another thread whenever a step has ended for good.
+        on_waits: Called with what steps wait for now, by their names ("waiting for H100").
         end_of_record: Called from another thread with the id of a step's record; returns the
             status that ZenML has recorded for good, None while it waits for the step's end.
     """
@@ -63,11 +65,13 @@ class IsolatedSteps:
         """Connect to Modal, or to other `sandboxes`; raise ModalrunError for a bad token."""
         self.manifest = manifest
         self.on_end: Callable[[], None] = lambda: None
+        self.on_waits: Callable[[dict[str, str]], None] = lambda waits: None
         self.end_of_record: Callable[[str], str | None] = lambda step_run: None
         self._steps: dict[str, _Step] = {}
         # Of each step of each run, over all of its records.
         self._counts: dict[tuple[str, str], int] = {}
         self._closed_runs: set[str] = set()
+        self._waits: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="sandboxes", daemon=True).start()
         if sandboxes is None:
@@ -172,7 +176,9 @@ class IsolatedSteps:
         key = (step.run_id, step.name)
         attempts.count = max(self._counts.get(key, 0), attempts.count, step.attempt - 1)
         self._counts[key] = attempts.count + 1
-        sandbox = await attempts.create(self._sandboxes, submitted.given_up)
+        sandbox = await attempts.create(
+            self._sandboxes, submitted.given_up, on_wait=self._tell_wait
+        )
         if sandbox is None:
             attempts.emit("stopped")
             raise RunFailedError(ENDING)
@@ -182,6 +188,12 @@ class IsolatedSteps:
         attempts.begin(sandbox)
         if submitted.cancelled:
             await sandbox.terminate()
+
+    def _tell_wait(self, step: str, wait: CapacityWait | None) -> None:
+        self._waits.pop(step, None)
+        if wait is not None:
+            self._waits[step] = wait.text()
+        self.on_waits(dict(self._waits))
 
     async def _find(self, submitted: _Step) -> None:
         """Find the running sandbox of a step that another process has created."""

@@ -45,6 +45,7 @@ class Reply:
         error: Why it has failed: the name of an error class, the message and a hint.
         asks: The id of a record about which the broker asks how it has ended in ZenML.
         ended: Whether a step has ended; there is no call then.
+        waits: What steps wait for now, by their names, once that has changed; there is no call.
     """
 
     number: int = 0
@@ -52,6 +53,7 @@ class Reply:
     error: tuple[str, str, str | None] | None = None
     asks: str | None = None
     ended: bool = False
+    waits: dict[str, str] | None = None
 
 
 class MessageSocket:

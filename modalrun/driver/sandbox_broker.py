@@ -55,6 +55,7 @@ class Broker:
         }
         self._closed = False
         isolated.on_end = lambda: self._send(Reply(ended=True))
+        isolated.on_waits = lambda waits: self._send(Reply(waits=waits))
         isolated.end_of_record = self._ask
 
     def serve(self) -> None:

@@ -33,11 +33,14 @@ class SandboxClient:
     def __init__(self) -> None:
         """Wait until the broker has connected to Modal; raise ModalrunError for a bad token."""
         self.on_end: Callable[[], None] = lambda: None
+        self.on_waits: Callable[[dict[str, str]], None] = lambda waits: None
         self.end_of_record: Callable[[str], str | None] = lambda step_run: None
         end = socket.socket(fileno=int(os.environ.pop(contract.BROKER)))
         end.set_inheritable(False)
         self._socket = MessageSocket(end)
         self._sending = threading.Lock()
+        self._waits: dict[str, str] = {}
+        self._telling = threading.Lock()
         self._numbers = itertools.count(1)
         ready: Future[SandboxExit | None] = Future()
         self._calls: dict[int, Future[SandboxExit | None]] = {0: ready}
@@ -94,7 +97,9 @@ class SandboxClient:
             self._give_up()
 
     def _take(self, reply: Reply) -> None:
-        if reply.asks is not None or reply.ended:
+        if reply.waits is not None:
+            self._waits = reply.waits
+        if reply.asks is not None or reply.ended or reply.waits is not None:
             threading.Thread(target=self._respond, args=(reply,), daemon=True).start()
             return
         call = self._calls.pop(reply.number)
@@ -106,6 +111,11 @@ class SandboxClient:
     def _respond(self, reply: Reply) -> None:
         if reply.ended:
             self.on_end()
+            return
+        if reply.waits is not None:
+            # The last of several threads tells the newest state.
+            with self._telling:
+                self.on_waits(self._waits)
             return
         status = None
         try:

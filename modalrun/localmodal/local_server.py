@@ -29,11 +29,13 @@ from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
 from modalrun.localmodal.server.transport import TwoProtocolServer
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
+from modalrun.localmodal.services.dicts import Dicts
 from modalrun.localmodal.services.environments import Environments, Workspace
 from modalrun.localmodal.services.exec_rpcs import ExecRpcs
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.log_rpcs import LogRpcs
 from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.queues import Queues
 from modalrun.localmodal.services.rules import CATALOG_FILE, CatalogRules
 from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
 from modalrun.localmodal.services.secrets_rpcs import Secrets
@@ -178,6 +180,8 @@ class LocalServer:
             volumes,
             files,
             VolumeSync(volumes, sandboxes),
+            Queues(store, clock),
+            Dicts(store, clock),
             self._rpcs,
             LogRpcs(
                 store,

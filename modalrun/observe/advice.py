@@ -26,6 +26,9 @@ IDLE_GPU = 10
 _BUSY = 0.9
 """The share of a core from which a thread keeps it busy: it can't use more of another one."""
 
+_CLOCKS = 0.02
+"""The most by which CPU time and time differ, so that a core seems to be more than busy."""
+
 _CORES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 _MEMORY = tuple(
     sorted(size << power for power in range(14) for size in (128, 192) if size << power >= 256)
@@ -194,8 +197,7 @@ def cores_for(peak: float, asked: float) -> float:
     A process that keeps whole cores busy gets these: each of its threads has one.
     """
     whole = round(peak)
-    # Two clocks differ a little.
-    busy = whole and _BUSY * whole <= peak <= whole + 0.02
+    busy = _BUSY * whole <= peak <= whole
     return _suggestion(whole if busy else peak * MARGIN, asked, _CORES)
 
 
@@ -220,12 +222,15 @@ def _advice(
     flat = [one for of_run in used for one in of_run]
     gpus = [one for one in flat if one.gpu is not None]
     gpu_seconds = sum(one.seconds for one in gpus)
+    cores = max(_highest((u, u.peak_cores) for u in of_run) for of_run in used)
+    if cores - _CLOCKS <= round(cores) <= cores:
+        cores = round(cores)
     return StepAdvice(
         step,
         len(used),
         cpu=Quantity(
             (asked and asked.cpu) or DEFAULT_CORES,
-            round(max(_highest((u, u.peak_cores) for u in of_run) for of_run in used), 2),
+            round(cores, 2),
             round(sum(one.cpu_seconds for one in flat) / max(seconds, 0.01), 2),
         ),
         memory=Quantity(

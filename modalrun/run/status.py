@@ -128,7 +128,8 @@ def may_be_resumed(run: RunRecord, end: SandboxExit | None) -> bool:
         end: Of its run sandbox. A driver that was not killed records the run's end itself.
     """
     per_step = run.metadata is not None and run.metadata.mode == "per_step"
-    return per_step and not run.finished and end is not None and end.leaves_steps
+    going = not run.finished and run.status != "stopping"
+    return per_step and going and end is not None and end.leaves_steps
 
 
 def may_be_rerun(run: RunRecord) -> bool:
@@ -195,16 +196,16 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
     if modal.sandbox != "ended":
         return run.status, False, ()
     claim = f"ZenML says '{run.status}', but the run sandbox {how_ended(modal)}"
-    resume = f"modalrun resume {run.id}"
+    resume = (f"modalrun resume {run.id}",) if run.metadata.mode == "per_step" else ()
+    if run.status == "stopping":
+        # Another driver would only end it.
+        resume = ()
     if modal.step_sandboxes:
         count = len(modal.step_sandboxes)
         sandboxes = "step sandbox still runs" if count == 1 else "step sandboxes still run"
         text = f"{claim}; {count} {sandboxes}, and no step will follow."
-        return LOST, False, (Note(text, (resume, f"modalrun stop {run.id}")),)
-    resumable = (resume,) if run.metadata.mode == "per_step" else ()
-    note = Note(
-        f"{claim}; nothing of it runs any more.", (*resumable, f"modalrun reconcile {run.id}")
-    )
+        return LOST, False, (Note(text, (*resume, f"modalrun stop {run.id}")),)
+    note = Note(f"{claim}; nothing of it runs any more.", (*resume, f"modalrun reconcile {run.id}"))
     return LOST, True, (note,)
 
 

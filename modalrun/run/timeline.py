@@ -16,6 +16,9 @@ Phase = Literal["waiting", "image", "sandbox start", "import", "run", "retry", "
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
+SHORTEST = 0.05
+"""Seconds of a phase; a shorter one counts for the next."""
+
 _FAILED = frozenset({"failed", "retrying", "retried"})
 _TAKEN = frozenset({"cached", "skipped"})
 
@@ -179,7 +182,7 @@ class _Spans:
     ) -> None:
         """Add a phase; `end` is None while it goes on."""
         until = self._latest if end is None else end
-        if until > self._cursor:
+        if until - self._cursor > (0.0 if phase == "run" else SHORTEST):
             goes_on = end is None and self._live
             self.found.append(Span(phase, self._cursor, until, attempt, goes_on, failed))
             self._cursor = until

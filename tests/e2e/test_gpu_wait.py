@@ -200,6 +200,9 @@ def test_a_stop_while_a_step_waits(world: World, *, dynamic: bool, force: bool) 
     spec = DYNAMIC if dynamic else per_step("diamond.diamond", "gpu: H100", count=3)
     command = world.popen(spec, *(["--mode", "per_step"] if dynamic else []))
     waits(world, "T4" if dynamic else "H100")
+    if force:
+        what = "waiting for T4" if dynamic else "waiting for H100"
+        assert set(waiting_steps(world, world.only_run().id).values()) == {what}
     stopped = world.modalrun("stop", world.only_run().id, *(["--force"] if force else []))
     assert stopped.finish(LONG).exit_code == 0, stopped.stderr
     done = command.finish(LONG)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 def test_a_rerun_takes_what_has_succeeded(world: World) -> None:
     file = world.root / "file"
     spec = "pipeline: rerunning.diamond\ntarget: local\n"
-    spec += f"parameters: {{file: {file}}}\nsettings: {{orchestrator: {{mode: per_step}}}}\n"
+    spec += f"parameters: {{file: {file}}}\n"
     failed = world.submit(spec)
     assert failed.exit_code == 1, failed.stderr
     first = world.only_run()

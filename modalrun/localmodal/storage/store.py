@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.localmodal.storage.disk import Disk
+from modalrun.localmodal.storage.entries import Entries
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -108,7 +109,11 @@ class SandboxRecord:
 
 
 class Store:
-    """All records of a state folder. Every write is on disk when the method returns."""
+    """All records of a state folder. Every write is on disk when the method returns.
+
+    Attributes:
+        entries: What is in queues and dicts.
+    """
 
     def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self._disk = disk or Disk(path.parent)
@@ -119,6 +124,7 @@ class Store:
         # Otherwise deleted secrets stay readable in free pages.
         self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
+        self.entries = Entries(self._db, self._disk)
 
     def close(self) -> None:
         self._db.close()

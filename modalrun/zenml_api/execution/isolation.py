@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -9,10 +11,12 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 
+from modalrun.run.contract import RUN_ID
+from modalrun.run.metadata import step_waits_metadata
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.step_request import StepRequest
 from modalrun.zenml_api.docker_digest import docker_digest
-from modalrun.zenml_api.records import step_records
+from modalrun.zenml_api.records import step_records, updates
 from modalrun.zenml_api.records.responses import STOPPED
 
 if TYPE_CHECKING:
@@ -29,11 +33,13 @@ class IsolatedSandboxes(Protocol):
 
     Attributes:
         on_end: Called from another thread after the last attempt of a step has ended.
+        on_waits: Called from another thread with what steps wait for now, by their names.
         end_of_record: Called from another thread with a record's id; returns its status, None
             while it is unfinished in a run that is not stopped.
     """
 
     on_end: Callable[[], None]
+    on_waits: Callable[[dict[str, str]], None]
     end_of_record: Callable[[str], str | None]
 
     def submit(self, step: StepRequest) -> None:
@@ -58,6 +64,7 @@ class Isolation:
     def __init__(self, steps: IsolatedSandboxes) -> None:
         self._steps = steps
         steps.end_of_record = _end_of_record
+        steps.on_waits = _store_waits
 
     def submit(self, info: StepRunInfo) -> None:
         """Create the sandbox of a step.
@@ -110,6 +117,12 @@ class Isolation:
             docker=docker_digest(settings.get("docker") or {}),
             template=config.template,
         )
+
+
+def _store_waits(waits: dict[str, str]) -> None:
+    # What is only shown must not end a run.
+    with contextlib.suppress(Exception):
+        updates.publish_metadata(os.environ[RUN_ID], step_waits_metadata(waits))
 
 
 def _end_of_record(step_run: str) -> str | None:

@@ -17,6 +17,7 @@ from modalrun.modal_api.capacity import GivenUp
 from modalrun.modal_api.step_sandboxes import Refused
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import events
+from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
@@ -72,14 +73,18 @@ class Boxes:
     async def open(self) -> None:
         """Nothing to connect to."""
 
-    async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **_: Any) -> Box:
+    async def create(
+        self, spec: SandboxSpec, given_up: asyncio.Event, *, on_wait: Any, **_: Any
+    ) -> Box:
         if given_up.is_set():
             raise GivenUp
         if self.full:
+            on_wait(CapacityWait("H100", None, 0.0))
             with self.news:
                 self.waiting = True
                 self.news.notify_all()
             await given_up.wait()
+            on_wait(None)
             raise GivenUp
         if self.refuses:
             raise Refused("no such secret")
@@ -168,6 +173,8 @@ def test_a_step_that_waits_for_a_slot_is_not_started_when_the_run_fails(boxes: B
 @pytest.mark.parametrize("how", ["stop", "close_run", "terminate_all"])
 def test_the_wait_for_a_sandbox_is_given_up(boxes: Boxes, how: str) -> None:
     isolated = steps(boxes, max_parallelism=1)
+    told: list[dict[str, str]] = []
+    isolated.on_waits = told.append
     boxes.full = True
     first, errors = in_thread(lambda: isolated.submit(step("one")))
     with boxes.news:
@@ -176,6 +183,7 @@ def test_the_wait_for_a_sandbox_is_given_up(boxes: Boxes, how: str) -> None:
     getattr(isolated, how)(*arguments)
     first.join(SECONDS)
     assert isinstance(errors[0], RunFailedError)
+    assert told == [{"one": "waiting for H100"}, {}]
     # Its slot is free, and another process may continue the run.
     boxes.full = False
     isolated.reopen()

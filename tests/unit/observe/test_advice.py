@@ -89,6 +89,7 @@ def test_five_recorded_runs() -> None:
     expected = Decimal("3.88") * (Decimal("1.75") * Decimal("0.00003942") + Decimal("0.000003335"))
     assert hoarding.saved == pytest.approx(expected)
     assert (hoarding.memory.asked, hoarding.memory.peak, hoarding.memory.used) == (2048, 881, 43)
+    assert of(advice, "computing").cpu.peak == 1
     assert hoarding.cpu.mean == pytest.approx(0.14, abs=0.01)
 
 
@@ -99,7 +100,7 @@ def test_five_recorded_runs() -> None:
         (0.5, 4, 0.75),
         (0.89, 4, 1.5),
         (0.95, 4, 1),
-        (1.02, 4, 1),
+        (1.02, 4, 1.5),
         (1.2, 4, 1.5),
         (1.95, 8, 2),
         (3.5, 4, 6),

@@ -123,6 +123,9 @@ def test_a_driver_that_is_gone_can_be_replaced() -> None:
     assert (view.state, view.over, view.exit_code) == (LOST, False, None)
     assert "2 step sandboxes still run" in view.notes[0].text
     assert view.notes[0].commands == ("modalrun resume id", "modalrun stop id")
+    # Nobody wants to continue what is being stopped.
+    view = derive_status(replace(run, status="stopping"), [], KILLED)
+    assert view.notes[0].commands == ("modalrun reconcile id",)
 
 
 @pytest.mark.parametrize(

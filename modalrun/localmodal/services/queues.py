@@ -1,0 +1,189 @@
+"""Serve the RPCs about queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, defaultdict
+
+from google.protobuf.empty_pb2 import Empty
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from modal_proto import api_pb2 as api
+
+from modalrun.localmodal.server.rpc import idempotency_key, invalid, rpc
+from modalrun.localmodal.services.named import NamedService, creation_info
+from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.storage.ids import Clock
+from modalrun.localmodal.storage.store import Store, Stored
+
+# The limits of a queue (docstring of `modal.Queue`, 1.6.4).
+_TTL = 24 * 3600
+_PARTITIONS = 100_000
+_VALUES = 5000
+_VALUE_BYTES = 1024 * 1024
+_PARTITION_BYTES = 64 * 1024 * 1024
+_KEY_BYTES = 64
+
+_LONGEST_WAIT = 3600.0
+_ANSWER_BYTES = 8 * 1024 * 1024
+_REMEMBERED_ANSWERS = 64
+
+
+class Queues(NamedService):
+    """The RPCs about queues. A call that waits is woken by the next `put`."""
+
+    kind = "queue"
+    prefix = "qu"
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        super().__init__(store, clock)
+        self._entries = store.entries
+        self._changed: defaultdict[str, Signal] = defaultdict(Signal)
+        self._taken: OrderedDict[str, api.QueueGetResponse] = OrderedDict()
+
+    @staticmethod
+    def _metadata(queue: Stored) -> api.QueueMetadata:
+        return api.QueueMetadata(name=queue.name, creation_info=creation_info(queue))
+
+    def _partition(self, queue_id: str, key: bytes) -> bytes:
+        self.get(queue_id)
+        if len(key) > _KEY_BYTES:
+            raise invalid(f"The key of a partition has at most {_KEY_BYTES} bytes")
+        return key
+
+    @rpc("QueueGetOrCreate", create=True)
+    async def get_or_create(
+        self, request: api.QueueGetOrCreateRequest
+    ) -> api.QueueGetOrCreateResponse:
+        queue = self.get_or_add(request)
+        return api.QueueGetOrCreateResponse(queue_id=queue.id, metadata=self._metadata(queue))
+
+    @rpc("QueueGetById")
+    async def get_by_id(self, request: api.QueueGetByIdRequest) -> api.QueueGetByIdResponse:
+        queue = self.get(request.queue_id)
+        return api.QueueGetByIdResponse(queue_id=queue.id, metadata=self._metadata(queue))
+
+    @rpc("QueueList")
+    async def list_all(self, request: api.QueueListRequest) -> api.QueueListResponse:
+        queues = []
+        for queue in self.page(request):
+            partitions, size = self._entries.totals(queue.id, self._clock.now())
+            queues.append(
+                api.QueueListResponse.QueueInfo(
+                    name=queue.name,
+                    created_at=queue.created_at,
+                    num_partitions=partitions,
+                    total_size=min(size, request.total_size_limit or size),
+                    queue_id=queue.id,
+                    metadata=self._metadata(queue),
+                )
+            )
+        environment = self.resolve(request.environment_name)
+        return api.QueueListResponse(queues=queues, environment_name=environment)
+
+    @rpc("QueueHeartbeat")
+    async def heartbeat(self, request: api.QueueHeartbeatRequest) -> Empty:
+        self.keep(request.queue_id)
+        return Empty()
+
+    def drop(self, object_id: str) -> None:
+        super().drop(object_id)
+        self._entries.remove(object_id)
+        if waiting := self._changed.pop(object_id, None):
+            waiting.fire()
+
+    @rpc("QueueDelete")
+    async def delete(self, request: api.QueueDeleteRequest) -> Empty:
+        self.drop(request.queue_id)
+        return Empty()
+
+    @rpc("QueuePut", create=True)
+    async def put(self, request: api.QueuePutRequest) -> Empty:
+        queue_id, now = request.queue_id, self._clock.now()
+        partition = self._partition(queue_id, request.partition_key)
+        ttl = request.partition_ttl_seconds or _TTL
+        if not 0 < ttl <= _TTL:
+            raise invalid(f"partition_ttl is between 1 and {_TTL} seconds")
+        if any(len(value) > _VALUE_BYTES for value in request.values):
+            raise invalid(f"A value of a queue has at most {_VALUE_BYTES} bytes")
+        count, size = self._entries.sizes(queue_id, partition, now)
+        full = (
+            count + len(request.values) > _VALUES
+            or size + sum(map(len, request.values)) > _PARTITION_BYTES
+            or (not count and self._entries.totals(queue_id, now)[0] >= _PARTITIONS)
+        )
+        if full:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED,
+                f"The queue is full: it has {_PARTITIONS} partitions with {_VALUES} values and"
+                f" {_PARTITION_BYTES} bytes each at most",
+            )
+        pairs = ((partition, value) for value in request.values)
+        self._entries.put(queue_id, pairs, now + ttl, replace=False)
+        self._changed[queue_id].fire()
+        return Empty()
+
+    async def _values(
+        self, queue_id: str, key: bytes, count: int, after: int, timeout: float
+    ) -> list[tuple[int, bytes]]:
+        """Return values of a partition with their numbers; wait for the first. Raises GRPCError."""
+        # Of a number that is none, neither is greater.
+        seconds = min(timeout, _LONGEST_WAIT) if timeout > 0 else 0.0
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while True:
+            partition, now = self._partition(queue_id, key), self._clock.now()
+            found = self._entries.values(queue_id, partition, now, after=after, limit=count)
+            left = deadline - loop.time()
+            if found or left <= 0:
+                size, most = 0, 0
+                while most < len(found) and size <= _ANSWER_BYTES:
+                    size += len(found[most][1])
+                    most += 1
+                return found[:most]
+            await self._changed[queue_id].wait(left)
+
+    @rpc("QueueGet")
+    async def take(self, request: api.QueueGetRequest) -> api.QueueGetResponse:
+        """Remove and return values. A repeated call gets those that were lost on their way."""
+        key = idempotency_key.get()
+        if not (answer := self._taken.get(key)):
+            queue_id, partition = request.queue_id, request.partition_key
+            count = min(max(request.n_values, 1), _VALUES)
+            found = await self._values(queue_id, partition, count, 0, request.timeout)
+            answer = api.QueueGetResponse(values=[value for _, value in found])
+            if found:
+                # Without a wait in between, so that no other call gets them too.
+                self._entries.remove(queue_id, partition, until=found[-1][0])
+            if found and key:
+                self._taken[key] = answer
+                if len(self._taken) > _REMEMBERED_ANSWERS:
+                    self._taken.popitem(last=False)
+        return answer
+
+    @rpc("QueueNextItems")
+    async def look(self, request: api.QueueNextItemsRequest) -> api.QueueNextItemsResponse:
+        last = request.last_entry_id
+        if last and not (last.isascii() and last.isdigit() and len(last) < 19):
+            raise invalid(f"'{last}' is no entry id")
+        found = await self._values(
+            request.queue_id, request.partition_key, 100, int(last or 0), request.item_poll_timeout
+        )
+        items = [api.QueueItem(value=value, entry_id=str(number)) for number, value in found]
+        return api.QueueNextItemsResponse(items=items)
+
+    @rpc("QueueLen")
+    async def length(self, request: api.QueueLenRequest) -> api.QueueLenResponse:
+        partition = self._partition(request.queue_id, request.partition_key)
+        if request.total:
+            return api.QueueLenResponse(
+                len=self._entries.totals(request.queue_id, self._clock.now())[1]
+            )
+        size = self._entries.sizes(request.queue_id, partition, self._clock.now())[0]
+        return api.QueueLenResponse(len=size)
+
+    @rpc("QueueClear")
+    async def clear(self, request: api.QueueClearRequest) -> Empty:
+        partition = self._partition(request.queue_id, request.partition_key)
+        self._entries.remove(request.queue_id, None if request.all_partitions else partition)
+        return Empty()
