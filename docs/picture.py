@@ -1,4 +1,7 @@
-"""Make docs/run.svg from a real run on the local Modal server: python docs/picture.py"""
+"""Make docs/run.svg and docs/report.webp from real runs: python docs/picture.py
+
+They run on the local Modal server. The report is drawn by the system's Chromium.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
@@ -19,14 +23,19 @@ PICTURE = ROOT / "docs" / "run.svg"
 COMMAND = ["submit", "configs/per_step_mixed.yaml"]
 WIDTH = 100
 
+REPORT = ROOT / "docs" / "report.webp"
+REPORTED = ["submit", "configs/quickstart.yaml", "--mode", "per_step"]
+REPORTED += ["--set", "settings.orchestrator.keep_warm=30", "--timeout", "1h"]
+WINDOW = (1120, 1260)
+
 # Without the fonts that Rich's template loads from the network, and without its comment.
 TEMPLATE = re.sub(
     r"@font-face \{\{.*?\}\}\s*|<!--.*?-->\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL
 )
 
 
-def record() -> str:
-    """Run the command with a new home folder and return its output with colours.
+def record(command: list[str], page: Path) -> str:
+    """Run a command with a new home folder, write its report, and return its output with colours.
 
     Raises:
         subprocess.CalledProcessError: The run failed.
@@ -43,7 +52,7 @@ def record() -> str:
         }
         modalrun = [sys.executable, "-m", "modalrun"]
         done = subprocess.run(
-            [*modalrun, *COMMAND],
+            [*modalrun, *command],
             cwd=ROOT,
             env=environment,
             check=True,
@@ -51,18 +60,37 @@ def record() -> str:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        subprocess.run([*modalrun, "local", "stop"], env=environment, check=True)
+        for more in (["report", "latest", "--output", str(page)], ["local", "stop"]):
+            subprocess.run([*modalrun, *more], env=environment, check=True)
     # ZenML's own line about a new configuration.
     return done.stdout.removeprefix("Setting the global active stack to default.\n")
 
 
+def draw(page: Path) -> None:
+    """Draw the top of a report.
+
+    Raises:
+        subprocess.CalledProcessError: Chromium failed.
+    """
+    picture = page.with_suffix(".png")
+    command = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars"]
+    command += [f"--window-size={WINDOW[0]},{WINDOW[1]}", f"--screenshot={picture}"]
+    subprocess.run([*command, page.as_uri()], check=True, stderr=subprocess.DEVNULL)
+    Image.open(picture).save(REPORT, lossless=True, method=6)
+
+
 def main() -> None:
-    """Write the picture."""
+    """Write the pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "report.html"
+        output = record(COMMAND, page)
+        record(REPORTED, page)
+        draw(page)
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(f"$ modalrun {' '.join(COMMAND)}\n{record()}"), soft_wrap=False)
+    console.print(Text.from_ansi(f"$ modalrun {' '.join(COMMAND)}\n{output}"), soft_wrap=False)
     svg = console.export_svg(title="modalrun", code_format=TEMPLATE, unique_id="run")
     PICTURE.write_text(svg, encoding="utf-8")
-    print(f"Wrote {PICTURE}")
+    print(f"Wrote {PICTURE} and {REPORT}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from dataclasses import dataclass
@@ -101,6 +105,13 @@ class Command:
         """Press keys, where the process has a terminal."""
         assert self._keyboard is not None
         os.write(self._keyboard, text.encode())
+
+    def resize(self, lines: int, columns: int) -> None:
+        """Change the size of its terminal, which is not its controlling one."""
+        assert self._keyboard is not None
+        size = struct.pack("HHHH", lines, columns, 0, 0)
+        fcntl.ioctl(self._keyboard, termios.TIOCSWINSZ, size)
+        self.signal(signal.SIGWINCH)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import select
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -26,13 +28,17 @@ _HANG_UP_SECONDS = 5.0
 """How long the signal to the command may take when this process is ended."""
 
 _MARK = "MODALRUN_EXEC"
-"""The variable by which the processes of a command are found: Modal's API can't end them."""
+"""The variable by which the processes of a command are found.
 
-_HANG_UP = """
+Modal's API can neither end them nor change the size of their terminal (1.6.4)."""
+
+_EACH = """
 for process in /proc/[0-9]*; do
-  tr '\\0' '\\n' < "$process/environ" | grep -qx "$0" && kill -HUP "${process#/proc/}"
+  tr '\\0' '\\n' < "$process/environ" | grep -qx "$0" && %s
 done 2>/dev/null
 """
+_HANG_UP = _EACH % 'kill -HUP "${process#/proc/}"'
+_RESIZE = _EACH % 'stty rows "$1" cols "$2" < "$process/fd/0" && break'
 
 _SHELL = "[ ! -x /bin/bash ] || exec /bin/bash; exec /bin/sh"
 
@@ -58,7 +64,7 @@ def run_command(
         write: Receives the output.
         without: Variables of the sandbox that it does not get.
         stdin: The descriptor of the input.
-        terminal: Whether the command gets a terminal, of the size of this one.
+        terminal: Whether the command gets a terminal, with the size of this one.
 
     Raises:
         ForeignSandboxError: The sandbox is not the run's.
@@ -87,7 +93,8 @@ def run_command(
                 text=False,
             )
             try:
-                return asyncio.run(_converse(process, stdin, write_or_leave))
+                resize = functools.partial(_resize, sandbox, mark, stdin) if terminal else None
+                return asyncio.run(_converse(process, stdin, write_or_leave, resize))
             except BaseException as error:
                 if lost or isinstance(error, KeyboardInterrupt | Interrupted):
                     interrupts.within(_HANG_UP_SECONDS, lambda: _hang_up(sandbox, mark))
@@ -104,9 +111,28 @@ def _hang_up(sandbox: modal.Sandbox, mark: str) -> None:
         sandbox.exec("/bin/sh", "-c", _HANG_UP, f"{_MARK}={mark}").wait()
 
 
-async def _converse(process: Any, stdin: int, write: Write) -> int:
+async def _resize(sandbox: Any, mark: str, terminal: int, changed: asyncio.Event) -> None:
+    """Give a command's terminal the size of this one whenever it changes, if that is possible."""
+    while await changed.wait():
+        changed.clear()
+        columns, lines = os.get_terminal_size(terminal)
+        words = (_RESIZE, f"{_MARK}={mark}", str(lines), str(columns))
+        with contextlib.suppress(Exception):
+            await (await sandbox.exec.aio("/bin/sh", "-c", *words)).wait.aio()
+
+
+async def _converse(
+    process: Any,
+    stdin: int,
+    write: Write,
+    resize: Callable[[asyncio.Event], Coroutine[Any, Any, None]] | None,
+) -> int:
     left, leave = os.pipe()
-    feeding = asyncio.create_task(_feed(process, stdin, left))
+    beside = [asyncio.create_task(_feed(process, stdin, left))]
+    if resize is not None:
+        changed = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, changed.set)
+        beside.append(asyncio.create_task(resize(changed)))
     pumps = [
         asyncio.create_task(_pump(process.stdout, lambda data: write("stdout", data))),
         asyncio.create_task(_pump(process.stderr, lambda data: write("stderr", data))),
@@ -116,9 +142,9 @@ async def _converse(process: Any, stdin: int, write: Write) -> int:
         return int(await process.wait.aio())
     finally:
         os.close(leave)
-        for task in (feeding, *pumps):
+        for task in (*beside, *pumps):
             task.cancel()
-        await asyncio.gather(feeding, *pumps, return_exceptions=True)
+        await asyncio.gather(*beside, *pumps, return_exceptions=True)
         os.close(left)
 
 

@@ -34,6 +34,8 @@ from modalrun.run.status import NOT_ASKED, RunStatus, derive_status, may_be_reru
 from modalrun.run.timeline import Timeline, timeline_of
 from modalrun.zenml_api.gateway import ZenMLGateway
 
+_MOST_OUTPUTS = 8
+
 
 def accepted(run: RunHandle) -> Outcome:
     """Return the outcome of an asynchronous run, once other processes can find the run."""
@@ -102,6 +104,7 @@ def derive_outcome(
     details += cost_details(
         run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
     )
+    details += _outputs(run.run_id, steps)
     told = any(step.status == "failed" and step.next for step in steps)
     if not told and (text := advice(record.reason) or advice_on_end(end, run.plan.settings.mode)):
         details.append(("next", text))
@@ -121,6 +124,18 @@ def derive_outcome(
         source_root=run.source_root,
         timeline=_timeline(view, zenml),
     )
+
+
+def _outputs(run_id: str, steps: Sequence[StepRecord]) -> list[tuple[str, str]]:
+    """Return what the steps of a run have made, with its types; of many steps the last ones'."""
+    made = [one for step in steps if step.status == "completed" for one in step.outputs]
+    details = [
+        ("output", f"{one.name} version {one.version} ({one.kind}) of {one.step}")
+        for one in made[-_MOST_OUTPUTS:]
+    ]
+    if (more := len(made) - len(details)) > 0:
+        details.append(("output", f"and {more} more: modalrun report {run_id}"))
+    return details
 
 
 def _timeline(view: RunStatus, zenml: ZenMLGateway) -> Timeline | None:

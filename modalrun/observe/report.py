@@ -19,6 +19,7 @@ from modalrun.observe.logs import LogRequest, read
 from modalrun.observe.status import read_status
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.artifacts import Artifact
+from modalrun.run.failure import relative
 from modalrun.run.log_lines import LineFilter
 from modalrun.run.records import RunRecord
 from modalrun.run.status import Note, RunStatus
@@ -105,7 +106,7 @@ def _last_lines(run: RunRecord, steps: list[str]) -> dict[str, tuple[str, ...]]:
     for batch in read(source_of(run, lambda _: None), request, lambda _: None):
         for line in batch:
             if line.step in found:
-                found[line.step].append(line.text)
+                found[line.step].append(relative(line.text))
     return {name: tuple(lines) for name, lines in found.items()}
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.advice import advice
+from modalrun.run.artifacts import Artifact
 from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
@@ -161,6 +162,7 @@ class StepRecord:
         hint: What its submission found out that helps.
         upstream: The names of the steps that it waits for, as far as they were asked for.
         usage: What it has used, where its metadata were read and it was measured.
+        outputs: What it has made, where steps were listed.
     """
 
     name: str
@@ -175,6 +177,7 @@ class StepRecord:
     hint: str | None = None
     upstream: tuple[str, ...] = ()
     usage: StepUsage | None = field(default=None, repr=False)
+    outputs: tuple[Artifact, ...] = field(default=(), repr=False)
 
     @property
     def sandboxes(self) -> int:

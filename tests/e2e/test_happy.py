@@ -49,6 +49,7 @@ def assert_shown(world: World, done: Result, run: Run) -> None:
     for step in run.statuses:
         assert re.search(rf"^{step} +completed +(\d\.\d|\d\d) s +[wsi]*R+$", summary, re.M), summary
     assert re.search(rf"^Run completed\.\n +run +{run.id}\n", summary, re.M), summary
+    assert re.search(r"^  output  both version \d+ \(dict\) of join$", summary, re.M), summary
 
     more = re.search(r"^ +logs +(modalrun .*)$", summary, re.M)
     assert more, summary

@@ -9,6 +9,8 @@ import pytest
 from commands import DEADLINE
 
 from modalrun.run.usage import StepUsage, usage_from_metadata
+from modalrun.spec.precedence import Origin
+from modalrun.spec.run_spec import load_spec
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -67,6 +69,16 @@ def test_the_figures_are_those_that_the_steps_know(
     found = figures(world, "using", mode, limit, more)
     for name in ("computing", "hoarding", "sleeping", "forking", "dying"):
         check(world, name, found[name])
+    table = world.modalrun("advise", "using").finish()
+    assert table.exit_code == 0, table.stderr
+    assert "using: cores and memory, by one run" in table.stdout
+    assert ("(all steps)" in table.stdout) == (mode == "pipeline")
+    written = world.modalrun("advise", "using", "--write").finish()
+    spec = load_spec(world.spec(f"pipeline: using.using\n{written.stdout}", "advised.yaml"))
+    if mode == "pipeline":
+        assert spec.layers[Origin.SPEC_PIPELINE].get("memory") is not None
+    else:
+        assert spec.step_layers["hoarding"][Origin.SPEC_STEP].get("memory") == "1536MiB"
 
 
 @pytest.mark.exhaustive

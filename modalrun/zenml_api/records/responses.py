@@ -6,11 +6,12 @@ TypeError, ValueError or AttributeError.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, datetime, timezone
 from typing import Any, Generic, TypeVar
 
+from modalrun.run.artifacts import Artifact
 from modalrun.run.failure import Failure, read_failure
 from modalrun.run.metadata import (
     Announced,
@@ -150,9 +151,20 @@ def stored_step(step: Json) -> StoredStep:
         id=step["id"],
         upstream=tuple(metadata["spec"]["upstream_steps"]) if metadata else (),
         usage=usage_from_metadata(metadata["run_metadata"]) if metadata else None,
+        outputs=tuple(_outputs(step["name"], step.get("resources"))),
     )
     run = metadata["pipeline_run_id"] if metadata else None
     return StoredStep(record, _utc(body["created"]) or _EPOCH, run)
+
+
+def _outputs(step: str, resources: Json | None) -> Iterator[Artifact]:
+    """Yield what an attempt has made; ZenML answers with it where it lists steps."""
+    for output, versions in ((resources or {}).get("outputs") or {}).items():
+        for version in versions:
+            body = version["body"]
+            kind = body["data_type"]["attribute"] or body["data_type"]["module"]
+            name, number = body["artifact"]["name"], str(body["version"])
+            yield Artifact(step, output, name, number, kind, body["uri"])
 
 
 def stored_deployment(snapshot: Json) -> StoredDeployment:

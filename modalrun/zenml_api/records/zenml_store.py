@@ -60,6 +60,7 @@ _STEP: Any = {
         "pipeline_run_id": True,
         "spec": {"upstream_steps"},
     },
+    "resources": {"outputs"},
 }
 _SNAPSHOT: Any = {
     "body": True,

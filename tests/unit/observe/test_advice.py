@@ -89,6 +89,7 @@ def test_five_recorded_runs() -> None:
     expected = Decimal("3.88") * (Decimal("1.75") * Decimal("0.00003942") + Decimal("0.000003335"))
     assert hoarding.saved == pytest.approx(expected)
     assert (hoarding.memory.asked, hoarding.memory.peak, hoarding.memory.used) == (2048, 881, 43)
+    assert of(advice, "computing").cpu.peak == 1
     assert hoarding.cpu.mean == pytest.approx(0.14, abs=0.01)
 
 
@@ -99,7 +100,7 @@ def test_five_recorded_runs() -> None:
         (0.5, 4, 0.75),
         (0.89, 4, 1.5),
         (0.95, 4, 1),
-        (1.02, 4, 1),
+        (1.02, 4, 1.5),
         (1.2, 4, 1.5),
         (1.95, 8, 2),
         (3.5, 4, 6),
@@ -155,6 +156,14 @@ def test_the_steps_of_a_pipeline_run_share_their_sandbox() -> None:
     assert whole.saved is not None and whole.saved > 0
     assert [one.saved for one in advice.steps[1:]] == [None, None, None]
     assert of(advice, "beside").memory.suggestion is None
+
+
+def test_inline_steps_have_no_sandbox_to_ask_for() -> None:
+    inline = replace(attempt("inline", used(9, 1, 0.1, 993)), metadata=None)
+    advice = advise([RUN], {"run": [inline, attempt("own", used(9, 1, 0.1, 300))]})
+    found = of(advice, "inline")
+    assert (found.saved, found.memory.suggestion, found.memory.asked) == (None, None, 1024)
+    assert of(advice, "own").saved is not None
 
 
 def test_gpus() -> None:
