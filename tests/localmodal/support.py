@@ -49,7 +49,7 @@ def root_of(process: psutil.Process) -> str:
         own = ""
     try:
         return own + process.environ().get("MODALRUN_LOCAL_ROOT", "")
-    except psutil.AccessDenied:
+    except psutil.Error:
         # It is just executing its command.
         return own
 

@@ -73,7 +73,8 @@ def test_a_stopped_nursery_ends_with_a_killed_server(sdk: Sdk) -> None:
 
 def test_a_stopped_keeper(sdk: Sdk, backend: dict[str, str]) -> None:
     sandbox = sdk.create("sh", "-c", "echo $$; exec sleep 1000", **backend)
-    process = processes_in(sandbox)[int(next(iter(sandbox.stdout)))]
+    pid = int(next(iter(sandbox.stdout)))
+    process = processes_in(sandbox)[pid]
     assert os.getsid(process.ppid()) == process.ppid()
     process.parent().suspend()
     process.suspend()

@@ -248,7 +248,8 @@ def test_nothing_survives(sdk: Sdk, run: Run, end: str) -> None:
 def test_killed_keepers_and_nurseries(sdk: Sdk, run: Run) -> None:
     launcher.preload(sdk.info, PRELOAD)
     first, second = run("waits"), run("echo")
-    process = processes_in(first)[int(next(iter(first.stdout)))]
+    pid = int(next(iter(first.stdout)))
+    process = processes_in(first)[pid]
     nursery_of(sdk).kill()
     # Keepers do without their nursery, and there is a new one for those that come.
     assert ended(second, "hello\n") == (0, "hello True\n", "")
@@ -346,7 +347,8 @@ def test_servers_share_a_nursery(
         assert (ours.pop("warm"), theirs.pop("warm")) == (True, False)
         assert ours == theirs
         waiting = sdk.create("python", "-m", "probe.waits", **options)
-        process = psutil.Process(int(next(iter(waiting.stdout))))
+        pid = int(next(iter(waiting.stdout)))
+        process = processes_in(waiting)[pid]
         nursery = process.parent().parent()
         assert nursery.parent() == shared
         assert os.getsid(nursery.pid) == nursery.pid

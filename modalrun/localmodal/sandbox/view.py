@@ -157,7 +157,6 @@ class Machine:
             if not any(_is_below(path, folder) for folder in shared):
                 _expose(path, path, taken, mounts, links)
         mounts += [(path, path, True) for path in dict.fromkeys(shared)]
-        env = os.environ
         seen = [path for _, path, _ in mounts]
         for path in (self.home, self.state):
             # A folder that is shared by name is meant.
@@ -165,7 +164,8 @@ class Machine:
                 mounts.append(("", path, True))
         mounts += [("/dev/null", path, True) for path in self._secrets]
         # Certificates may be those of the server, in the state folder.
-        certificates = [env[name] for name in _CERTIFICATES if Path(env.get(name, "")).exists()]
+        named = [os.environ[name] for name in _CERTIFICATES if os.environ.get(name)]
+        certificates = [path for path in named if Path(path).exists()]
         for path in (*python_folders(prefix), *dict.fromkeys(certificates)):
             if not any(_is_below(path, folder) for folder in (*self._folders, *shared)):
                 mounts.append((os.path.realpath(path), path, False))
