@@ -34,9 +34,6 @@ _WIDTH = 100
 def timeline_lines(timeline: Timeline, width: int | None) -> list[Text]:
     """Render a timeline in lines that fit a width; None without a terminal."""
     rows: list[tuple[Row, Sequence[Span]]] = []
-    if timeline.run:
-        whole = Text(duration_of(timeline.end - timeline.begin))
-        rows.append(({"step": cell("(run)"), "state": Text(), "time": whole}, timeline.run))
     for one in timeline.steps:
         ran = [span for span in one.spans if span.phase == "run"]
         time = duration_of(ran[-1].end - ran[-1].begin) if ran else ""
@@ -50,11 +47,16 @@ def with_bars(
 ) -> list[Text]:
     """Lay out a table whose rows end with a bar, and say below what its letters mean.
 
+    The first row is that of the run's own sandbox.
+
     Args:
         timeline: What all of the bars' length stands for.
         rows: The cells of each row, and the phases that its bar shows.
         width: Columns of the terminal; None without one.
     """
+    if timeline.run and rows:
+        whole = {"step": cell("(run)"), "time": Text(duration_of(timeline.end - timeline.begin))}
+        rows = [({name: whole.get(name, Text()) for name in rows[0][0]}, timeline.run), *rows]
     widths = [max(cells[name].cell_len for cells, _ in rows) for name in rows[0][0]] if rows else []
     names = max(SHORT_NAME, (width or _WIDTH) // 4)
     others = sum(min(one, names) + 2 for one in widths)

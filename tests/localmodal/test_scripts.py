@@ -34,6 +34,18 @@ ModuleNotFoundError: No module named 'code_under_test'
 3
 ['return 42']
 """,
+    "pool": """\
+0 [0, 1, 4, 9, 16, 25, 36, 49, 64]
+[0, 0, 0]
+""",
+    "named_jobs": """\
+started / it runs already
+['step 1', 'step 2'] None
+listed: True
+terminated with 137
+logged: ['step 1', 'step 2']
+the name is free
+""",
 }
 
 

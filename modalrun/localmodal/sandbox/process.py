@@ -253,10 +253,13 @@ class SandboxProcess:
 
     def _on_readable(self, number: int) -> None:
         if self._must_wait():
-            self._loop.remove_reader(self._pipes[number])
-            self._loop.call_later(_PAUSE, self._resume, number)
+            self._pause(number)
         else:
             self._read(number)
+
+    def _pause(self, number: int) -> None:
+        self._loop.remove_reader(self._pipes[number])
+        self._loop.call_later(_PAUSE, self._resume, number)
 
     def _resume(self, number: int) -> None:
         if number in self._pipes:
@@ -270,6 +273,10 @@ class SandboxProcess:
             return False
         except OSError:
             data = b""
+        if not data and self._is_terminal:
+            # Its closing would kill a process that is about to end, and others may open it again.
+            self._pause(number)
+            return False
         if not data:
             self._close_pipe(number)
             return False

@@ -94,6 +94,28 @@ def test_output_goes_to_its_stream_and_talk_to_stderr() -> None:
     assert done.stderr == b"[bold]talk[/bold] :smile:\ntrain | err 1\n"
 
 
+@pytest.mark.parametrize("github", ["true", ""])
+def test_without_a_terminal_a_progress_bar_is_a_line_now_and_then(github: str) -> None:
+    done = script(
+        """
+import os
+from modalrun.output import log_text
+from modalrun.output.github import GitHubReporter
+from modalrun.run.events import Redraw
+reporter = GitHubReporter() if os.environ["GITHUB_ACTIONS"] else Reporter()
+reporter.event(Redraw('train', '1 %'))
+log_text.BAR_SECONDS = 0
+reporter.event(Redraw('other', 'epoch 3/10  31 %'))
+reporter.event(Redraw('other', ''))
+reporter.close()
+""",
+        GITHUB_ACTIONS=github,
+    )
+    grouped = b"::group::other\nepoch 3/10  31 %\n::endgroup::\n"
+    shown = (grouped, b"") if github else (b"", b"other | epoch 3/10  31 %\n")
+    assert (done.stdout, done.stderr) == shown
+
+
 def test_long_lines_are_not_wrapped() -> None:
     done = script("out('x y ' * 500)\nreporter.say('a b ' * 500)")
     assert done.stdout.count(b"\n") == 1

@@ -131,6 +131,16 @@ def test_a_progress_bar_is_the_last_column(width: int) -> None:
     assert "epoch 3/10  31 %" in table[2] and "\x1b" not in table[2]
 
 
+def test_without_a_terminal_a_progress_bar_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modalrun.output.log_text.BAR_SECONDS", 0)
+    busy = StepRecord("busy", "running", 1, NOON)
+    view = derive_status(replace(RUN, status="running", end=None), [busy], NOT_ASKED)
+    status_text.LiveStatus().show(replace(view, bars={"busy": "epoch 3/10  31 %"}))
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" step busy: epoch 3/10  31 %")
+
+
 def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
