@@ -46,6 +46,12 @@ terminated with 137
 logged: ['step 1', 'step 2']
 the name is free
 """,
+    "volume_files": """\
+first.count 3
+second.count 2
+['first', 'second']
+['second', 'third']
+""",
 }
 
 
