@@ -172,11 +172,12 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
     advice = []
     for name, found in by_step.items():
         if used := usage(found):
-            asked = newest if shared else next((a.metadata for _, a in found if a.metadata), None)
+            # An inline step of a dynamic pipeline has no sandbox of its own.
+            own = None if shared else next((a.metadata for _, a in found if a.metadata), None)
             of_runs = sum(_seconds(attempt) for _, attempt in found) / len(dict(found))
             watched = sum(one.seconds for of_run in used for one in of_run)
-            one = _advice(name, used, watched, asked)
-            advice.append(one if shared else _with_savings(one, asked, of_runs))
+            one = _advice(name, used, watched, own or newest)
+            advice.append(_with_savings(one, own, of_runs) if own else one)
     if shared and advice:
         used = usage(one for found in by_step.values() for one in found)
         seconds = sum(map(_seconds, runs)) / len(runs)
@@ -216,7 +217,7 @@ def _advice(
     step: str | None,
     used: Sequence[Sequence[StepUsage]],
     seconds: float,
-    asked: RunMetadata | StepMetadata | None,
+    asked: RunMetadata | StepMetadata,
 ) -> StepAdvice:
     """Compare what is asked for with what was used in each run, in so many seconds together."""
     flat = [one for of_run in used for one in of_run]
@@ -229,16 +230,16 @@ def _advice(
         step,
         len(used),
         cpu=Quantity(
-            (asked and asked.cpu) or DEFAULT_CORES,
+            asked.cpu or DEFAULT_CORES,
             round(cores, 2),
             round(sum(one.cpu_seconds for one in flat) / max(seconds, 0.01), 2),
         ),
         memory=Quantity(
-            (asked and asked.memory) or DEFAULT_MEMORY_MIB,
+            asked.memory or DEFAULT_MEMORY_MIB,
             max(_highest((u, u.peak_memory) for u in of_run) for of_run in used),
             round(sum(one.mean_memory * one.seconds for one in flat) / max(seconds, 0.01)),
         ),
-        gpu=asked.gpu if asked else None,
+        gpu=asked.gpu,
         gpu_busy=round(sum((one.gpu or 0) * one.seconds for one in gpus) / max(gpu_seconds, 0.01))
         if gpus
         else None,
@@ -246,13 +247,13 @@ def _advice(
 
 
 def _with_savings(
-    advice: StepAdvice, asked: RunMetadata | StepMetadata | None, seconds: float
+    advice: StepAdvice, asked: RunMetadata | StepMetadata, seconds: float
 ) -> StepAdvice:
     """Add suggestions, and what they save in a run of so many seconds."""
     cpu, memory = advice.cpu, advice.memory
     cpu = replace(cpu, suggestion=cores_for(cpu.peak, cpu.asked))
     memory = replace(memory, suggestion=memory_for(memory.peak, memory.asked))
-    regions = asked.regions.split(",") if asked and asked.regions else []
+    regions = asked.regions.split(",") if asked.regions else []
 
     def rate(cores: float | None, mib: float | None) -> Decimal:
         # The GPU stays, and so does its price.

@@ -99,7 +99,7 @@ def _page(report: Report) -> dict[str, Any]:
         "legend": [{"css": CSS[p], "name": _PHASES.get(p, p)} for p in phases(report.timeline)],
         "ticks": ticks(report.timeline),
         "rows": list(_rows(report, anchors)),
-        "graph": graph(view.steps, anchors, _TONES),
+        "graph": graph([one.step for one in report.timeline.steps], anchors, _TONES),
         "usage": usage,
         "steps": [_step(one, report, anchors) for one in report.timeline.steps],
         "cost_note": _cost_note(report),

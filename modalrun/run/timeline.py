@@ -7,7 +7,7 @@ would end before it begins is left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
@@ -121,11 +121,14 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
     ends = {name: found[-1].ended for name, found in records.items()}
     done = {step.name for step in view.steps if step.successful}
     steps = []
-    for step in view.steps:
+    for shown in view.steps:
+        found = records.get(shown.name, [])
+        # Of a dynamic pipeline, only the records of attempts say what a step waits for.
+        upstream = shown.upstream or (found[-1].upstream if found else ())
+        step = replace(shown, upstream=upstream)
         before = [first, *(ends.get(name) for name in step.upstream)]
         ready = max([end for end in before if end is not None], default=None)
         waits = not view.over and first is not None and done.issuperset(step.upstream)
-        found = records.get(step.name, [])
         spans = _Spans(latest, live=not view.over).of(step, found, ready, waits=waits)
         steps.append(StepTimeline(step, tuple(found), spans))
     end = max([latest, *(span.end for step in steps for span in step.spans)])

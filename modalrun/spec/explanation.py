@@ -35,7 +35,10 @@ def parameters(spec: RunSpec) -> Iterator[tuple[str, str, str, str]]:
         for name, value in (owner.get("parameters") or {}).items():
             path = (*above, "parameters", name)
             flag, written = spec.command_line.flag(path), _written(spec, path)
-            shown = "***" if _SECRET.search(name) else format_value(value)
+            # As it is written: the type that the code declares decides what it is.
+            scalar = spec.scalar(path)
+            shown = scalar.text if scalar is not None else format_value(value)
+            shown = "***" if _SECRET.search(name) else shown
             source = "command line" if flag else "run spec"
             yield str(above[1]) if above else "run", f"parameter {name}", written or shown, source
 

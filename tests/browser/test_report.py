@@ -161,6 +161,17 @@ def test_everything_can_be_read(show: Open, width: int, scheme: str) -> None:
         assert found.page.evaluate(_POOR_CONTRAST) == []
 
 
+def test_the_checks_see_what_they_look_for(show: Open) -> None:
+    page = show(mixed()).page
+    page.add_style_tag(
+        content="nav { position: relative; top: -80px } .sub { color: #999 !important }"
+    )
+    assert page.evaluate(_OVERLAPS) != []
+    assert "0d1f5b62-0000-4000-8000-000000000000" in [
+        text for text, _ in page.evaluate(_POOR_CONTRAST)
+    ]
+
+
 def test_a_plain_page_is_silent_and_loads_nothing(show: Open) -> None:
     found = show(mixed())
     assert found.messages == []

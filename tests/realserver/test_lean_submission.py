@@ -19,6 +19,7 @@ SPEC = "pipeline: telling_variables.telling_variables\ntarget: local\n"
 VARYING = {"id", "created", "updated", "start_time", "end_time", "time", "name", "index", "uri"} | {
     "orchestrator_run_id",
     "modalrun_sandbox_id",
+    "modalrun_requested",
     "pipeline_run_id",
     "step_run_id",
     "snapshot_id",

@@ -41,7 +41,8 @@ SHELLS = ["bash", "zsh", "fish", "powershell"]
 def offered(name: str, status: str = "running", typed: str = "") -> list[tuple[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(completion, "recent_runs", lambda: [RecentRun(ID, name, status, "p")])
-        return completing.runs(None, typed)  # type: ignore[arg-type]
+        context = typer.Context(typer.main.get_command(cli.app), info_name="status")
+        return completing.runs(context, typed)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -101,7 +102,7 @@ def completers(command: Any) -> Iterator[Any]:
 
 def test_what_is_known_here_is_offered_as_it_is() -> None:
     """Each completion goes through the check of what a shell may get."""
-    names = {"run", "begin", "step", "state", "pipeline", "gpu", "region", "cloud"}
+    names = {"run", "of", "begin", "step", "state", "pipeline", "gpu", "region", "cloud"}
     found = set(completers(typer.main.get_command(cli.app)))
     assert found == names | {"sandbox", "sandboxes"}
     sources = [path.read_text() for path in Path(cli.__file__).parent.rglob("*.py")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,6 +34,7 @@ from modalrun.localmodal.storage.store import Store, Stored
 BUILD_TASK = "ta-build-"
 """The prefix of a build's task id; the image id follows."""
 
+_REMEMBERED = 1000
 _FAILURE = api.GenericResult(status=api.GenericResult.GENERIC_STATUS_FAILURE)
 _SUCCESS = api.GenericResult(status=api.GenericResult.GENERIC_STATUS_SUCCESS)
 # Not part of the recipe: the code of build functions.
@@ -61,6 +63,8 @@ class Images(Service):
         self._failing_build = failing_build
         self._rules = rules
         self._pythons = pythons
+        # An id is a hash of what is read.
+        self._read = lru_cache(_REMEMBERED)(self._read_once)
 
     def _layers(self, image_id: str) -> list[Stored]:
         """Return the layers of an image, the base first."""
@@ -69,7 +73,7 @@ class Images(Service):
             layers.insert(0, self.get(base[0]["imageId"]))
         return layers
 
-    def _read(self, image_id: str) -> tuple[Recipe, list[Layer]]:
+    def _read_once(self, image_id: str) -> tuple[Recipe, list[Layer]]:
         """Return what a sandbox gets of an image, and what its Python is made of.
 
         Raises:

@@ -158,6 +158,14 @@ def test_the_steps_of_a_pipeline_run_share_their_sandbox() -> None:
     assert of(advice, "beside").memory.suggestion is None
 
 
+def test_inline_steps_have_no_sandbox_to_ask_for() -> None:
+    inline = replace(attempt("inline", used(9, 1, 0.1, 993)), metadata=None)
+    advice = advise([RUN], {"run": [inline, attempt("own", used(9, 1, 0.1, 300))]})
+    found = of(advice, "inline")
+    assert (found.saved, found.memory.suggestion, found.memory.asked) == (None, None, 1024)
+    assert of(advice, "own").saved is not None
+
+
 def test_gpus() -> None:
     steps = [
         attempt("train", used(100, 100, 1, 2000, gpu=4), gpu="A100"),

@@ -111,7 +111,7 @@ def test_parameters_and_variables_are_explained_without_their_values(
     path = tmp_path / "run.yaml"
     path.write_text(
         "pipeline: a.b\ntimeout: ${MINUTES}m\n"
-        "parameters: {rate: 0.2, api_key: abc, user: '${NAME}'}\n"
+        "parameters: {rate: 1e-3, answer: NO, api_key: abc, user: '${NAME}'}\n"
         "steps: {train: {parameters: {depth: 3}}}\n"
     )
     monkeypatch.setenv("MINUTES", "9")
@@ -124,7 +124,8 @@ def test_parameters_and_variables_are_explained_without_their_values(
     text = "\n".join(lines(found, explain="set"))
     for row in (
         r"run +timeout +9m +run spec, pipeline: \$\{MINUTES\}m",
-        r"run +parameter rate +0\.2 +run spec",
+        r"run +parameter rate +1e-3 +run spec",
+        r"run +parameter answer +NO +run spec",
         r"run +parameter api_key +\*\*\* +run spec",
         r"run +parameter user +\$\{NAME\} +run spec",
         r"run +parameter epochs +5 +command line",

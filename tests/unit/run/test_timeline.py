@@ -182,6 +182,14 @@ def test_clocks_that_disagree_give_no_negative_phase() -> None:
     assert shown(spans) == ["1 waiting 20-22", "1 run 22-30"]
 
 
+def test_attempts_say_what_a_step_of_a_dynamic_pipeline_waits_for() -> None:
+    load, train = step("load", 10, 20), step("train", 25, 30, upstream=("load",))
+    view = derive_status(RUN, [load, replace(train, upstream=())], RUNNING)
+    found = timeline_of(view, [load, train], moment(90)).steps[1]
+    assert found.step.upstream == ("load",)
+    assert shown(found.spans) == ["1 waiting 20-25", "1 run 25-30"]
+
+
 def test_the_levels_of_a_graph() -> None:
     steps = [
         StepRecord("a", "completed"),
