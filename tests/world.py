@@ -118,6 +118,8 @@ class World:
             "TMPDIR": str(self.temporary),
             "ZENML_CONFIG_PATH": str(self.zenml_config),
             "MODALRUN_LOCAL_STATE": str(self.state),
+            # Steps meet the test there, as a run on Modal's cloud does elsewhere.
+            "MODALRUN_LOCAL_SHARED": str(self.root),
             shared_nursery.VARIABLE: str(nursery),
         }
         if place is not None:

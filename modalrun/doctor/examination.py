@@ -166,6 +166,9 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
 
     def check_server(needs: AccountNeeds, record_clock: RecordClock) -> str:
         message = check(needs, record_clock)
+        isolation = (launcher.status() or {}).get("isolation", {})
+        if isolation.get("problem"):
+            message += f"; sandboxes are not isolated: {isolation['problem']}"
         if running is not None:
             return f"runs at {running.url}; {message}"
         if unusable is not None:

@@ -86,7 +86,7 @@ def main() -> int | str:
             lenient=arguments.lenient,
             isolated_python=arguments.isolated_python,
         )
-        server.sandboxes.open_files = open_files
+        server.sandboxes.starter.open_files = open_files
 
         def on_ready() -> None:
             if arguments.ready_fd >= 0:

@@ -77,7 +77,7 @@ class Admin:
         except ValueError:
             return Response(400)
         if not self.ending:
-            self._sandboxes.warm.request(preload)
+            self._sandboxes.starter.warm.request(preload)
         return Response(200)
 
     async def _post_kill(self, request: Request) -> Response:

@@ -31,12 +31,15 @@ from modalrun.errors import InternalError, MachineError, ModalrunError, NotFound
 from modalrun.localmodal import peers
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.server_info import (
+    UNISOLATED,
+    UNISOLATED_VARIABLE,
     VARIABLES,
     NoAnswerError,
     ServerInfo,
     ask,
     ask_parts,
     connection,
+    is_set,
     read_info,
 )
 from modalrun.localmodal.storage.disk import ADVICE, DISK_FULL, Disk
@@ -269,9 +272,10 @@ def _find_or_start(
     _wait_for_end(state)
     if idle_timeout is None:
         idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
-    options = ["--lenient"] if lenient or _is_set(LENIENT_VARIABLE) else []
-    if isolated_python or _is_set(ISOLATED_VARIABLE):
-        options.append("--isolated-python")
+    if is_set(UNISOLATED_VARIABLE):
+        sys.stderr.write(f"{UNISOLATED}\n")  # noqa: TID251 (the writer is above this package)
+    options = ["--lenient"] if lenient or is_set(LENIENT_VARIABLE) else []
+    options += ["--isolated-python"] if isolated_python or is_set(ISOLATED_VARIABLE) else []
     return _start(state, idle_timeout, options)
 
 
@@ -289,10 +293,6 @@ def preload(info: ServerInfo, request: Preload) -> None:
         request = replace(request, modules=tuple(override.replace(",", " ").split()))
     with contextlib.suppress(NoAnswerError):
         ask(StateDir(info.state_dir), "POST", "/preload", json.dumps(request.to_json()).encode())
-
-
-def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def _number(variable: str, default: float) -> float:

@@ -21,12 +21,14 @@ from modalrun.localmodal.admin import Admin
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.python_environment import PythonEnvironments
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.sandbox.starter import Starter
 from modalrun.localmodal.server import http
 from modalrun.localmodal.server.activity import Activity
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
 from modalrun.localmodal.server.transport import TwoProtocolServer
+from modalrun.localmodal.server_info import UNISOLATED_VARIABLE, is_set
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.command_router import CommandRouter
 from modalrun.localmodal.services.dicts import Dicts
@@ -116,6 +118,7 @@ class LocalServer:
             self._logs,
             clock,
             self._disk,
+            starter=Starter(state, self._logs, isolated=not is_set(UNISOLATED_VARIABLE)),
             faults=self._faults,
             on_change=self._activity.note,
         )
@@ -253,9 +256,10 @@ class LocalServer:
             "idle_timeout_seconds": self._idle_timeout,
             "lenient": self._rules.lenient,
             "isolated_python": self._pythons is not None,
+            "isolation": self.sandboxes.starter.isolation.status(),
             "catalog": CATALOG_FILE,
             "faults": self._faults.current_problem(),
-            "preload": self.sandboxes.warm.status(),
+            "preload": self.sandboxes.starter.warm.status(),
             "apps": self._store.count("app"),
             "sandboxes": self._store.count_sandboxes(),
             "running": [record.summary() for record in self.sandboxes.running()],
@@ -305,7 +309,7 @@ class LocalServer:
         await self._listen()
         write_private(self._state.info_file, json.dumps(dict(self.info())))
         log.info("serving on %s", self.url)
-        self.sandboxes.start_nursery()
+        await self.sandboxes.starter.begin()
         self._activity.note()
         on_ready()
         tidy = asyncio.create_task(asyncio.to_thread(self._tidy_folders))

@@ -14,6 +14,13 @@ from pathlib import Path
 from modalrun.localmodal import peers
 from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir
 
+UNISOLATED_VARIABLE = "MODALRUN_LOCAL_UNISOLATED"
+
+UNISOLATED = (
+    f"With {UNISOLATED_VARIABLE}=1 the sandboxes of the local Modal server are not isolated: they"
+    " can change your files, and what they should have at /path is at $MODALRUN_LOCAL_ROOT/path."
+)
+
 VARIABLES = (
     "MODAL_SERVER_URL",
     "MODAL_TOKEN_ID",
@@ -27,6 +34,11 @@ VARIABLES = (
 """The variables that `ServerInfo.environ` sets."""
 
 _ANSWER_LIMIT = 5.0
+
+
+def is_set(variable: str) -> bool:
+    """Return whether an environment variable is set, and not to 0."""
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         if status["lenient"]
         else f"what Modal does not offer, by {status['catalog']}",
         "python": "of the image (isolated)" if status["isolated_python"] else status["python"],
+        "isolation": _isolation(status["isolation"]),
         "preloaded": _preloaded(status["preload"]),
         "apps": status["apps"],
         "sandboxes": f"{status['sandboxes']}, {len(status['running'])} running",
@@ -58,6 +59,13 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         ]
         if parts:
             yield harmless(f"    {'; '.join(parts)}", colours=False)
+
+
+def _isolation(isolation: Mapping[str, Any]) -> str:
+    """Render whether sandboxes see this machine's files."""
+    if isolation["works"]:
+        return "each sandbox has a root of its own"
+    return f"none: {isolation['problem']}"
 
 
 def _preloaded(preload: Mapping[str, Any]) -> str:

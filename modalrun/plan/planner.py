@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from modalrun.plan.per_step_mode import plan_per_step_mode
 from modalrun.plan.pipeline_mode import plan_pipeline_mode
 from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.run_plan import RunSettings, Target
-from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import MAX_NAME, fit
 from modalrun.spec.precedence import Value, resolve_or
 
@@ -79,21 +77,9 @@ def make_plan(
                 *deployment.notes,
                 *planner.notes(),
                 *catalog.notes(sandboxes, target),
-                *(_volume_notes(sandboxes) if local else ()),
             )
         ),
     )
-
-
-def _volume_notes(sandboxes: Sequence[SandboxSpec]) -> list[str]:
-    """Say where the local Modal server has the volumes: it can't mount at the machine's root."""
-    paths = sorted({path for sandbox in sandboxes for path in sandbox.volumes.values()})
-    return [
-        f"the local Modal server has the volume at {path} below the sandbox's own root: open"
-        f" $MODALRUN_LOCAL_ROOT{path}, which is {path} on Modal's cloud, where that variable is not"
-        " set"
-        for path in paths
-    ]
 
 
 def app_name(pipeline: str) -> str:

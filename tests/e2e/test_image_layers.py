@@ -182,7 +182,7 @@ def test_project_and_mounts(server: Server, builder: Builder, tree: Path) -> Non
     mounted = with_files(image, tree, package=True)
     app = builder.app
     sandbox = modal.Sandbox.create(
-        "sh", "-c", "ls $MODALRUN_LOCAL_ROOT/app/code $MODALRUN_LOCAL_ROOT/opt/modalrun",
+        "sh", "-c", "ls /app/code /opt/modalrun",
         app=app, image=mounted, client=builder.connection.client, timeout=60,
     )  # fmt: skip
     listed = sandbox.stdout.read()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import subprocess
 import sys
@@ -39,15 +40,39 @@ os.wait()
 process id."""
 
 
+def root_of(process: psutil.Process) -> str:
+    """The folder that is the root of a process: `/`, or that of its sandbox."""
+    try:
+        own = Path(f"/proc/{process.pid}/mountinfo").read_text().split()[3]
+    except (OSError, IndexError):
+        # It is ending, or this is no Linux.
+        own = ""
+    try:
+        return own + process.environ().get("MODALRUN_LOCAL_ROOT", "")
+    except psutil.Error:
+        # It is just executing its command.
+        return own
+
+
 def processes_of(state: Path) -> list[psutil.Process]:
     """The server of a state folder, its keepers and whatever runs in its sandboxes."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            root = process.environ().get("MODALRUN_LOCAL_ROOT", "")
-            if f" {state}" in line or root.startswith(str(state)):
+            if f" {state}" in line or str(state) in root_of(process):
                 found.append(process)
+    return found
+
+
+def processes_in(sandbox: modal.Sandbox) -> dict[int, psutil.Process]:
+    """What runs in a sandbox, by the process ids there."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if sandbox.object_id in root_of(process):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                found[int(re.findall(r"NSpid:.*\t(\d+)", status)[0])] = process
     return found
 
 

@@ -29,6 +29,7 @@ def shell(sandbox: modal.Sandbox, script: str, **options: Any) -> tuple[str, str
     return process.stdout.read(), process.stderr.read(), process.wait()
 
 
+@pytest.mark.parametrize("backend", [{}, pytest.param({"gpu": "T4"}, marks=pytest.mark.exhaustive)])
 def test_a_command_has_streams_environment_and_an_exit_code(
     sdk: Sdk, backend: dict[str, Any]
 ) -> None:
@@ -91,17 +92,19 @@ def test_many_commands_keep_exit_codes_and_what_was_not_read(
     assert unread.stdout.read() == "unread\n"
 
 
-def test_much_binary_output_that_is_read_late_is_whole(sandbox: modal.Sandbox) -> None:
-    code = (
-        "import sys\nfor n in range(100):\n sys.stdout.buffer.write(bytes([n, 0, 255, 10])*250000)"
-    )
+@pytest.mark.parametrize("megabytes", [20, pytest.param(100, marks=pytest.mark.exhaustive)])
+def test_much_binary_output_that_is_read_late_is_whole(
+    sandbox: modal.Sandbox, megabytes: int
+) -> None:
+    part = "bytes([n, 0, 255, 10]) * 250_000"
+    code = f"import sys\nfor n in range({megabytes}):\n sys.stdout.buffer.write({part})"
     process = sandbox.exec("python", "-c", code, text=False)
     assert process.wait() == 0
     size = 0
     for number, chunk in enumerate(process.stdout):
         assert number or chunk[:4] == b"\x00\x00\xff\n"
         size += len(chunk)
-    assert size == 100_000_000
+    assert size == megabytes * 1_000_000
     assert process.stderr.read() == b""
 
 
@@ -168,6 +171,7 @@ def test_a_killed_server_leaves_nothing_of_a_command(sdk: Sdk, sandbox: modal.Sa
     wait_until_none("2000.123")
 
 
+@pytest.mark.exhaustive
 def test_modals_commands_reach_the_sandbox(sdk: Sdk, sandbox: modal.Sandbox) -> None:
     task = sdk.record(sandbox).task_id
     commands = [

@@ -62,10 +62,10 @@ def test_recipe(sdk: Sdk, tmp_path: Path) -> None:
         .add_local_file(tmp_path / "copied.txt", "/data/copied.txt", copy=True)
         .run_commands("exit 1")
     )
-    command = 'pwd; echo "$ONE|$TWO"; cat "$MODALRUN_LOCAL_ROOT/data/copied.txt"'
+    command = 'pwd; echo "$ONE|$TWO"; cat /data/copied.txt'
     sandbox = sdk.create("sh", "-c", command, image=image)
     folder, variables, copied = sandbox.stdout.read().splitlines()
-    assert folder.endswith("/root/work")
+    assert folder == "/work"
     assert variables == "a b|a b!"
     assert copied == "copied"
     store = Store(StateDir(sdk.info.state_dir).database)
@@ -97,15 +97,12 @@ def test_folder_and_environment(
     monkeypatch.setenv("MODAL_TOKEN_SECRET", "leak")
     monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}:/leak")
     sdk = connect(start())
-    sandbox = sdk.create("sh", "-c", "env; echo PWD=$(pwd); touch here $TMPDIR/there ~/home")
+    sandbox = sdk.create("sh", "-c", "env; echo PWD=$(pwd); touch here /tmp/there ~/home")
     variables = dict(
         line.split("=", 1) for line in sandbox.stdout.read().splitlines() if "=" in line
     )
     assert "leak" not in " ".join(variables.values())
-    root = Path(variables["MODALRUN_LOCAL_ROOT"])
-    assert root.is_relative_to(sdk.info.state_dir)
-    assert variables["HOME"] == variables["PWD"] == str(root / "root")
-    assert Path(variables["TMPDIR"]).name == sandbox.object_id[:15]
+    assert variables["HOME"] == variables["PWD"] == "/root"
     assert variables["MODAL_SANDBOX_ID"] == sandbox.object_id
     unwanted = {
         "MODAL_ENVIRONMENT",
@@ -113,6 +110,8 @@ def test_folder_and_environment(
         "MODAL_SERVER_URL",
         "MODAL_TOKEN_ID",
         "MODAL_IS_REMOTE",
+        "MODALRUN_LOCAL_ROOT",
+        "TMPDIR",
         "PYTHONUNBUFFERED",
     }
     assert unwanted.isdisjoint(variables)
@@ -154,9 +153,7 @@ def test_a_sandbox_may_choose_another_python(sdk: Sdk, tmp_path: Path) -> None:
 def test_a_volume_is_shared(sdk: Sdk, backend: Backend) -> None:
     volume = modal.Volume.from_name("shared", create_if_missing=True)
     volumes = {"/data": volume}
-    writer = sdk.create(
-        "sh", "-c", "echo kept > $MODALRUN_LOCAL_ROOT/data/file", volumes=volumes, **backend
-    )
+    writer = sdk.create("sh", "-c", "echo kept > /data/file", volumes=volumes, **backend)
     writer.wait()
     reader = sdk.create("cat", "/data/file", volumes=volumes, workdir="/data", **backend)
     assert reader.stdout.read() == "kept\n"

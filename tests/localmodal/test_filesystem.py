@@ -85,6 +85,7 @@ def test_files_and_folders_and_the_errors_of_the_sdk(
         files.make_directory("/work/file")
 
 
+@pytest.mark.exhaustive
 def test_changes_are_watched(sandbox: modal.Sandbox) -> None:
     files = sandbox.filesystem
     files.make_directory("/work/seen")

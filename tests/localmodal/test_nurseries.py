@@ -12,7 +12,7 @@ import pytest
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import Preload
 
-from .support import Sdk, gone, kill_server, processes_of
+from .support import Sdk, gone, kill_server, processes_in, processes_of
 
 PRELOAD = Preload(modules=("colorsys",), programs=("calendar",))
 
@@ -73,7 +73,8 @@ def test_a_stopped_nursery_ends_with_a_killed_server(sdk: Sdk) -> None:
 
 def test_a_stopped_keeper(sdk: Sdk, backend: dict[str, str]) -> None:
     sandbox = sdk.create("sh", "-c", "echo $$; exec sleep 1000", **backend)
-    process = psutil.Process(int(next(iter(sandbox.stdout))))
+    pid = int(next(iter(sandbox.stdout)))
+    process = processes_in(sandbox)[pid]
     assert os.getsid(process.ppid()) == process.ppid()
     process.parent().suspend()
     process.suspend()

@@ -22,8 +22,8 @@ from .support import (
     PATIENCE,
     START_DAEMON,
     Sdk,
-    gone,
     kill_server,
+    processes_in,
     processes_of,
     wait_until_gone,
 )
@@ -78,13 +78,13 @@ def test_timeout_and_terminate(sdk: Sdk) -> None:
         assert sandbox.returncode == 124
 
 
-def test_other_ends(sdk: Sdk, tmp_path: Path) -> None:
+def test_other_ends(sdk: Sdk) -> None:
     for gpu in BOTH:
         missing = sdk.create("no-such-command", gpu=gpu)
         missing.wait()
         assert missing.returncode == 127
         assert missing.stderr.read() == "no-such-command: No such file or directory\n"
-        forbidden = sdk.create(str(tmp_path), gpu=gpu)
+        forbidden = sdk.create("/usr", gpu=gpu)
         forbidden.wait()
         assert forbidden.returncode == 126
         shot = sdk.create("sh", "-c", "kill -9 $$", gpu=gpu)
@@ -102,14 +102,14 @@ def test_nothing_survives(sdk: Sdk, backend: Backend, end: str) -> None:
     timeout = 2 if end == "timeout" else PATIENCE
     code = f"{START_DAEMON}print(os.read(reader, 20).decode(), flush=True)\n{tail}"
     sandbox = sdk.create("python", "-c", code, timeout=timeout, **backend)
-    daemon = int(next(iter(sandbox.stdout)))
+    assert int(next(iter(sandbox.stdout)))
     if end == "terminate":
         sandbox.terminate()
     try:
         sandbox.wait(raise_on_termination=False)
     except modal.exception.SandboxTimeoutError:
         assert end == "timeout"
-    assert gone(daemon)
+    assert processes_in(sandbox) == {}
 
 
 def test_a_keeper_that_is_killed(sdk: Sdk) -> None:
@@ -258,8 +258,15 @@ def test_what_was_requested_is_shown(sdk: Sdk) -> None:
     }
 
 
-def test_a_hundred_stream_at_once(sdk: Sdk, tmp_path: Path) -> None:
+def test_a_hundred_stream_at_once(
+    start: Callable[..., ServerInfo],
+    connect: Callable[[ServerInfo], Sdk],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     """All hundred are seen to write, on both streams, before any of them can end."""
+    monkeypatch.setenv("MODALRUN_LOCAL_SHARED", str(tmp_path))
+    sdk = connect(start())
     gate = tmp_path / "gate"
     app, image = sdk.app(), modal.Image.debian_slim()
     handle = os.open(gate, os.O_CREAT | os.O_RDWR)
@@ -321,6 +328,8 @@ def test_temporary_folders_are_short_and_their_own(
     long.mkdir()
     for name in ("HOME", "TMPDIR"):
         monkeypatch.setenv(name, str(long))
+    # An isolated one has /tmp.
+    monkeypatch.setenv("MODALRUN_LOCAL_UNISOLATED", "1")
     state = long / "state"
     sdk = connect(launcher.ensure_running(state))
     try:

@@ -21,6 +21,11 @@ NameError: name 'y' is not defined
 <h1>from a sandbox</h1>
 changed
 """,
+    "queue_pool": """\
+[(0, 0), (1, 1), (2, 4), (3, 9), (4, 16), (5, 25)]
+ready: 3
+left: 0
+""",
     "shell_session": """\
 ('work\\n7', 0)
 silent

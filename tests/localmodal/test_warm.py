@@ -32,6 +32,7 @@ from .support import (
     Sdk,
     gone,
     kill_server,
+    processes_in,
     processes_of,
     wait_until_gone,
 )
@@ -226,12 +227,13 @@ def test_nothing_survives(sdk: Sdk, run: Run, end: str) -> None:
     arguments = ["ends"] if end == "itself" else []
     timeout = 3 if end == "timeout" else PATIENCE
     sandbox = run("daemon", *arguments, timeout=timeout)
-    is_warm, *pids = next(iter(sandbox.stdout)).split()
+    is_warm, *_ = next(iter(sandbox.stdout)).split()
     assert is_warm == "True"
     if end == "server killed":
+        running = processes_in(sandbox)
         kill_server(sdk.info)
-        for pid in pids:
-            wait_until_gone(int(pid))
+        for process in running.values():
+            wait_until_gone(process.pid)
         return
     if end == "terminate":
         sandbox.terminate()
@@ -240,22 +242,23 @@ def test_nothing_survives(sdk: Sdk, run: Run, end: str) -> None:
     except modal.exception.SandboxTimeoutError:
         assert end == "timeout"
     assert sandbox.returncode == {"itself": 0, "terminate": 137, "timeout": 124}[end]
-    assert all(gone(int(pid)) for pid in pids)
+    assert processes_in(sandbox) == {}
 
 
 def test_killed_keepers_and_nurseries(sdk: Sdk, run: Run) -> None:
     launcher.preload(sdk.info, PRELOAD)
     first, second = run("waits"), run("echo")
     pid = int(next(iter(first.stdout)))
+    process = processes_in(first)[pid]
     nursery_of(sdk).kill()
     # Keepers do without their nursery, and there is a new one for those that come.
     assert ended(second, "hello\n") == (0, "hello True\n", "")
     third = run("echo")
     assert ended(third, "again\n") == (0, "again True\n", "")
-    psutil.Process(pid).parent().kill()
+    process.parent().kill()
     first.wait()
     assert sdk.record(first).status == GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
-    wait_until_gone(pid)
+    wait_until_gone(process.pid)
 
 
 def test_many_at_once(sdk: Sdk, run: Run) -> None:
@@ -344,7 +347,8 @@ def test_servers_share_a_nursery(
         assert (ours.pop("warm"), theirs.pop("warm")) == (True, False)
         assert ours == theirs
         waiting = sdk.create("python", "-m", "probe.waits", **options)
-        process = psutil.Process(int(next(iter(waiting.stdout))))
+        pid = int(next(iter(waiting.stdout)))
+        process = processes_in(waiting)[pid]
         nursery = process.parent().parent()
         assert nursery.parent() == shared
         assert os.getsid(nursery.pid) == nursery.pid

@@ -43,11 +43,12 @@ def command_inside(
     Raises:
         ValueError: `workdir` leaves the sandbox.
     """
-    root = main.env[rootfs.ROOT_VARIABLE]
+    # An isolated sandbox has no such variable.
+    root = main.env.get(rootfs.ROOT_VARIABLE, "/")
     if argv[0] == fs_tools.PROGRAM:
         words = [sys.executable, "-I", "-S", fs_tools.__file__, root, *argv[1:]]
     else:
-        words = rootfs.arguments(list(argv), Path(root))
+        words = list(argv) if main.inside else rootfs.arguments(list(argv), Path(root))
     return replace(
         main,
         argv=words,

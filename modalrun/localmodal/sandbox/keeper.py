@@ -263,7 +263,8 @@ def _take_place(
     else:
         os.write(control, b"keeper %d\n" % os.getpid())
     if kind == INSIDE:
-        namespaces.enter(others.pop(), network=command["network"])
+        namespaces.enter(others[3:])
+        del others[3:]
     return command
 
 
@@ -273,8 +274,7 @@ def keep(
     """Keep one command from its start to its end.
 
     Args:
-        descriptors: The control socket, the standard streams, and a pidfd of the first process of
-            the sandbox with INSIDE.
+        descriptors: The control socket, the standard streams, and with INSIDE the namespaces.
         nursery: The socket that `namespaces.own_user` needs, with ISOLATED.
     """
     control, *others = descriptors
@@ -284,6 +284,8 @@ def keep(
     except OSError as error:
         os.write(control, b"failed %s\n" % os.fsencode(error.strerror or str(error)))
         return
+    if command["terminal"]:
+        others = _open_terminal(control, others, command["terminal"])
     if sys.platform == "linux":
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, trigger = os.pipe()
@@ -304,7 +306,8 @@ def keep(
         os.close(descriptor)
     guard = Keeper(kind, control, pid)
     try:
-        os.write(control, b"started %d\n" % pid)
+        own = namespaces.descriptors(network=command["network"]) if kind == ISOLATED else []
+        _hand(control, b"started %d\n" % pid, own)
     except OSError:
         guard.killed = True
     guard.watch(wakeup)
@@ -318,6 +321,28 @@ def keep(
             pass
     guard.clean()
     os.write(control, b"exit %d %d\n" % (137 if guard.code is None else guard.code, killed))
+
+
+def _hand(control: int, message: bytes, descriptors: list[int]) -> None:
+    """Send a message to the server, and descriptors, which are closed here."""
+    with socket.socket(fileno=os.dup(control)) as server:
+        socket.send_fds(server, [message], descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _open_terminal(control: int, pipes: list[int], size: tuple[int, int]) -> list[int]:
+    """Replace pipes by a terminal of the sandbox, whose other end the server gets."""
+    import fcntl
+    import struct
+    import termios
+
+    ours, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    _hand(control, b"terminal\n", [ours])
+    for descriptor in pipes:
+        os.close(descriptor)
+    return [terminal, os.dup(terminal), os.dup(terminal)]
 
 
 def _become_first(control: int) -> None:
@@ -345,7 +370,7 @@ def nurse(nursery: socket.socket, run: Run = execute) -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         namespaces = load_sibling("namespaces")
     while True:
-        kind, descriptors, _, _ = socket.recv_fds(nursery, 1, 5)
+        kind, descriptors, _, _ = socket.recv_fds(nursery, 1, 9)
         if not kind:
             return
         pair = socket.socketpair() if kind == ISOLATED else None

@@ -21,7 +21,11 @@ from modalrun.localmodal.storage.volume_trees import MountedVolumes
 
 @dataclass(frozen=True)
 class Launch:
-    """The files and variables of a sandbox. They include secrets, so they are never stored."""
+    """What a sandbox starts with. Its variables include secrets, so this is never stored.
+
+    Attributes:
+        network: Whether it has the machine's network.
+    """
 
     recipe: Recipe
     volumes: MountedVolumes
@@ -30,6 +34,7 @@ class Launch:
     ports: Sequence[api.PortSpec] = ()
     probe: api.Probe | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    network: bool = True
 
 
 class Idleness:

@@ -9,6 +9,7 @@ The system calls are those of the C library, because `os` has only some of them,
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import stat
@@ -29,6 +30,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 # SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. It sees its own processes and files only.
 _ROOT_KEEPS = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31))
 
+_SETTINGS = {"sys", "bus", "irq", "fs", "acpi"}
 _LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd"}
 _LINKS |= {name: f"/proc/self/fd/{n}" for n, name in enumerate(("stdin", "stdout", "stderr"))}
 
@@ -48,7 +50,12 @@ def _unshare(flags: int, what: str) -> None:
 
 def own_user(nursery: socket.socket) -> None:
     """Enter a new user namespace, whose ids the nursery maps (`map_ids`). Raises OSError."""
-    _unshare(NEW_USER, "no user namespace")
+    try:
+        _unshare(NEW_USER, "no user namespace")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.strerror = "/proc/sys/user/max_user_namespaces allows no more"
+        raise
     nursery.send(b"u")
     if problem := nursery.recv(200):
         raise OSError(os.fsdecode(problem))
@@ -123,6 +130,8 @@ def build(view: dict[str, Any]) -> None:
         OSError: Something cannot be mounted.
     """
     root = view["root"]
+    # The folders are everybody's in the sandbox.
+    os.umask(0o022)
     _call("private mounts", _libc.mount(b"none", b"/", None, _PRIVATE_BELOW, None))
     _call(root, _libc.mount(os.fsencode(root), os.fsencode(root), None, _BIND, None))
     # All sources before the new root, all targets below it: a link in a volume leads nowhere else.
@@ -150,14 +159,11 @@ def build(view: dict[str, Any]) -> None:
             _mount("tmpfs", target, "mode=0755")
         else:
             _attach(tree, target)
-    if os.geteuid() == 0:
-        # Root could change the machine's settings there, for which no capability is asked.
-        for name in os.listdir("/proc"):
-            mode = os.lstat(f"/proc/{name}").st_mode
-            if not (name.isdigit() or stat.S_ISLNK(mode)) and (
-                name in {"sys", "bus", "irq", "fs", "acpi"} or mode & 0o222
-            ):
-                _attach(_tree(f"/proc/{name}", _READ_ONLY), f"/proc/{name}")
+    for name in os.listdir("/proc"):
+        mode = os.lstat(f"/proc/{name}").st_mode
+        if not (name.isdigit() or stat.S_ISLNK(mode)) and (name in _SETTINGS or mode & 0o222):
+            # Root can change the machine there without any capability.
+            _attach(_tree(f"/proc/{name}", _READ_ONLY), f"/proc/{name}")
 
 
 def separate(*, network: bool) -> None:
@@ -173,18 +179,17 @@ def separate(*, network: bool) -> None:
             fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))
 
 
-def enter(process: int, *, network: bool) -> None:
-    """Enter the namespaces of a sandbox, with the next child as to processes.
+def descriptors(*, network: bool) -> list[int]:
+    """Open the namespaces of this process for `enter`. Raises OSError."""
+    names = ("user", "mnt", "pid", "ipc", *(() if network else ("net",)))
+    return [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names]
 
-    Args:
-        process: A descriptor (pidfd) of the sandbox's first process.
-        network: Whether the sandbox has the machine's network.
 
-    Raises:
-        OSError: It has ended.
-    """
-    flags = NEW_USER | NEW_MOUNTS | NEW_PIDS | NEW_IPC | (0 if network else NEW_NETWORK)
-    _call("the sandbox has ended", _libc.setns(process, flags))
+def enter(namespaces: list[int]) -> None:
+    """Enter the namespaces of a sandbox, with the next child as to processes. Raises OSError."""
+    for namespace in namespaces:
+        _call("the sandbox's namespaces", _libc.setns(namespace, 0))
+        os.close(namespace)
 
 
 def hide() -> None:

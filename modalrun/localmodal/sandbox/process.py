@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
-import struct
-import termios
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,8 +41,8 @@ class Command:
         terminal: Rows and columns of its terminal; None for pipes.
         lingers: Whether the processes that it leaves behind go on.
         view: The root to make for it; None for this machine's.
-        inside: The `SandboxProcess.first` in whose namespaces it runs; None for others.
-        network: Whether that has the machine's network.
+        inside: The `SandboxProcess.namespaces` that it runs in; empty for its own or none.
+        network: Whether it has the machine's network.
     """
 
     argv: list[str]
@@ -55,13 +52,13 @@ class Command:
     terminal: tuple[int, int] | None = None
     lingers: bool = False
     view: View | None = None
-    inside: int | None = None
+    inside: tuple[int, ...] = ()
     network: bool = True
 
     @property
     def kind(self) -> bytes:
         """How the keeper starts it."""
-        if self.inside is not None:
+        if self.inside:
             return keeper.INSIDE
         return keeper.PLAIN if self.view is None else keeper.ISOLATED
 
@@ -84,7 +81,7 @@ class SandboxProcess:
         ended: Has the exit of the command, whose output has arrived.
         exited: The same once nothing is left of the processes that it started.
         keeper: The id of its keeper, from which all its processes descend.
-        first: A pidfd of the first process of its namespaces, until it ends; None without any.
+        namespaces: Descriptors of its own ones, until `release`; empty if it has none.
     """
 
     def __init__(
@@ -109,7 +106,8 @@ class SandboxProcess:
         self._is_isolated = False
         self._pid: int | None = None
         self._problem = ""
-        self.first: int | None = None
+        self._handed: list[int] = []
+        self.namespaces: tuple[int, ...] = ()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
 
@@ -132,18 +130,15 @@ class SandboxProcess:
             view=command.view and asdict(command.view),
             network=command.network,
             lingers=command.lingers,
+            terminal=command.terminal,
         )
         with contextlib.ExitStack() as inherited:
             ours, theirs = socket.socketpair()
             inherited.callback(theirs.close)
             self._control = ours
-            if command.terminal is not None:
-                stdio = self._open_terminal(command.terminal, inherited)
-            else:
-                stdio = self._open_pipes(inherited)
+            stdio = self._open_pipes(inherited)
             try:
-                target = () if command.inside is None else (command.inside,)
-                nursery.fork(command.kind, (theirs.fileno(), *stdio, *target))
+                nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
             except BlockingIOError:
                 # It has not answered for long.
                 nursery.kill()
@@ -162,9 +157,17 @@ class SandboxProcess:
             # This ends the control socket, unless a keeper already has it.
             asked.kill()
         started = await self._answered
+        if not started:
+            self.release()
         if self._problem:
             raise OSError(self._problem)
         return started
+
+    def release(self) -> None:
+        """Close what others need to enter its namespaces."""
+        for descriptor in self.namespaces:
+            os.close(descriptor)
+        self.namespaces = ()
 
     def _open_pipes(self, inherited: contextlib.ExitStack) -> tuple[int, int, int]:
         """Open pipes; return the command's ends, which `inherited` closes."""
@@ -177,16 +180,15 @@ class SandboxProcess:
             writers.append(writer)
         return stdin, writers[0], writers[1]
 
-    def _open_terminal(
-        self, size: tuple[int, int], inherited: contextlib.ExitStack
-    ) -> tuple[int, int, int]:
-        """Open a pseudo terminal of some rows and columns; return the command's end thrice."""
-        self._pipes[STDOUT], terminal = os.openpty()
-        inherited.callback(os.close, terminal)
-        self._stdin = os.dup(self._pipes[STDOUT])
+    def _use_terminal(self, descriptor: int) -> None:
+        """Read and write a terminal that the keeper has opened, which is the sandbox's."""
+        self._close_pipe(STDOUT)
+        assert self._stdin is not None
+        os.close(self._stdin)
+        self._pipes[STDOUT], self._stdin = descriptor, os.dup(descriptor)
         self._is_terminal = True
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        return terminal, terminal, terminal
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._on_readable, STDOUT)
 
     async def _send(self, control: socket.socket, packed: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -292,7 +294,8 @@ class SandboxProcess:
     def _receive(self) -> None:
         assert self._control is not None
         try:
-            data = self._control.recv(4096)
+            data, descriptors, *_ = socket.recv_fds(self._control, 4096, 6)
+            self._handed += descriptors
         except BlockingIOError:
             return
         except OSError:
@@ -302,8 +305,11 @@ class SandboxProcess:
         for line in lines:
             event, *words = line.split()
             if event == b"keeper":
-                self._meet(int(words[0]))
+                self.keeper = int(words[0])
+            elif event == b"terminal":
+                self._use_terminal(self._handed.pop(0))
             elif event == b"started":
+                self.namespaces, self._handed = tuple(self._handed), []
                 self._pid = int(words[0])
                 self._answered.set_result(True)
             elif event == b"failed":
@@ -313,13 +319,6 @@ class SandboxProcess:
                 self._end()
         if not data:
             self._finish()
-
-    def _meet(self, keeper_id: int) -> None:
-        self.keeper = keeper_id
-        if self._is_isolated:
-            # Its ids are those of its namespace; the kernel kills all of it with the keeper.
-            with contextlib.suppress(ProcessLookupError):
-                self.first = os.pidfd_open(keeper_id)
 
     def _end(self) -> None:
         """Read what a command that has ended has left in its pipes."""
@@ -339,10 +338,7 @@ class SandboxProcess:
             self._sending.cancel()
         self._control.close()
         self._control = None
-        if self.first is not None:
-            os.close(self.first)
-            self.first = None
-        elif self._exit.code is None and self._pid is not None and not self._is_isolated:
+        if self._exit.code is None and self._pid is not None and not self._is_isolated:
             # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, 9)

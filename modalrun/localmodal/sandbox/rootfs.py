@@ -1,11 +1,11 @@
 """Create the folder and the environment of a sandbox.
 
-`<sandbox>/root` stands for the image's `/`: a file or working directory `/app` is at `<root>/app`,
-and a command argument that names such a path is replaced by the real one. There is no chroot, so
-the rest of the machine is visible.
+`<sandbox>/root` is the image's `/`: a file or working directory `/app` is at `<root>/app`. The
+keeper makes it the root of an isolated sandbox (`view`, `namespaces`), with the volumes.
 
-The temporary folder is outside, because the path of a socket has 108 bytes at most: `<root>/tmp` is
-a link to it.
+Without isolation it only stands for it. The rest of the machine is visible, and a command argument
+that names a path in it is replaced by the real one. The temporary folder is outside, because the
+path of a socket has 108 bytes at most: `<root>/tmp` is a link to it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ PYTHON_VARIABLE = "MODALRUN_LOCAL_PYTHON"
 
 _LONGEST_BASE = 32
 """Characters of a folder for temporary folders; sockets in them need the rest of their 108."""
+
+_FOLDERS = {"": 0o755, "tmp": 0o1777, "run": 0o755, "var": 0o755, "var/tmp": 0o1777}
+"""What a root has beside the system and the home, with modes."""
 
 _PASSED_ON = (
     "LANG",
@@ -77,16 +80,28 @@ def add_files(root: Path, files: Iterable[File]) -> None:
         target.chmod((file.mode & 0o777) or 0o644)
 
 
-def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], workdir: str) -> None:
-    """Create the folders of a sandbox, with files and volumes.
+def build(
+    folder: Path,
+    files: Iterable[File],
+    volumes: Mapping[str, Path],
+    workdir: str,
+    *,
+    isolated: bool,
+) -> None:
+    """Create the folders of a sandbox, with files, and with volumes unless it is isolated.
 
     Blocking. Raises OSError, ValueError.
     """
     root = folder / "root"
     (root / "root").mkdir(parents=True, mode=0o700)
-    own = temporary(folder.name)
-    own.mkdir(mode=0o700)
-    (root / "tmp").symlink_to(own, target_is_directory=True)
+    if isolated:
+        for name, mode in _FOLDERS.items():
+            (root / name).mkdir(exist_ok=True)
+            (root / name).chmod(mode)
+    else:
+        own = temporary(folder.name)
+        own.mkdir(mode=0o700)
+        (root / "tmp").symlink_to(own, target_is_directory=True)
     add_files(root, files)
     for path, volume in volumes.items():
         target = inside(root, path)
@@ -96,7 +111,8 @@ def build(folder: Path, files: Iterable[File], volumes: Mapping[str, Path], work
         if target.exists():
             # As on Modal, where a container that cannot mount a volume does not start.
             raise ValueError(f'cannot mount volume on non-empty path: "{path}"')
-        target.symlink_to(volume, target_is_directory=True)
+        if not isolated:
+            target.symlink_to(volume, target_is_directory=True)
     inside(root, workdir).mkdir(parents=True, exist_ok=True)
 
 
@@ -135,8 +151,18 @@ def arguments(argv: list[str], root: Path) -> list[str]:
     return changed
 
 
+def python_prefix(recipe: Recipe, variables: Mapping[str, str]) -> str:
+    """Return the `sys.prefix` of a sandbox's Python."""
+    return variables.get(PYTHON_VARIABLE) or recipe.python or sys.prefix
+
+
 def environment(
-    root: Path, recipe: Recipe, variables: Mapping[str, str], sandbox: Mapping[str, str]
+    root: Path,
+    recipe: Recipe,
+    variables: Mapping[str, str],
+    sandbox: Mapping[str, str],
+    *,
+    isolated: bool = False,
 ) -> dict[str, str]:
     """Build the environment of a sandbox's command, with little of the server's own.
 
@@ -145,11 +171,12 @@ def environment(
         recipe: The image's recipe; its variables may refer to earlier ones.
         variables: The variables of secrets and `env`; they override those of the image.
         sandbox: The MODAL_ variables that identify the sandbox; they override all others.
+        isolated: Whether the root is that of the command.
 
     Raises:
         ValueError: HOME leaves the sandbox.
     """
-    prefix = variables.get(PYTHON_VARIABLE) or recipe.python or sys.prefix
+    prefix = python_prefix(recipe, variables)
     programs = str(Path(prefix) / "bin")
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
@@ -158,8 +185,9 @@ def environment(
     env["PATH"] = os.pathsep.join([programs, *others])
     if (Path(prefix) / "pyvenv.cfg").exists():
         env["VIRTUAL_ENV"] = prefix
-    env["HOME"] = str(root / "root")
-    env["TMPDIR"] = os.path.realpath(root / "tmp")
+    env["HOME"] = "/root" if isolated else str(root / "root")
+    if not isolated:
+        env["TMPDIR"] = os.path.realpath(root / "tmp")
     local = "127.0.0.1,localhost"
     current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     env["NO_PROXY"] = env["no_proxy"] = f"{current},{local}" if current else local
@@ -170,6 +198,8 @@ def environment(
         env["PATH"] = os.pathsep.join([programs, env["PATH"]])
     env.update(variables)
     env.update(sandbox)
+    if isolated:
+        return env
     if "PYTHONPATH" in env:
         folders = env["PYTHONPATH"].split(os.pathsep)
         env["PYTHONPATH"] = os.pathsep.join(arguments(folders, root))

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -22,12 +21,11 @@ from modalrun.localmodal import certificates
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
 from modalrun.localmodal.sandbox.live import Idleness, Launch, LiveSandbox
-from modalrun.localmodal.sandbox.nursery import Nursery
-from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, start_one
+from modalrun.localmodal.sandbox.process import Exit
+from modalrun.localmodal.sandbox.starter import Starter
 from modalrun.localmodal.sandbox.tunnels import Tunnels, check_free
-from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
-from modalrun.localmodal.server.rpc import not_found
+from modalrun.localmodal.server.rpc import invalid, not_found
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import STDERR, LogStore
@@ -71,11 +69,13 @@ class Sandboxes:
         clock: Clock,
         disk: Disk,
         *,
+        starter: Starter,
         faults: Faults,
         on_change: Callable[[], None],
     ) -> None:
         """
         Args:
+            starter: Starts their processes.
             faults: How sandboxes start and end.
             on_change: Called when a sandbox is created or finishes.
         """
@@ -84,18 +84,20 @@ class Sandboxes:
         self._logs = logs
         self._clock = clock
         self._disk = disk
+        self.starter = starter
         self._faults = faults
         self._on_change = on_change
         self._live: dict[str, LiveSandbox] = {}
         self._unsaved: dict[str, SandboxRecord] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._nursery = Nursery(state.root)
-        self.warm = WarmNursery(state.root)
         self._closed = False
-        self.open_files = 0
 
     def create(self, record: SandboxRecord, launch: Launch) -> None:
-        """Record and start a sandbox. Raises GRPCError if its name is taken in its app."""
+        """Record and start a sandbox.
+
+        Raises:
+            GRPCError: Its name is taken in its app, or it cannot be isolated as it must be.
+        """
         if self._closed:
             raise GRPCError(Status.UNAVAILABLE, "The local Modal server is ending")
         for other in self._live.values():
@@ -108,6 +110,8 @@ class Sandboxes:
                     f"A sandbox named '{record.name}' is running in app '{record.app_name}' "
                     f"({other.record.id})",
                 )
+        if problem := self.starter.isolation.refusal(launch, record.workdir):
+            raise invalid(problem)
         check_free(launch.ports, {id_: live.tunnels for id_, live in self._live.items()})
         self._disk.require(sum(file.content.stat().st_size for file in launch.files))
         fault = self._faults.end_of(record.tags.get("modalrun-role"))
@@ -121,7 +125,7 @@ class Sandboxes:
             record,
             fault,
             idleness=idleness,
-            execs=Execs(folder, self._disk, self._nursery, idleness.busy),
+            execs=Execs(folder, self._disk, self.starter.nursery, idleness.busy),
             tunnels=Tunnels(
                 launch.ports, idleness.busy, partial(certificates.context, self._state)
             ),
@@ -147,14 +151,7 @@ class Sandboxes:
         try:
             await self._boot(sandbox)
             if not sandbox.must_end.is_set():
-                await launch.volumes.open()
-                parts = (folder, launch.files, launch.volumes.folders, record.workdir)
-                if launch.files:
-                    await asyncio.to_thread(rootfs.build, *parts)
-                else:
-                    rootfs.build(*parts)
-            if not sandbox.must_end.is_set():
-                exit_ = await self._execute(sandbox, launch, folder / "root")
+                exit_ = await self._execute(sandbox, launch)
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
             reason = self._disk.problem(error) or str(error)
@@ -164,6 +161,8 @@ class Sandboxes:
             self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
         timer.cancel()
         await sandbox.execs.close()
+        if sandbox.process is not None:
+            sandbox.process.release()
         is_committed = await self._commit(sandbox)
         self._finish(sandbox, exit_)
         if is_committed and os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
@@ -196,19 +195,9 @@ class Sandboxes:
                 return
         record.scheduled = sandbox.fault is None or sandbox.fault.end != NOT_SCHEDULED
 
-    async def _execute(self, sandbox: LiveSandbox, launch: Launch, root: Path) -> Exit:
+    async def _execute(self, sandbox: LiveSandbox, launch: Launch) -> Exit:
         record = sandbox.record
-        # Modal documents the other variables for Functions only (docs, read 2026-11-27).
-        identity = {"MODAL_SANDBOX_ID": record.id}
-        command = Command(
-            argv=rootfs.arguments(record.command, root),
-            env=rootfs.environment(root, launch.recipe, launch.variables, identity),
-            cwd=rootfs.inside(root, record.workdir),
-            open_files=self.open_files,
-            terminal=launch.terminal,
-        )
-        sandbox.command = replace(command, terminal=None)
-        process = await self._start(sandbox, command)
+        process = await self.starter.start(sandbox, launch)
         if process is None:
             return Exit(code=None, killed=False)
         await sandbox.tunnels.open()
@@ -233,21 +222,6 @@ class Sandboxes:
         if fault is not None and fault.is_told_afterwards and sandbox.end is None:
             sandbox.end = (fault.status, fault.text)
         return exit_
-
-    async def _start(self, sandbox: LiveSandbox, command: Command) -> SandboxProcess | None:
-        """Start a command; return None if the sandbox must end before. Raises OSError."""
-        warm = await self.warm.nursery_for(command, sandbox.must_end)
-        sandbox_id = sandbox.record.id
-
-        def new() -> SandboxProcess:
-            sandbox.process = SandboxProcess(
-                lambda fd, data: self._logs.append(sandbox_id, fd, data),
-                must_wait=lambda: self._logs.is_full(sandbox_id),
-            )
-            return sandbox.process
-
-        nurseries = (*filter(None, [warm]), self._nursery, self._nursery)
-        return await start_one(nurseries, command, new, sandbox.must_end)
 
     def _fail(self, sandbox: LiveSandbox, status: int, text: str) -> None:
         """Set the end of a sandbox that failed here; its stderr is what the SDK's user sees."""
@@ -372,12 +346,7 @@ class Sandboxes:
             self._end(sandbox, TERMINATED, "The local Modal server was stopped.")
         if self._tasks:
             await asyncio.wait(set(self._tasks))
-        self._nursery.close()
-        self.warm.close()
-
-    def start_nursery(self) -> None:
-        """Start the nursery of keepers."""
-        self._nursery.start()
+        self.starter.close()
 
     def recover(self) -> None:
         """Record the end of sandboxes that were killed with the last server."""

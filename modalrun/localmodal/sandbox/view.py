@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,18 +19,10 @@ SHARED_VARIABLE = "MODALRUN_LOCAL_SHARED"
 """Folders of this machine that sandboxes see and may write to, separated as in PATH."""
 
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "nix", "sys")
-_ROOTS_SECRETS = ("/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/ssh")
+_ROOTS_SECRETS = ("shadow", "gshadow", "sudoers", "ssh/*_key")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kfd", "dxg", "dri")
-_NAMED_BY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PATHS_IN_VARIABLES = ("LD_LIBRARY_PATH",)
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A folder that a sandbox mounts."""
-
-    folder: Path
-    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,6 @@ class Machine:
     def __post_init__(self) -> None:
         found = [f"/{name}" for name in _SYSTEM if os.path.lexists(f"/{name}")]
         found += [*python_folders(sys.prefix), sys.base_prefix, *sys.path, *_editable_projects()]
-        found += [os.environ.get(name, "") for name in _NAMED_BY_VARIABLES]
         for name in _PATHS_IN_VARIABLES:
             found += os.environ.get(name, "").split(os.pathsep)
         # A link that leads to where the system's other services keep it.
@@ -124,8 +115,8 @@ class Machine:
         self._folders = self._allowed(found)
         self._shared = shared_folders({SHARED_VARIABLE: os.environ.get(SHARED_VARIABLE, "")})
         names = [*_DEVICES, *(path.name for path in Path("/dev").glob("nvidia*"))]
-        if os.geteuid() == 0:
-            self._secrets = tuple(path for path in _ROOTS_SECRETS if Path(path).exists())
+        secrets = [str(path) for pattern in _ROOTS_SECRETS for path in Path("/etc").glob(pattern)]
+        self._secrets = tuple(path for path in secrets if os.access(path, os.R_OK))
         self._devices = tuple(f"/dev/{n}" for n in names if Path(f"/dev/{n}").exists())
 
     def _allowed(self, paths: Iterable[str]) -> list[str]:
@@ -141,9 +132,10 @@ class Machine:
     def view(
         self,
         root: Path,
-        *,
         own: Iterable[str],
-        volumes: Mapping[str, Volume],
+        volumes: Mapping[str, Path],
+        read_only: Collection[str],
+        *,
         prefix: str,
         variables: Mapping[str, str],
     ) -> View:
@@ -152,7 +144,8 @@ class Machine:
         Args:
             root: Its root folder, with its files.
             own: The paths of its files and of its working folder.
-            volumes: Its volumes, by path.
+            volumes: The folders of its volumes, by path.
+            read_only: The paths of those that it may not change.
             prefix: The `sys.prefix` of its Python.
             variables: Its environment variables.
         """
@@ -167,15 +160,18 @@ class Machine:
         seen = [path for _, path, _ in mounts]
         for path in (self.home, self.state):
             # A folder that is shared by name is meant.
-            if path not in shared and any(_is_below(path, other) for other in seen):
+            visible = Path(path).is_dir() and any(_is_below(path, other) for other in seen)
+            if visible and path not in shared:
                 mounts.append(("", path, True))
-        mounts += [("" if Path(p).is_dir() else "/dev/null", p, True) for p in self._secrets]
-        for path in python_folders(prefix):
+        mounts += [("/dev/null", path, True) for path in self._secrets]
+        # Certificates may be those of the server, in the state folder.
+        named = [os.environ[name] for name in _CERTIFICATES if os.environ.get(name)]
+        certificates = [path for path in named if Path(path).exists()]
+        for path in (*python_folders(prefix), *dict.fromkeys(certificates)):
             if not any(_is_below(path, folder) for folder in (*self._folders, *shared)):
                 mounts.append((os.path.realpath(path), path, False))
-        for path, volume in volumes.items():
-            place = os.path.normpath(path)
-            mounts.append((str(volume.folder), place, not volume.read_only))
+        for path, folder in volumes.items():
+            mounts.append((str(folder), os.path.normpath(path), path not in read_only))
         mounts.sort(key=lambda mount: mount[1].split("/"))
         return View(str(root), tuple(mounts), tuple(links), self._devices)
 

@@ -95,7 +95,7 @@ FIELDS = {
     "SandboxCreateV2Request": "app_id definition ephemeral_secrets tags"
     " !cloud_bucket_mount_credentials secret_sources",
     "Sandbox": "entrypoint_args mount_ids image_id secret_ids resources ?cloud_provider"
-    " timeout_secs workdir !nfs_mounts ?runtime_debug !block_network !s3_mounts"
+    " timeout_secs workdir !nfs_mounts ?runtime_debug block_network !s3_mounts"
     " !cloud_bucket_mounts volume_mounts pty_info scheduler_placement ?worker_id open_ports"
     " !i6pn_enabled network_access !proxy_id !enable_snapshot !snapshot_version cloud_provider_str"
     " ?runsc_runtime_version ?runtime ?verbose name ?experimental_options"

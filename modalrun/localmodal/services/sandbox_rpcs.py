@@ -49,6 +49,11 @@ def result_of(record: SandboxRecord) -> api.GenericResult:
     )
 
 
+def _blocks_network(definition: api.Sandbox) -> bool:
+    access = definition.network_access.network_access_type
+    return definition.block_network or access == api.NetworkAccess.BLOCKED
+
+
 def _tags(tags: dict[str, str]) -> list[api.SandboxTag]:
     return [api.SandboxTag(tag_name=name, tag_value=value) for name, value in tags.items()]
 
@@ -105,8 +110,11 @@ class SandboxRpcs:
             return existing
         app = self._apps.get_active(request.app_id)
         definition = request.definition
-        if definition.network_access.network_access_type > api.NetworkAccess.OPEN:
-            raise GRPCError(Status.UNIMPLEMENTED, "The local Modal server blocks no network access")
+        if definition.network_access.network_access_type > api.NetworkAccess.BLOCKED:
+            raise GRPCError(
+                Status.UNIMPLEMENTED,
+                "The local Modal server blocks the whole network (block_network) or nothing of it",
+            )
         variables = {**definition.environment_variables.contents, **variables}
         terminal = None
         if definition.HasField("pty_info"):
@@ -162,6 +170,7 @@ class SandboxRpcs:
             files=files,
             volumes=self._volumes.mounted(sandbox_id, definition.volume_mounts),
             variables=variables,
+            network=not _blocks_network(definition),
             terminal=terminal,
             ports=definition.open_ports.ports,
             probe=definition.readiness_probe if definition.HasField("readiness_probe") else None,

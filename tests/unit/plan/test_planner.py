@@ -138,13 +138,6 @@ def test_settings_arrive(tmp_path: Path) -> None:
     assert any("not built" in note for note in made.notes)
 
 
-def test_where_the_local_server_has_a_volume() -> None:
-    volumes = {"volumes": {"datasets": "/data"}}
-    assert plan(view("load"), settings=volumes).notes == ()
-    (note,) = plan(view("load"), settings=volumes, target="local").notes
-    assert "open $MODALRUN_LOCAL_ROOT/data, which is /data on Modal's cloud" in note
-
-
 def test_one_region() -> None:
     assert plan(settings={"region": "us-east"}).run_sandbox.regions == ("us-east",)
 
