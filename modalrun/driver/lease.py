@@ -50,6 +50,10 @@ class Lease:
         """Wait for the end of the step, or of the sandbox."""
         return await asyncio.shield(self._end)
 
+    async def output_tail(self) -> str:
+        """Return the end of what the sandbox has printed."""
+        return await self._sandbox.output_tail()
+
     async def terminate(self) -> None:
         """Terminate the sandbox, if the step has not ended."""
         if not self._end.done():

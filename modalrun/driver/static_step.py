@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -226,7 +226,8 @@ class StaticStep:
         if early_end.requested and infrastructure:
             # Without the stop it would have been restarted. The end of the run settles its record.
             return self._ended("stopped", end)
-        await self._record_failure(end.reason, final=True)
+        lines = await attempts.last_lines() if end.killed else []
+        await self._record_failure(end.reason, final=True, lines=lines)
         self.failed = end.reason
         return self._ended("failed", end)
 
@@ -262,9 +263,11 @@ class StaticStep:
             self._call(lambda recorder: recorder.record_exit(record, metadata))
         )
 
-    async def _record_failure(self, reason: str, *, final: bool) -> None:
+    async def _record_failure(self, reason: str, *, final: bool, lines: Sequence[str] = ()) -> None:
         name = self.attempts.name
-        await self._call(lambda recorder: recorder.fail_step(name, reason, final=final))
+        await self._call(
+            lambda recorder: recorder.fail_step(name, reason, final=final, lines=lines)
+        )
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from modalrun.driver.last_lines import LastLines
 from modalrun.errors import ConflictError
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
@@ -58,6 +59,7 @@ class StepAttempts:
     ) -> None:
         self.name = name
         self.sandbox: StepSandbox | Lease | None = None
+        self._ended: StepSandbox | Lease | None = None
         self.sandbox_id: str | None = None
         self.count = 0
         self.failures = 0
@@ -136,8 +138,15 @@ class StepAttempts:
         assert self.sandbox is not None
         end = await self.sandbox.ended()
         end = end.with_memory_limit(self._spec.resources.memory_limit)
-        self.sandbox = None
+        self._ended, self.sandbox = self.sandbox, None
         return end
+
+    async def last_lines(self) -> list[str]:
+        """Return the last lines that the step has printed in a sandbox that was killed."""
+        last = LastLines()
+        if self._ended is not None:
+            last.add((await self._ended.output_tail()).encode())
+        return last.lines()
 
     def restart(self, end: SandboxExit) -> str | None:
         """Count a restart for the infrastructure's fault; return why, None if it is refused."""

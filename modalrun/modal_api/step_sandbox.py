@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     import modal
 
 
+TAIL = 20
+"""Entries at the end of an output: a few lines, and events of modalrun between them."""
+
+TAIL_SECONDS = 5.0
+
+
 class StepSandbox:
     """One step sandbox.
 
@@ -122,6 +128,17 @@ class StepSandbox:
     async def has_ended(self) -> bool:
         """Ask Modal whether it has ended."""
         return await self._pool.call(self._sandbox.poll.aio) is not None
+
+    async def output_tail(self) -> str:
+        """Return the end of what it has printed; "" if Modal does not tell."""
+
+        async def read() -> str:
+            return "".join([one.message async for one in self._sandbox.logs.tail.aio(TAIL)])
+
+        # What is only told must not end a run.
+        with contextlib.suppress(Exception):
+            return await asyncio.wait_for(read(), TAIL_SECONDS)
+        return ""
 
     async def terminate(self) -> None:
         """Terminate it; do nothing if it has ended."""

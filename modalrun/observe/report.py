@@ -81,6 +81,11 @@ def read_report(
     now = datetime.now(timezone.utc)
     notes: list[Note] = []
     output: dict[str, tuple[str, ...]] = {}
+    artifacts: list[Artifact] = []
+    try:
+        artifacts = zenml.artifacts_of(run_id, visualizations=True)
+    except ModalrunError as error:
+        notes.append(Note(f"The artifacts are missing here: {error.problem}"))
     failed = [step.name for step in view.steps if step.status == "failed"]
     if failed:
         try:
@@ -91,7 +96,7 @@ def read_report(
         view,
         timeline_of(view, attempts, now.timestamp()),
         spent(view.run, attempts, now, LIST_PRICES),
-        tuple(zenml.artifacts_of(run_id, visualizations=True)),
+        tuple(artifacts),
         output,
         tuple(_spec(run_id, zenml)),
         plan,

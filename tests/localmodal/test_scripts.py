@@ -49,6 +49,11 @@ SandboxFilesystemNotFoundError
 '' -1 False
 b'omega\\n'
 """,
+    "queue_pool": """\
+[(0, 0), (1, 1), (2, 4), (3, 9), (4, 16), (5, 25)]
+ready: 3
+left: 0
+""",
     "shell_session": """\
 ('work\\n7', 0)
 silent
@@ -70,13 +75,6 @@ None
 {'error': 'wrong token'}
 ['handled POST', 'handled POST', 'handled POST', 'handled POST']
 """,
-    "data_volume": """\
-lines: 4
-sum: 10
-copied: 0
-left in /work: []
-stored: ['1,2', '3,4']
-""",
     "named_jobs": """\
 started / it runs already
 ['step 1', 'step 2'] None
@@ -84,6 +82,12 @@ listed: True
 terminated with 137
 logged: ['step 1', 'step 2']
 the name is free
+""",
+    "volume_files": """\
+first.count 3
+second.count 2
+['first', 'second']
+['second', 'third']
 """,
 }
 

@@ -99,6 +99,17 @@ def test_mount_options(sdk: Sdk, volume: modal.Volume) -> None:
             volumes={"/data": volume.with_mount_options(**options)}, workdir="/data",
         ).wait(raise_on_termination=False)  # fmt: skip
     assert (read(volume, "x"), read(volume, "a/b/x")) == (b"0", b"1\n")
+    volume.remove_file("a", recursive=True)
+    inner = modal.Volume.from_name("inner", create_if_missing=True, client=sdk.client)
+    for number in ("1", "2"):
+        sandbox = sdk.create(
+            "sh", "-c", f"ls deep/sub; echo {number} > deep/sub/in; echo {number} > out",
+            volumes={"/data/deep/sub": inner, "/data": volume}, workdir="/data",
+        )  # fmt: skip
+        sandbox.wait()
+        assert sandbox.stdout.read() == ("" if number == "1" else "in\n")
+        assert (paths(volume), paths(inner)) == (["out", "x"], ["in"])
+        assert (read(volume, "out"), read(inner, "in")) == (f"{number}\n".encode(),) * 2
 
 
 @pytest.mark.exhaustive

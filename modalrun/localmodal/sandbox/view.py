@@ -160,7 +160,8 @@ class Machine:
         seen = [path for _, path, _ in mounts]
         for path in (self.home, self.state):
             # A folder that is shared by name is meant.
-            if path not in shared and any(_is_below(path, other) for other in seen):
+            visible = Path(path).is_dir() and any(_is_below(path, other) for other in seen)
+            if visible and path not in shared:
                 mounts.append(("", path, True))
         mounts += [("/dev/null", path, True) for path in self._secrets]
         # Certificates may be those of the server, in the state folder.

@@ -169,7 +169,11 @@ class MountedVolumes:
             shared: Whether sandboxes change the committed files themselves.
         """
         own = state.sandbox(sandbox_id) / "volumes"
-        self._trees = [VolumeTree(state, mount, own / mount.volume_id) for mount in mounts]
+        # A mount point in another volume comes after that one.
+        self._trees = [
+            VolumeTree(state, mount, own / mount.volume_id)
+            for mount in sorted(mounts, key=lambda mount: mount.path)
+        ]
         self._lock = lock
         self.ids = frozenset(mount.volume_id for mount in mounts)
         self._opened: list[VolumeTree] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zenml.orchestrators.step_launcher import StepLauncher
 
 from modalrun.run.metadata import StepMetadata, step_waits_metadata
@@ -48,9 +50,11 @@ class RunRecorder:
         with translated():
             return Cache(self._loaded.snapshot, self._loaded.run, self._loaded.stack).record(step)
 
-    def fail_step(self, step: str, reason: str, *, final: bool = False) -> StepRecord | None:
+    def fail_step(
+        self, step: str, reason: str, *, final: bool = False, lines: Sequence[str] = ()
+    ) -> StepRecord | None:
         """Record a step's failure; see `step_records.fail_step`."""
-        return step_records.fail_step(self._run_id, step, reason, final=final)
+        return step_records.fail_step(self._run_id, step, reason, final=final, lines=lines)
 
     def stop_step(self, step: str, reason: str) -> StepRecord | None:
         """Record that a running step was stopped; see `step_records.stop_step`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -53,6 +53,9 @@ class Box:
             raise self.fault
         return self._end
 
+    async def output_tail(self) -> str:
+        return f"last words of {self.id}\n"
+
     async def terminate(self) -> None:
         self.terminated = True
         if not self._over.is_set():
@@ -96,6 +99,7 @@ class Recorder:
         self.waits: list[dict[str, str]] = []
         self.exits: list[tuple[str, str]] = []
         self.failures: list[tuple[str, bool]] = []
+        self.lines: list[str] = []
 
     def step_state(self, step: str) -> StepRecord | None:
         return self.states.get(step)
@@ -112,8 +116,11 @@ class Recorder:
     def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
         self.exits.append((step_run, metadata.sandbox_id))
 
-    def fail_step(self, step: str, reason: str, *, final: bool = False) -> None:
+    def fail_step(
+        self, step: str, reason: str, *, final: bool = False, lines: Sequence[str] = ()
+    ) -> None:
         self.failures.append((reason, final))
+        self.lines += lines
         again = not final and self.states[step].status == "running"
         self.states[step] = state(step, "retrying" if again else "failed")
 

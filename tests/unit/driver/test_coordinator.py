@@ -142,6 +142,21 @@ def test_a_sandbox_exit_is_stored_with_the_record_that_it_executed() -> None:
     play(scene)
 
 
+def test_a_step_whose_sandboxes_are_killed_keeps_its_last_lines() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []})
+        run = bench.begin()
+        for number in (1, 2, 3):
+            box = await bench.boxes.wait(f"sb-a-{number}")
+            bench.records.recorder.states["a"] = state("a", "running")
+            box.end(replace(KILLED, killed=True))
+        await run
+        assert bench.records.recorder.failures == [("It was killed.", True)]
+        assert bench.records.recorder.lines == ["last words of sb-a-3"]
+
+    play(scene)
+
+
 @pytest.mark.parametrize(
     ("recorded", "end", "said"),
     [
