@@ -103,8 +103,8 @@ def test_unknown_ids(sdk: Sdk) -> None:
 
 
 def test_unimplemented_names_the_rpc(sdk: Sdk) -> None:
-    with pytest.raises(UnimplementedError, match="does not have DictGetOrCreate"):
-        modal.Dict.from_name("d", create_if_missing=True).hydrate(sdk.client)
+    with pytest.raises(UnimplementedError, match="does not have FunctionGet"):
+        modal.Function.from_name("app", "function").hydrate(sdk.client)
     sandbox = sdk.create("sleep", "1000")
     with pytest.raises(UnimplementedError, match="does not have TaskSnapshotFilesystem"):
         sandbox.snapshot_filesystem()

@@ -106,7 +106,7 @@ def test_a_name_adds_no_line_to_the_status_of_the_local_server() -> None:
     status = {
         "url": "http://127.0.0.1:1", "pid": 1, "version": EVIL, "state_dir": EVIL, "apps": 1,
         "lenient": False, "isolated_python": False, "python": EVIL,
-        "catalog": EVIL,
+        "catalog": EVIL, "isolation": {"works": False, "problem": EVIL},
         "uptime_seconds": 1, "idle_timeout_seconds": 0, "sandboxes": 1, "running": [sandbox],
         "preload": {"state": "failed", "problem": EVIL},
     }  # fmt: skip
