@@ -375,11 +375,6 @@ class Gate:
             pass
 
 
-def parent_of(pid: int) -> int:
-    """Return the process id of a process's parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def clean_environment() -> dict[str, str]:
     """Return the environment without the host's accounts and settings."""
     names = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.world import parent_of
+from tests.processes import outside, parent_of
 
 if TYPE_CHECKING:
     from tests.world import Command, Gate, Result, World
@@ -39,11 +39,13 @@ class Pids(NamedTuple):
     supervisor: int
 
 
-def pids(command: Command) -> Pids:
+def pids(world: World, command: Command) -> Pids:
     """The processes of the run, once the step waits."""
     found = re.search(r"waiting in (\d+) below (\d+)", command.stdout.wait_for("waiting in"))
     assert found
-    return Pids(int(found[1]), int(found[2]), parent_of(int(found[2])))
+    (sandbox,) = world.sandboxes()
+    worker, runner = (outside(sandbox.id, int(pid)) for pid in found.groups())
+    return Pids(worker, runner, parent_of(runner))
 
 
 def assert_settled(world: World, done: Result, exit_code: int) -> None:
@@ -83,7 +85,7 @@ def test_a_run_that_takes_too_long_is_timed_out(world: World) -> None:
 @pytest.mark.exhaustive
 def test_a_sandbox_that_is_stopped_with_the_modal_cli_stops_the_run(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
-    pids(command)
+    pids(world, command)
     (sandbox,) = world.sandboxes()
 
     stopped = world.modal("container", "stop", "--yes", sandbox.task_id)
@@ -97,7 +99,7 @@ def test_a_sandbox_that_is_stopped_with_the_modal_cli_stops_the_run(world: World
 @pytest.mark.parametrize("retry", ["", RETRY])
 def test_a_runner_that_is_killed_leaves_nothing_running(world: World, retry: str) -> None:
     command = world.popen(waiting_spec(world.gate(), retry))
-    os.kill(pids(command).runner, signal.SIGKILL)
+    os.kill(pids(world, command).runner, signal.SIGKILL)
 
     # A step may have done it.
     done = command.finish()
@@ -110,7 +112,7 @@ def test_a_runner_that_is_killed_leaves_nothing_running(world: World, retry: str
 
 def test_a_termination_ends_the_run(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
-    os.kill(pids(command).supervisor, signal.SIGTERM)
+    os.kill(pids(world, command).supervisor, signal.SIGTERM)
 
     assert_settled(world, command.finish(), 7)
     (sandbox,) = world.sandboxes()
@@ -120,7 +122,7 @@ def test_a_termination_ends_the_run(world: World) -> None:
 @pytest.mark.exhaustive
 def test_a_termination_is_no_reason_for_a_retry(world: World) -> None:
     command = world.popen(waiting_spec(world.gate(), RETRY))
-    os.kill(pids(command).supervisor, signal.SIGTERM)
+    os.kill(pids(world, command).supervisor, signal.SIGTERM)
 
     done = command.finish()
     assert done.stdout.count("waiting in") == 1
@@ -144,7 +146,7 @@ def test_a_segmentation_fault_fails_the_run(world: World) -> None:
 
 def test_a_server_that_is_killed_takes_the_run_with_it(world: World) -> None:
     command = world.popen(waiting_spec(world.gate()))
-    pids(command)
+    pids(world, command)
     (server,) = (p for p, c in world.processes().items() if "modalrun.localmodal" in c)
 
     os.kill(server, signal.SIGKILL)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.world import parent_of
+from tests.processes import outside, parent_of
 
 if TYPE_CHECKING:
     from tests.world import Command, Result, World
@@ -137,7 +137,8 @@ def test_a_run_whose_sandbox_is_gone_is_lost_until_it_is_reconciled(world: World
     spec = f"pipeline: waiting.waiting\ntarget: local\nparameters: {{gate: {world.gate()}}}\n"
     submitted = world.popen(spec)
     line = submitted.stdout.wait_for("waiting in")
-    _, runner = map(int, re.findall(r"\d+", line))
+    (sandbox,) = world.sandboxes()
+    runner = outside(sandbox.id, int(re.findall(r"\d+", line)[1]))
     supervisor = parent_of(runner)
     made = world.only_run()
     # Nobody is left who could record the end.

@@ -132,7 +132,7 @@ def test_without_a_terminal_a_signal_stops_the_run(
     world: World, number: int, exit_code: int
 ) -> None:
     command = world.popen(waiting_spec(world.gate()))
-    pids(command)
+    pids(world, command)
 
     command.signal(number)
     began = time.monotonic()
