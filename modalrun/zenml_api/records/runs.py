@@ -141,7 +141,7 @@ def complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) 
     if stack.artifact_store.config.is_local:
         # A sandbox has its own home folder, but must find the same artifacts and cache keys.
         variables[ENV_ZENML_LOCAL_STORES_PATH] = GlobalConfiguration().local_stores_path
-    local = [part.local_path for part in stack.components.values() if part.local_path]
+    local = [part.local_path for part in stack.all_components if part.local_path]
     if local:
         # Sandboxes of the local Modal server see no other folder of this machine.
         variables["MODALRUN_LOCAL_SHARED"] = os.pathsep.join(local)
