@@ -57,10 +57,10 @@ def test_it_passes_on_the_local_server_and_leaves_nothing(world: World) -> None:
     assert broken == {}
     for name in ("zenml", "artifact_store", "app", "child", "list", "name", "live", "late"):
         assert found[name]["state"] == "ok", found[name]
-    for name in ("history", "exit_0", "exit_3", "kill", "volume", "removed", "clock"):
+    for name in ("history", "exit_0", "exit_3", "kill", "volume", "removed", "clock", "init"):
         assert found[name]["state"] == "ok", found[name]
     # What a process of this machine can't be, in words that say what modalrun does about it.
-    for name in ("image", "init", "out_of_memory", "gpu"):
+    for name in ("image", "out_of_memory", "gpu"):
         assert found[name]["state"] == "differs" and found[name]["hint"], found[name]
     assert "environment 'dev'" in found["account"]["message"]
     assert "it costs nothing" in done.stderr
@@ -100,7 +100,7 @@ def test_the_text(world: World) -> None:
     assert "small sandboxes, stack '" in done.stderr
     shown = done.stdout.splitlines()
     assert any(line.startswith("ok       driver: app") for line in shown)
-    assert any(line.startswith("differs  first process") for line in shown)
+    assert any(line.startswith("ok       first process") for line in shown)
     assert any(line.strip().startswith("-> modalrun's supervisor ends") for line in shown)
     assert "target local" in shown[-1] and "broken" not in done.stdout
 

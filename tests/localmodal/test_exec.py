@@ -186,7 +186,9 @@ def test_a_terminal_has_a_size_and_is_controlled(sandbox: modal.Sandbox) -> None
     process = sandbox.exec("python", "-c", code, pty=True)
     assert process.stdout.read() == ("True True os.terminal_size(columns=80, lines=24)\r\n")
     assert (process.wait(), process.stderr.read()) == (0, "")
-    process = sandbox.exec("sh", "-c", "trap 'echo caught; exit 5' INT; echo go; cat", pty=True)
+    process = sandbox.exec(
+        "sh", "-c", "trap 'echo caught; exit 5' INT; echo go; read line", pty=True
+    )
     output = iter(process.stdout)
     assert next(output) == "go\r\n"
     process.stdin.write(b"\x03")
