@@ -22,6 +22,14 @@ _ADVICE = (
         " requirements'",
     ),
     (r"took longer than its timeout|reached its timeout", _TIMEOUT),
+    (
+        r"step's process was killed \(SIGKILL\)",
+        "if the step needed more memory than it was given, raise 'settings: resources: memory'",
+    ),
+    (
+        r"step's process ended with exit code",
+        "look in the step's code and its libraries for a call of 'os._exit', or of C's 'exit'",
+    ),
     (r"ran out of memory|more memory than its limit|evicted .* for the memory", _MEMORY),
 )
 """Patterns of reasons, and what helps."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
+from modalrun.run.artifacts import Artifact
 from modalrun.run.records import App, CreatedRun, DeploymentRecord, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.source import Source
@@ -117,6 +118,9 @@ class FakeZenML:
 
     def read_source(self, run_id: str) -> Source | None:
         return self.source
+
+    def artifacts_of(self, run_id: str, *, visualizations: bool = False) -> list[Artifact]:
+        return []
 
     def deployment_of(self, run_id: str) -> DeploymentRecord:
         return self.deployment
