@@ -24,9 +24,15 @@ def out(text: str) -> None:
 
 def err(text: str) -> None:
     """Write a text of one or more lines to stderr; on a terminal, broken between words."""
+    write_rendered(sys.stderr, f"{fitted_to_stderr(text)}\n")
+
+
+def fitted_to_stderr(text: str) -> str:
+    """Return a text as `err` writes it: for a question, too."""
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-    lines = [part for line in plain(text).split("\n") for part in wrapped(line, width) or [""]]
-    write_rendered(sys.stderr, "\n".join(lines) + "\n")
+    return "\n".join(
+        part for line in plain(text).split("\n") for part in wrapped(line, width) or [""]
+    )
 
 
 def out_json(text: str) -> None:
