@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modalrun.errors import ModalrunError
-from modalrun.run.contract import CODE_FOLDER
-from modalrun.run.failure import Failure
+from modalrun.run.failure import IN_CODE, Failure
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection, shown
 
 _QUOTED = re.compile(r"'([^']{1,1000})'|\"([^\"]{1,1000})\"")
-_IN_SANDBOX = re.compile(rf".*{CODE_FOLDER}/")
+_IN_SANDBOX = re.compile(rf"\A{IN_CODE}")
 
 
 def left_behind(selection: SourceSelection, failure: Failure) -> str | None:

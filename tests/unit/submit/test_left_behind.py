@@ -30,7 +30,15 @@ def remark(root: Path, kind: str, message: str) -> str | None:
     return left_behind(SourceSelection(root), Failure(message, kind))
 
 
-@pytest.mark.parametrize("path", ["data/labels.csv", f"{CODE}/data/labels.csv"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/labels.csv",
+        f"{CODE}/data/labels.csv",
+        "/app/code/data/labels.csv",
+        "/app/.modalrun-fgmt_6pz/code/data/labels.csv",
+    ],
+)
 def test_a_file_that_an_ignore_file_left_out(root: Path, path: str) -> None:
     found = remark(root, "FileNotFoundError", f"[Errno 2] No such file or directory: '{path}'")
     assert found == (
