@@ -128,7 +128,7 @@ def status(state_dir: StateDirOption = None, output: Output = "text") -> None:
         document = {"running_server": found is not None, **(found or {})}
         writer.out_json(json.dumps(document, indent=2))
     elif found is not None:
-        writer.out("\n".join(local_text.status_lines(found)))
+        writer.out("\n".join(local_text.status_lines(found)), fit=True)
     if found is None:
         writer.err("The local Modal server does not run; 'modalrun local start' starts it.")
         raise typer.Exit(4)
