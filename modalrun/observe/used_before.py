@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from decimal import Decimal
 
 from modalrun.errors import ModalrunError
 from modalrun.observe.advice import Quantity, StepAdvice, advise
@@ -35,7 +36,7 @@ def used_before(plan: Plan, *, zenml: ZenMLGateway | None = None) -> str | None:
     changed = [one for one in advice.steps if _quantity(plan, one)]
     if not changed:
         return None
-    most = max(changed, key=lambda one: abs(one.saved or 0))
+    most = max(changed, key=lambda one: abs(one.saved or Decimal(0)))
     count = len(advice.runs)
     when = f"the last {count} runs" if count > 1 else "the last run"
     command = f"modalrun advise {shlex.quote(plan.pipeline)}"
@@ -44,8 +45,8 @@ def used_before(plan: Plan, *, zenml: ZenMLGateway | None = None) -> str | None:
 
 def _quantity(plan: Plan, one: StepAdvice) -> str | None:
     """Return the use of the quantity that is to be changed; None if none is, or has been since."""
-    sandboxes = {None: plan.run_sandbox, **{step.name: step.sandbox for step in plan.steps}}
-    sandbox = sandboxes.get(one.step)
+    steps = {step.name: step.sandbox for step in plan.steps}
+    sandbox = plan.run_sandbox if one.step is None else steps.get(one.step)
     if sandbox is None or one.saved is None or not one.runs:
         return None
     if one.memory.changed and one.memory.asked == sandbox.resources.memory:
