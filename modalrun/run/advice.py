@@ -47,6 +47,14 @@ def advice(reason: str | None) -> str | None:
     return None
 
 
+def ran_out_of_memory(reason: str | None) -> bool:
+    """Return whether a sandbox needed more memory than it had asked for, by the reason of its end.
+
+    Not for the text of an exception, which may say anything.
+    """
+    return advice(reason) == _MEMORY
+
+
 def advice_on_end(end: SandboxExit, mode: Mode) -> str | None:
     """Return what to do about the end of a run sandbox; None if nothing is known to help."""
     if end.kind is ExitKind.TIMED_OUT:

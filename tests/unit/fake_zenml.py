@@ -110,6 +110,9 @@ class FakeZenML:
         found = [run for run in (self.run, *self.others) if pipeline in (None, run.pipeline)]
         return found[:limit]
 
+    def step_names(self, run_id: str) -> tuple[str, ...] | None:
+        return tuple(step.name for step in self.steps) or None
+
     def step_attempts(self, runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
         return {run.id: list(self.steps) for run in runs}
 
