@@ -164,7 +164,13 @@ def env(
             state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout")
         )
         state = launcher.StateDir(info.state_dir)
-        lines = local_text.export_lines({**info.environ(), **certificates.variables(state)}, shell)
+        accepting = certificates.variables(state)
+        for name in (name for name in certificates.VARIABLES if name not in accepting):
+            writer.err(
+                f"{name} stays as it is. For HTTPS to the encrypted ports of sandboxes add"
+                f" {state.certificates / 'authority.pem'} to the file that it names."
+            )
+        lines = local_text.export_lines({**info.environ(), **accepting}, shell)
         writer.err(
             "The variables are valid until the local Modal server ends. Port and token of the next"
             " one are new: run this command again then."

@@ -86,7 +86,7 @@ def _lines(found: PricedPlan, *, explain: Explain | None, width: int | None) -> 
     ]
     return [
         f"Plan of pipeline '{plan.pipeline}'",
-        *_run_lines(plan, found.stack.name),
+        *_run_lines(plan, found.stack.name, found.usage),
         "",
         *_sandboxes(rows, width),
         "",
@@ -105,7 +105,7 @@ _MODES = {
 }
 
 
-def _run_lines(plan: Plan, stack: str) -> list[str]:
+def _run_lines(plan: Plan, stack: str, usage: str) -> list[str]:
     volumes = {f"{name} at {path}" for s in plan.sandboxes for name, path in s.volumes.items()}
     settings = plan.settings
     values = {
@@ -123,6 +123,7 @@ def _run_lines(plan: Plan, stack: str) -> list[str]:
         else None,
         "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
         "volumes": ", ".join(sorted(volumes)),
+        "usage": usage,
     }
     return [f"  {name:<12} {value}" for name, value in values.items() if value]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modalrun.errors import ModalrunError
 from modalrun.run.failure import IN_CODE, Failure
+from modalrun.run.run_plan import Target
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection, shown
 
@@ -17,11 +18,12 @@ _QUOTED = re.compile(r"'([^']{1,1000})'|\"([^\"]{1,1000})\"")
 _IN_SANDBOX = re.compile(rf"\A{IN_CODE}")
 
 
-def left_behind(selection: SourceSelection, failure: Failure) -> str | None:
+def left_behind(selection: SourceSelection, target: Target, failure: Failure) -> str | None:
     """Return what a step has missed that is on this machine, and how it gets it.
 
     Args:
         selection: Which files of which folder went.
+        target: Where the step ran.
         failure: Why the step has failed.
 
     Returns:
@@ -33,7 +35,7 @@ def left_behind(selection: SourceSelection, failure: Failure) -> str | None:
             return _module(selection, failure.message)
         if failure.kind == "FileNotFoundError" or "No such file" in failure.message:
             paths = (one[1] or one[2] for one in _QUOTED.finditer(failure.message))
-            return next(filter(None, (_file(selection, path) for path in paths)), None)
+            return next(filter(None, (_file(selection, target, path) for path in paths)), None)
     return None
 
 
@@ -49,7 +51,7 @@ def _module(selection: SourceSelection, message: str) -> str | None:
     return None
 
 
-def _file(selection: SourceSelection, text: str) -> str | None:
+def _file(selection: SourceSelection, target: Target, text: str) -> str | None:
     path = Path(os.path.normpath(_IN_SANDBOX.sub("", text)))
     if not path.is_absolute():
         return _ignored(selection, path)
@@ -60,9 +62,15 @@ def _file(selection: SourceSelection, text: str) -> str | None:
             f"{shown(path)} is on this machine. In a sandbox the source root is elsewhere: use a"
             f" path relative to it ({shown(path.relative_to(selection.root))})."
         )
+    share = ""
+    if target == "local":
+        share = (
+            " For runs on this machine only: 'modalrun local stop', and set MODALRUN_LOCAL_SHARED"
+            " to its folder."
+        )
     return (
         f"{shown(path)} is on this machine, and not in a sandbox: copy it below the source root"
-        f" {selection.root}, or keep it in a volume or a bucket."
+        f" {selection.root}, or keep it in a volume or a bucket.{share}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import modal
 import pytest
+from modal.exception import ServerWarning
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import Preload
@@ -203,6 +204,14 @@ def test_without_isolation(
         sandbox = sdk.create("sh", "-c", script, volumes={"/v": outer, "/v/sub": inner})
         assert sandbox.stdout.read() == f"{lines}a\nsub\n", sandbox.stderr.read()
         sandbox.wait()
+    with pytest.warns(ServerWarning) as caught:
+        volumes: dict[Any, Any] = {"/v": outer.read_only(), "/w": inner}
+        sdk.create("true", volumes=volumes, block_network=True).wait()
+    why = "its sandboxes have no root of their own: MODALRUN_LOCAL_UNISOLATED is set"
+    assert [str(one.message) for one in caught] == [
+        f"The local Modal server ignores {what} ({why})"
+        for what in ("'read_only' of the volume at /v", "'block_network'")
+    ]
     found = launcher.status(sdk.info.state_dir)
     assert found is not None
     assert found["isolation"]["works"] is False
