@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.completion import install_callback, show_callback
+from typer.core import TyperGroup
 
 from modalrun import __version__
 from modalrun.cli import (
@@ -57,8 +60,29 @@ WIDEST_HELP = 110
 # Newer versions of Typer bring a Click of their own, so the base class is reached through Typer.
 _CommandLineError: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
+_SHELL = re.compile(r"(?:--debug )?--(install|show)-completion[ =](\S+)")
+_SHELLS = ("bash", "zsh", "fish")
+
+
+class _Commands(TyperGroup):
+    """Let a shell be named for completion: Typer's options take the current one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if named := _SHELL.fullmatch(" ".join(args)):
+            if named[2] not in _SHELLS:
+                raise typer.BadParameter(
+                    f"'{named[2]}' is none of the shells {', '.join(_SHELLS)}.",
+                    ctx,
+                    param_hint=f"--{named[1]}-completion",
+                )
+            act = install_callback if named[1] == "install" else show_callback
+            act(ctx, self.params[0], named[2])
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="modalrun",
+    cls=_Commands,
     help="Run ZenML pipelines on Modal, or on a local Modal server with no account.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -55,7 +55,7 @@ def advise(
             writer.err("There is nothing to change.")
     elif output == "json":
         writer.out_json(advice_text.as_json(advice))
-    elif advice.steps or advice.unmeasured:
+    elif advice.steps or advice.unmeasured or advice.missing:
         advice_text.print_advice(advice)
     else:
         writer.err("None of these runs has run a step.")

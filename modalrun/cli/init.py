@@ -44,7 +44,9 @@ def init(
 
     Registers the flavor, an orchestrator and a stack. Whatever exists is left as it is, so the
     command can be repeated: no file is overwritten, and the active stack stays active. 'modalrun
-    submit' needs none of this.
+    submit' needs none of this. At the end it shows what you can do next, in order: submit the run
+    spec, make the stack the active one, and run the pipeline's file, if it is a script (it has
+    'if __name__ == "__main__":').
 
     Exit codes: 0 done, 2 a name is taken, or the stack can't be used with the target (nothing was
     registered), 3 not authenticated, 4 no such stack, 8 connection lost.

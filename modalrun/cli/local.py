@@ -128,7 +128,7 @@ def status(state_dir: StateDirOption = None, output: Output = "text") -> None:
         document = {"running_server": found is not None, **(found or {})}
         writer.out_json(json.dumps(document, indent=2))
     elif found is not None:
-        writer.out("\n".join(local_text.status_lines(found)))
+        writer.out("\n".join(local_text.status_lines(found)), fit=True)
     if found is None:
         writer.err("The local Modal server does not run; 'modalrun local start' starts it.")
         raise typer.Exit(4)
@@ -164,7 +164,13 @@ def env(
             state_dir, idle_timeout=seconds_option(idle_timeout, "--idle-timeout")
         )
         state = launcher.StateDir(info.state_dir)
-        lines = local_text.export_lines({**info.environ(), **certificates.variables(state)}, shell)
+        accepting = certificates.variables(state)
+        for name in (name for name in certificates.VARIABLES if name not in accepting):
+            writer.err(
+                f"{name} stays as it is. For HTTPS to the encrypted ports of sandboxes add"
+                f" {state.certificates / 'authority.pem'} to the file that it names."
+            )
+        lines = local_text.export_lines({**info.environ(), **accepting}, shell)
         writer.err(
             "The variables are valid until the local Modal server ends. Port and token of the next"
             " one are new: run this command again then."

@@ -17,6 +17,7 @@ import typer
 from modalrun.cli import completion
 from modalrun.errors import UsageError
 from modalrun.output import writer
+from modalrun.output.wrapping import NO_BREAK
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -305,3 +306,10 @@ def exit_with(outcome: Outcome) -> None:
     if outcome.asynchronous:
         writer.out(outcome.run_id)
     raise typer.Exit(outcome.exit_code)
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal whether to go on."""
+    # The answer stands on the same line.
+    text = writer.fitted_to_stderr(f"{question}{NO_BREAK}[y/N]:{NO_BREAK}yes")
+    return typer.confirm(text.removesuffix(" yes"), err=True, show_default=False, prompt_suffix=" ")

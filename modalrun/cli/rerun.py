@@ -75,7 +75,7 @@ def rerun(
             if plan:
                 found, notes = rerunning.plan_rerun(spec)
                 for line in (*found.lines, *notes):
-                    writer.out(line)
+                    writer.out(line, fit=True)
                 return
             outcome = submission.submit(
                 spec, shown, stop=by_force, max_cost=limit, on_interrupt=on_interrupt(interrupt)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import Output, Target
+from modalrun.cli.options import Output, Target, confirmed
 from modalrun.output import writer
 from modalrun.output.spinner import Spinner
 
@@ -60,7 +60,7 @@ def smoke(
         if note := local_server_note(job.plan.target):
             writer.err(f"note: {note}")
         writer.err(estimate(job))
-        if asks and not typer.confirm("Continue?", err=True):
+        if asks and not confirmed("Continue?"):
             writer.err("Nothing was created.")
             raise typer.Abort
         with Spinner("Connecting", quiet=output == "json") as spinner:

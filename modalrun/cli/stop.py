@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modalrun.cli.options import confirmed
 from modalrun.cli.run_argument import Interruption, Run, resolved
 from modalrun.errors import UsageError
 from modalrun.output import writer
@@ -84,7 +85,8 @@ def _require_consent(run: RunRecord, spinner: Spinner) -> None:
     if sys.stdin.isatty() and sys.stderr.isatty():
         if not run.finished:
             spinner.end()
-            typer.confirm(f"Stop {text}?", abort=True, err=True)
+            if not confirmed(f"Stop {text}?"):
+                raise typer.Abort
     elif run.user is None or run.user.id != zenml_gateway().active_user():
         raise UsageError(
             f"RUN is missing: the newest run is not yours. It is {text}.",

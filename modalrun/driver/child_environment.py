@@ -20,7 +20,7 @@ def create() -> dict[str, str]:
     Raises:
         OSError: They can't be created.
     """
-    own = Path(tempfile.mkdtemp(prefix=".modalrun-", dir=beside(Path.cwd())))
+    own = Path(tempfile.mkdtemp(prefix=contract.OWN_FOLDER, dir=beside(Path.cwd())))
     config = own / "zenml"
     config.mkdir()
     (own / "exit-code").write_text("none", encoding="ascii")

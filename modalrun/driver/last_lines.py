@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 from modalrun.run.contract import LAST_LINES
@@ -14,6 +15,9 @@ _REDRAWN = 65_536
 
 _OWNER = '{"modalrun": "lines"'
 """The event before the lines of a step."""
+
+_START = re.compile(r"(?:\x1b\[[\d;]*m)*Step \S+ has started\.(?:\x1b\[[\d;]*m)*\s*")
+"""What ZenML logs when a step begins (`orchestrators/step_launcher.py`, ZenML 0.98.0)."""
 
 
 class LastLines:
@@ -35,12 +39,12 @@ class LastLines:
         self._kept = b""
 
     def lines(self) -> list[str]:
-        """Return the last lines of the step that printed last, without modalrun's events."""
+        """Return the last lines of the step that printed last, without what is not its own."""
         owner, kept = "", list[str]()
         for line in self._kept.decode("utf-8", "replace").split("\n"):
             if MARK not in line:
                 shown = redraws.state(line)
-                kept += [shown] if shown.strip() else []
+                kept += [shown] if shown.strip() and not _START.fullmatch(shown) else []
             elif _OWNER in line and (event := line[line.index("{") :]) != owner:
                 owner, kept = event, []
         return kept[-LAST_LINES:]

@@ -105,7 +105,7 @@ class Worker:
 
     def _run(self, order: StepOrder, folders: contextlib.ExitStack) -> int:
         """Run a step in folders of its own, which the exit of `folders` deletes."""
-        own = folders.enter_context(_folder(".modalrun-", beside(self._source)))
+        own = folders.enter_context(_folder(contract.OWN_FOLDER, beside(self._source)))
         source = shutil.copytree(self._source, own / self._source.name, symlinks=True)
         # Short, and not beside: the path of a socket has 108 bytes at most.
         temporary = folders.enter_context(_folder("step-", None))
@@ -159,7 +159,7 @@ class Worker:
         The step loads it itself. Components of the stack that are the user's own code are not
         found, and nothing is loaded then.
         """
-        own = tempfile.mkdtemp(prefix=".modalrun-", dir=beside(self._source))
+        own = tempfile.mkdtemp(prefix=contract.OWN_FOLDER, dir=beside(self._source))
         os.environ.update(ZENML_CONFIG_PATH=own, ZENML_CUSTOM_SOURCE_ROOT=own)
         with contextlib.suppress(Exception, _StepEnded), _until_end_of(child), without_source():
             from modalrun.zenml_api.execution import steps

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import ceil
 
 from modalrun.errors import NotFoundError
 from modalrun.observe import status
 from modalrun.plan.pricing import per_second
+from modalrun.run.advice import ran_out_of_memory
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import LATEST, RunRecord, StepRecord
 from modalrun.run.run_plan import Mode
 from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
 from modalrun.run.usage import StepUsage
+from modalrun.run.usage_log import SHORTEST
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 MARGIN = 1.25
@@ -28,6 +30,14 @@ _BUSY = 0.9
 
 _CLOCKS = 0.02
 """The most by which CPU time and time differ, so that a core seems to be more than busy."""
+
+_SLOWEST = 5.0
+"""Seconds that the record of a step may be longer than what is measured of it."""
+
+LOST = "ended with its sandbox"
+RUNNING = "still running"
+UNSTORED = "figures not stored"
+"""Why a step was not measured, unless it was short."""
 
 _CORES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 _MEMORY = tuple(
@@ -74,12 +84,15 @@ class StepAdvice:
 
     Attributes:
         step: Its name; None for the sandbox that runs all steps in `pipeline` mode.
-        runs: In how many runs it was measured.
+        runs: In how many runs it was measured. In none if it only ran out of memory: then what it
+            asked for is the peak of its memory, and nothing else is known.
         cpu, memory: Cores and MiB.
         gpu: The GPU that it asks for; None without one.
         gpu_busy: How busy that is in the mean, in percent; None if not known.
         saved: What the suggestion saves in a run in USD at Modal's list prices, below 0 for what it
             costs more; None without a suggestion.
+        kept: Whether nothing is lowered, since not all that its sandbox has run was measured.
+        ran_out: Whether a sandbox needed more memory than it had asked for.
     """
 
     step: str | None
@@ -89,6 +102,8 @@ class StepAdvice:
     gpu: str | None = None
     gpu_busy: int | None = None
     saved: Decimal | None = None
+    kept: bool = False
+    ran_out: bool = False
 
     @property
     def gpu_is_idle(self) -> bool:
@@ -105,7 +120,10 @@ class Advice:
         mode: The mode of its runs.
         runs: The runs that were looked at, newest first.
         steps: The steps that were measured; in `pipeline` mode the sandbox of all steps first.
-        unmeasured: The steps that were not, and were not cached either.
+        unmeasured: The steps that were too short for it in all runs.
+        missing: The steps that were not measured in a run for another reason, with that.
+        dynamic: Whether the pipeline's function creates the steps, so that a run spec can't name
+            all of them; as far as asked for.
     """
 
     pipeline: str
@@ -113,6 +131,8 @@ class Advice:
     runs: tuple[RunRecord, ...]
     steps: tuple[StepAdvice, ...]
     unmeasured: tuple[str, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    dynamic: bool = False
 
 
 def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway | None = None) -> Advice:
@@ -143,7 +163,10 @@ def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway | None = None)
             f"There is nothing to advise by: no sandbox is known of '{argument}'.",
             hint="'modalrun list' shows the runs that modalrun has started.",
         )
-    return advise(runs, zenml.step_attempts(runs))
+    advice = advise(runs, zenml.step_attempts(runs))
+    # What a run spec says of all steps holds for any pipeline.
+    per_step = advice.mode == "per_step"
+    return replace(advice, dynamic=per_step and zenml.step_names(runs[0].id) is None)
 
 
 def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord]]) -> Advice:
@@ -169,27 +192,88 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
         return list(by_run.values())
 
     shared = newest.mode == "pipeline"
+    of_run = {run.id: run.metadata for run in runs}
+    missing = {
+        name: why for name, found in by_step.items() for _, one in found if (why := _missing(one))
+    }
+
+    def lacking(found: Iterable[tuple[str, StepRecord]]) -> int:
+        """Return twice the memory that sandboxes ran out of; 0 if none did."""
+        asked = [
+            (None if shared else one.metadata) or of_run[run_id]
+            for run_id, one in found
+            if (one.failure is None or one.failure.kind is None) and ran_out_of_memory(one.reason)
+        ]
+        return max((2 * (one.memory or DEFAULT_MEMORY_MIB) for one in asked if one), default=0)
+
     advice = []
     for name, found in by_step.items():
-        if used := usage(found):
-            # An inline step of a dynamic pipeline has no sandbox of its own.
-            own = None if shared else next((a.metadata for _, a in found if a.metadata), None)
+        # An inline step of a dynamic pipeline has no sandbox of its own.
+        own = None if shared else next((a.metadata for _, a in found if a.metadata), None)
+        used, needed = usage(found), lacking(found)
+        if used or (own and needed):
             of_runs = sum(_seconds(attempt) for _, attempt in found) / len(dict(found))
             watched = sum(one.seconds for of_run in used for one in of_run)
             one = _advice(name, used, watched, own or newest)
-            advice.append(_with_savings(one, own, of_runs) if own else one)
-    if shared and advice:
-        used = usage(one for found in by_step.values() for one in found)
+            kept = name in missing
+            advice.append(_with_savings(one, own, of_runs, kept, needed) if own else one)
+    everything = [one for found in by_step.values() for one in found]
+    needed = lacking(everything)
+    if shared and (advice or needed):
+        used = [_by_process(one) for one in usage(everything)]
         seconds = sum(map(_seconds, runs)) / len(runs)
         whole = _advice(None, used, seconds * len(used), newest)
-        advice.insert(0, _with_savings(whole, newest, seconds))
-    measured = {one.step for one in advice}
+        advice.insert(0, _with_savings(whole, newest, seconds, bool(missing), needed))
+    known = {one.step for one in advice} | missing.keys()
     unmeasured = (
         name
         for name, found in by_step.items()
-        if name not in measured and any(one.start and one.end for _, one in found)
+        if name not in known and any(one.start and one.end for _, one in found)
     )
-    return Advice(runs[0].pipeline, newest.mode, tuple(runs), tuple(advice), tuple(unmeasured))
+    return Advice(
+        runs[0].pipeline, newest.mode, tuple(runs), tuple(advice), tuple(unmeasured), missing
+    )
+
+
+def _missing(attempt: StepRecord) -> str | None:
+    """Return why an attempt has no figures; None if it has, was short or has not run."""
+    if (
+        attempt.usage is not None
+        or attempt.start is None
+        or attempt.status in ("cached", "skipped")
+    ):
+        return None
+    if attempt.end is None:
+        return RUNNING
+    facts = attempt.metadata
+    waited = facts.begun - attempt.start.timestamp() if facts and facts.begun else 0.0
+    seconds = _seconds(attempt) - max(0.0, waited)
+    if attempt.successful or (attempt.failure and attempt.failure.kind):
+        # Its own process has recorded the end.
+        return UNSTORED if seconds > SHORTEST + _SLOWEST else None
+    return LOST if seconds > SHORTEST else None
+
+
+def _by_process(used: Sequence[StepUsage]) -> list[StepUsage]:
+    """Join steps that ran at the same time in one process: each has the figures of all."""
+    joined: list[StepUsage] = []
+    for one in sorted(used, key=lambda one: (one.pid or 0, one.began)):
+        last = joined[-1] if joined and one.pid is not None else None
+        if last is None or one.pid != last.pid or one.began >= last.began + last.seconds:
+            joined.append(one)
+            continue
+        seconds = max(last.began + last.seconds, one.began + one.seconds) - last.began
+        share = seconds / max(last.seconds + one.seconds, 0.01)
+        memory = last.mean_memory * last.seconds + one.mean_memory * one.seconds
+        joined[-1] = replace(
+            last,
+            seconds=seconds,
+            cpu_seconds=(last.cpu_seconds + one.cpu_seconds) * share,
+            peak_cores=max(last.peak_cores, one.peak_cores),
+            peak_memory=max(last.peak_memory, one.peak_memory),
+            mean_memory=round(memory * share / max(seconds, 0.01)),
+        )
+    return joined
 
 
 def cores_for(peak: float, asked: float) -> float:
@@ -223,7 +307,8 @@ def _advice(
     flat = [one for of_run in used for one in of_run]
     gpus = [one for one in flat if one.gpu is not None]
     gpu_seconds = sum(one.seconds for one in gpus)
-    cores = max(_highest((u, u.peak_cores) for u in of_run) for of_run in used)
+    cores = max((_highest((u, u.peak_cores) for u in of_run) for of_run in used), default=0.0)
+    memory = asked.memory or DEFAULT_MEMORY_MIB
     if cores - _CLOCKS <= round(cores) <= cores:
         cores = round(cores)
     return StepAdvice(
@@ -235,8 +320,8 @@ def _advice(
             round(sum(one.cpu_seconds for one in flat) / max(seconds, 0.01), 2),
         ),
         memory=Quantity(
-            asked.memory or DEFAULT_MEMORY_MIB,
-            max(_highest((u, u.peak_memory) for u in of_run) for of_run in used),
+            memory,
+            max((_highest((u, u.peak_memory) for u in of_run) for of_run in used), default=memory),
             round(sum(one.mean_memory * one.seconds for one in flat) / max(seconds, 0.01)),
         ),
         gpu=asked.gpu,
@@ -247,12 +332,19 @@ def _advice(
 
 
 def _with_savings(
-    advice: StepAdvice, asked: RunMetadata | StepMetadata, seconds: float
+    advice: StepAdvice, asked: RunMetadata | StepMetadata, seconds: float, kept: bool, needed: int
 ) -> StepAdvice:
-    """Add suggestions, and what they save in a run of so many seconds."""
+    """Add suggestions, and what they save in a run of so many seconds.
+
+    Args:
+        kept: Whether to lower nothing.
+        needed: How many MiB to suggest at least.
+    """
     cpu, memory = advice.cpu, advice.memory
-    cpu = replace(cpu, suggestion=cores_for(cpu.peak, cpu.asked))
-    memory = replace(memory, suggestion=memory_for(memory.peak, memory.asked))
+    least = (cpu.asked, memory.asked) if kept or not advice.runs else (0, 0)
+    cpu = replace(cpu, suggestion=max(cores_for(cpu.peak, cpu.asked), least[0]))
+    mib = max(memory_for(memory.peak, memory.asked), needed, least[1])
+    memory = replace(memory, suggestion=mib)
     regions = asked.regions.split(",") if asked.regions else []
 
     def rate(cores: float | None, mib: float | None) -> Decimal:
@@ -260,7 +352,8 @@ def _with_savings(
         return per_second(Resources((), cores or 0, int(mib or 0)), regions) or Decimal(0)
 
     less = rate(cpu.asked, memory.asked) - rate(cpu.suggestion, memory.suggestion)
-    return replace(advice, cpu=cpu, memory=memory, saved=less * Decimal(str(round(seconds, 3))))
+    saved = less * Decimal(str(round(seconds, 3)))
+    return replace(advice, cpu=cpu, memory=memory, saved=saved, kept=kept, ran_out=needed > 0)
 
 
 def _highest(used: Iterable[tuple[StepUsage, float]]) -> float:

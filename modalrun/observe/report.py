@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -47,6 +48,7 @@ class Report:
         plan: The lines of its resolved plan.
         notes: What could not be read.
         now: When it was read.
+        related: Runs that it reruns, or that rerun it: how, and the name and id of each.
     """
 
     view: RunStatus
@@ -58,6 +60,7 @@ class Report:
     plan: tuple[str, ...]
     notes: tuple[Note, ...]
     now: datetime
+    related: tuple[tuple[str, str, str], ...] = ()
 
 
 def read_report(
@@ -98,11 +101,23 @@ def read_report(
         spent(view.run, attempts, now, LIST_PRICES),
         tuple(artifacts),
         output,
-        tuple(_spec(run_id, zenml)),
+        tuple(_spec(view.run, zenml)),
         plan,
         tuple(notes),
         now,
+        tuple(_related(view.run, zenml)),
     )
+
+
+def _related(run: RunRecord, zenml: ZenMLGateway) -> Iterator[tuple[str, str, str]]:
+    if run.metadata is None:
+        return
+    for how, other in (("rerun of", run.metadata.rerun_of), ("rerun by", run.metadata.rerun_by)):
+        if other is not None:
+            name = "a run that ZenML doesn't have any more"
+            with suppress(ModalrunError):
+                name = zenml.read_run(other).name
+            yield how, name, other
 
 
 def _last_lines(run: RunRecord, steps: list[str]) -> dict[str, tuple[str, ...]]:
@@ -115,14 +130,16 @@ def _last_lines(run: RunRecord, steps: list[str]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(lines) for name, lines in found.items()}
 
 
-def _spec(run_id: str, zenml: ZenMLGateway) -> list[str]:
+def _spec(run: RunRecord, zenml: ZenMLGateway) -> list[str]:
     try:
-        record = SpecRecord.of(zenml.deployment_of(run_id).environment)
+        record = SpecRecord.of(zenml.deployment_of(run.id).environment)
     except ModalrunError as error:
         return [error.problem]
     if record is None:
         return ["No run spec is stored with this run's deployment."]
-    text = yaml.safe_dump(_without_values(dict(record.file)), sort_keys=False)
+    # The record leaves it out: without it, the spec would run in Modal's cloud.
+    target = {"target": run.place.target} if run.place is not None else {}
+    text = yaml.safe_dump(_without_values({**record.file, **target}), sort_keys=False)
     lines = without_credentials(text).splitlines()
     for flag, path, value in record.flags:
         shown = _without_values({path[-1]: value})[path[-1]]

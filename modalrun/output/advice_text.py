@@ -18,6 +18,11 @@ from modalrun.plan.pricing import LIST_PRICES, dollars
 VERSION = 1
 ALL_STEPS = "(all steps)"
 
+_DYNAMIC = """\
+# The pipeline's function creates its steps while it runs: a run spec can name only those that
+# the pipeline lists in 'depends_on'. Give others their settings in the code: '@step(settings=...)'.
+"""
+
 
 def print_advice(advice: Advice) -> None:
     """Print a table to stdout, and what it does not say."""
@@ -54,6 +59,7 @@ def as_json(advice: Advice) -> str:
             for one in advice.steps
         ],
         "unmeasured": list(advice.unmeasured),
+        "missing": dict(advice.missing),
     }
     return json.dumps(document, indent=2)
 
@@ -64,7 +70,10 @@ def as_settings(advice: Advice) -> str:
     changed = {step: {"settings": settings} for step, settings in found.items() if settings}
     if None in changed:
         return yaml.safe_dump(changed[None], sort_keys=False)
-    return yaml.safe_dump({"steps": changed}, sort_keys=False) if changed else ""
+    text = yaml.safe_dump({"steps": changed}, sort_keys=False) if changed else ""
+    if not (text and advice.dynamic):
+        return text
+    return f"{_DYNAMIC}{''.join(f'# {line}' for line in text.splitlines(keepends=True))}"
 
 
 def _settings(one: StepAdvice) -> dict[str, Any]:
@@ -88,8 +97,8 @@ def _row(one: StepAdvice) -> dict[str, Text]:
     return {
         "step": cell(one.step or ALL_STEPS),
         "asked": cell("" if shared else _both(cpu.asked, memory.asked)),
-        "peak": cell(_both(cpu.peak, memory.peak)),
-        "mean": cell(_both(cpu.mean, memory.mean)),
+        "peak": cell(_both(cpu.peak, memory.peak) if one.runs else "?"),
+        "mean": cell(_both(cpu.mean, memory.mean) if one.runs else "?"),
         "ask for": cell(suggested, "bold" if cpu.changed or memory.changed else ""),
         "a run": _effect(one),
     }
@@ -99,13 +108,15 @@ def _effect(one: StepAdvice) -> Text:
     if one.saved is None:
         return Text()
     raised = [
-        f"{name} used {quantity.used} %"
+        f"{name} ran out" if one.ran_out and name == "memory" else f"{name} used {quantity.used} %"
         for name, quantity in (("cpu", one.cpu), ("memory", one.memory))
         if quantity.raised
     ]
     if raised:
         return cell(f"raise: {', '.join(raised)}", "yellow")
-    return cell(f"saves {dollars(one.saved)}", "green") if one.saved > 0 else cell("fits")
+    if one.saved > 0:
+        return cell(f"saves {dollars(one.saved)}", "green")
+    return cell("not all measured" if one.kept else "fits")
 
 
 def _remarks(advice: Advice) -> list[str]:
@@ -130,6 +141,12 @@ def _remarks(advice: Advice) -> list[str]:
     if advice.unmeasured:
         names = ", ".join(advice.unmeasured)
         remarks.append(f"Not measured, since they took less than a second or so: {names}.")
+    for why in dict.fromkeys(advice.missing.values()):
+        names = ", ".join(name for name, reason in advice.missing.items() if reason == why)
+        whose = "the sandbox" if advice.mode == "pipeline" else "a step of these"
+        remarks.append(
+            f"Not measured in each run ({why}): {names}. What {whose} asks for is not lowered."
+        )
     return remarks
 
 

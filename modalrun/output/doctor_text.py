@@ -49,10 +49,9 @@ def print_report(report: Report) -> None:
     """Print a line for each check to stdout, and what to do about each problem or next."""
     print_findings(report.findings, LABELS, report.seconds, report.target)
     if report.target == "modal" and not report.exit_code:
-        following = Text(
-            "Next: 'modalrun smoke' tries in small sandboxes what only Modal can show."
-        )
-        print_lines(make_console(stderr=False), [following])
+        following = "Next: 'modalrun smoke' tries in small sandboxes what only Modal can show."
+        shown = make_console(stderr=False)
+        print_lines(shown, fitted(following, width_of(shown)))
 
 
 def print_findings(

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from modalrun.output.sanitize import harmless, json_safe, without_commands
 from modalrun.output.step_labels import StepLabels, label_width
-from modalrun.output.wrapping import wrapped
+from modalrun.output.wrapping import wrapped_in_colour
 from modalrun.output.writer import write_rendered
 from modalrun.run.events import Redraw
 from modalrun.run.failure import relative
@@ -76,9 +76,9 @@ class LineRenderer:
         text = harmless(relative(line.text), colours=self._colours)
         stamp = f"{rfc3339(line.time) or '-':<24} " if self._timestamps else ""
         label, columns = self._label(line.step)
-        if self._width is not None and len(text) > _SHORT and "\x1b" not in text:
+        if self._width is not None and len(text) > _SHORT:
             indent = len(stamp) + columns
-            parts = wrapped(text, max(_SHORT, self._width() - indent), indent=0)
+            parts = wrapped_in_colour(text, max(_SHORT, self._width() - indent))
             text = f"\n{' ' * indent}".join(parts)
         if self._colours and "\x1b" in text:
             text += _RESET

@@ -92,6 +92,7 @@ def _page(report: Report) -> dict[str, Any]:
         "tone": _tone(view.state),
         "run_name": run.name,
         "run_id": run.id,
+        "related": report.related,
         "headline": run.reason if view.state != "completed" and run.reason else view.headline,
         "facts": list(_facts(report)),
         "notes": [*view.notes, *report.notes],
@@ -170,7 +171,7 @@ def _rows(report: Report, anchors: Mapping[str, str]) -> Iterator[dict[str, Any]
     for one in line.steps:
         step = one.step
         drawn, label = spans(line, one.spans)
-        took = _took(one) or step.status
+        took = _took(one, report) or step.status
         yield {
             "name": step.name,
             "anchor": anchors[step.name],
@@ -180,9 +181,10 @@ def _rows(report: Report, anchors: Mapping[str, str]) -> Iterator[dict[str, Any]
         }
 
 
-def _took(one: StepTimeline) -> str:
-    """Return how long the last attempt has run, as `status` says it."""
-    return duration_of(one.spans[-1].end - one.spans[-1].begin) if one.spans else ""
+def _took(one: StepTimeline, report: Report) -> str:
+    """Return how long the last attempt has taken, as `status` says it."""
+    end = one.step.end or (None if report.view.over else report.now)
+    return duration(one.step.start, end) if one.spans else ""
 
 
 def _failure(step: StepRecord, report: Report, anchors: Mapping[str, str]) -> dict[str, Any]:
@@ -226,7 +228,7 @@ def _step(one: StepTimeline, report: Report, anchors: Mapping[str, str]) -> dict
         "anchor": anchors[step.name],
         "state": step.status,
         "tone": _tone(step.status),
-        "time": _took(one),
+        "time": _took(one, report),
         "cost": dollars(cost) if cost else "",
         "reason": step.reason,
         "upstream": listing(step.upstream, 10),

@@ -102,12 +102,12 @@ class LiveStatus:
         for at, change in sorted(news, key=lambda one: one[0]):
             self._printed[change.subject] = (at, change.text)
             line = f"{_local(at, now)} {change.subject}: {change.text}"
-            print_lines(self._console, fitted(line, None))
+            print_lines(self._console, fitted(line, width_of(self._console)))
         for step in view.steps:
             bar = Redraw(step.name, view.bars.get(step.name, ""))
             if self._bars.due(bar):
                 line = f"{_local(now, now)} step {bar.step}: {bar.text}"
-                print_lines(self._console, fitted(line, None))
+                print_lines(self._console, fitted(line, width_of(self._console)))
 
     def _picture(self) -> list[Text]:
         if self._view is None:

@@ -32,13 +32,14 @@ _WIDTH = 100
 
 
 def timeline_lines(timeline: Timeline, width: int | None) -> list[Text]:
-    """Render a timeline in lines that fit a width; None without a terminal."""
+    """Render a timeline in lines that fit a width; None without a terminal.
+
+    How long each step took is in the table of the status.
+    """
     rows: list[tuple[Row, Sequence[Span]]] = []
     for one in timeline.steps:
-        ran = [span for span in one.spans if span.phase == "run"]
-        time = duration_of(ran[-1].end - ran[-1].begin) if ran else ""
         state = state_cell(one.step.status, one.step.attempt)
-        rows.append(({"step": cell(one.step.name), "state": state, "time": Text(time)}, one.spans))
+        rows.append(({"step": cell(one.step.name), "state": state}, one.spans))
     return with_bars(timeline, rows, width)
 
 

@@ -15,6 +15,8 @@ _QUOTED = re.compile(r"(?<![^\s(])'[^'\n]+'(?![^\s).,;:])")
 _MARKS = re.compile(r"[ ^~]*")
 """What a traceback has below a line of code."""
 
+_COLOUR = re.compile(r"\x1b\[[\d;:]*m")
+
 _COMMAND = re.compile(r"\s+(?:\S+ {2,})?(?:modalrun|modal|zenml|python|pip|rm|https?:/)\b")
 
 
@@ -52,3 +54,29 @@ def wrapped(text: str, width: int | None, *, indent: int | None = None) -> list[
         replace_whitespace=False,
     )
     return [line.replace(NO_BREAK, " ") for line in lines]
+
+
+def wrapped_in_colour(text: str, width: int) -> list[str]:
+    """Break a line with colours into lines that fit a terminal, which are not indented.
+
+    Args:
+        text: One line; its only escape sequences are those of colours.
+        width: Columns of the terminal.
+    """
+    text = text.replace(NO_BREAK, " ")
+    parts = wrapped(_COLOUR.sub("", text), width, indent=0)
+    if "\x1b" not in text:
+        return parts
+    lines, at = [], 0
+    for part in parts:
+        line = ""
+        for character in part:
+            # Before it stand colours, or the blanks at which the line was broken.
+            while (colour := _COLOUR.match(text, at)) or text[at] != character:
+                line += colour[0] if colour else ""
+                at = colour.end() if colour else at + 1
+            line += character
+            at += 1
+        lines.append(line)
+    lines[-1] += "".join(_COLOUR.findall(text, at))
+    return lines

@@ -17,16 +17,31 @@ from modalrun.output.sanitize import Pieces, json_safe, plain
 from modalrun.output.wrapping import wrapped
 
 
-def out(text: str) -> None:
-    """Write a text of one or more lines to stdout."""
-    write_rendered(sys.stdout, f"{plain(text)}\n")
+def out(text: str, *, fit: bool = False) -> None:
+    """Write a text of one or more lines to stdout.
+
+    Args:
+        text: The text.
+        fit: Whether it is for people alone: on a terminal it is broken between words.
+    """
+    write_rendered(sys.stdout, f"{_fitted(text, sys.stdout) if fit else plain(text)}\n")
 
 
 def err(text: str) -> None:
     """Write a text of one or more lines to stderr; on a terminal, broken between words."""
-    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-    lines = [part for line in plain(text).split("\n") for part in wrapped(line, width) or [""]]
-    write_rendered(sys.stderr, "\n".join(lines) + "\n")
+    write_rendered(sys.stderr, f"{fitted_to_stderr(text)}\n")
+
+
+def fitted_to_stderr(text: str) -> str:
+    """Return a text as `err` writes it: for a question, too."""
+    return _fitted(text, sys.stderr)
+
+
+def _fitted(text: str, stream: IO[str]) -> str:
+    width = shutil.get_terminal_size().columns if stream.isatty() else None
+    return "\n".join(
+        part for line in plain(text).split("\n") for part in wrapped(line, width) or [""]
+    )
 
 
 def out_json(text: str) -> None:

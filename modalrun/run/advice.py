@@ -22,6 +22,14 @@ _ADVICE = (
         " requirements'",
     ),
     (r"took longer than its timeout|reached its timeout", _TIMEOUT),
+    (
+        r"step's process was killed \(SIGKILL\)",
+        "if the step needed more memory than it was given, raise 'settings: resources: memory'",
+    ),
+    (
+        r"step's process ended with exit code",
+        "look in the step's code and its libraries for a call of 'os._exit', or of C's 'exit'",
+    ),
     (r"ran out of memory|more memory than its limit|evicted .* for the memory", _MEMORY),
 )
 """Patterns of reasons, and what helps."""
@@ -37,6 +45,14 @@ def advice(reason: str | None) -> str | None:
         if found := re.search(pattern, reason or ""):
             return found.expand(text)
     return None
+
+
+def ran_out_of_memory(reason: str | None) -> bool:
+    """Return whether a sandbox needed more memory than it had asked for, by the reason of its end.
+
+    Not for the text of an exception, which may say anything.
+    """
+    return advice(reason) == _MEMORY
 
 
 def advice_on_end(end: SandboxExit, mode: Mode) -> str | None:

@@ -8,6 +8,11 @@ from __future__ import annotations
 CODE_FOLDER = "/app/code"
 """Where the source tree is inside a sandbox."""
 
+OWN_FOLDER = ".modalrun-"
+"""Begin of the name of a folder of modalrun's own in a sandbox.
+
+A sandbox that is kept warm has a copy of the source tree in one for each step."""
+
 PACKAGE_FILE = "/opt/modalrun/modalrun.zip"
 """Where modalrun itself is mounted on Modal."""
 

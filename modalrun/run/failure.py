@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modalrun.run.contract import CODE_FOLDER, LAST_LINES
+from modalrun.run.contract import CODE_FOLDER, LAST_LINES, OWN_FOLDER
 from modalrun.run.values import LONGEST_TEXT
 from modalrun.util.text import indented_line, one_line
 
@@ -18,10 +18,14 @@ _LONGEST_LINE = 1_000
 _LONGEST_TRACEBACK = 200_000
 _LONGEST_TRACE = 60
 
-# The local Modal server has a folder for each sandbox, which stands for its root.
-_CODE = rf"/(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}/"
-_FRAME = re.compile(rf'( *File "){_CODE}([^"]+)(", line (\d+))')
-_WARNING = re.compile(rf"{_CODE}(?=[^:\"]+:\d+: )")
+# The local Modal server has a folder for each sandbox, which stands for its root. A sandbox that is
+# kept warm has a copy for each step, where its user may write.
+_COPY = f"{re.escape(OWN_FOLDER)}\\w+/{CODE_FOLDER.rpartition('/')[2]}"
+IN_CODE = rf"/(?:(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}|(?:[^\"]*?/)?{_COPY})/"
+"""The pattern of the source tree's folder at the begin of a path in a sandbox."""
+
+_FRAME = re.compile(rf'( *File "){IN_CODE}([^"]+)(", line (\d+))')
+_WARNING = re.compile(rf"{IN_CODE}(?=[^:\"]+:\d+: )")
 _HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/process.py")
 """Where a signal raises an exception in a step: not where the step was."""
 
@@ -127,7 +131,7 @@ def relative(line: str) -> str:
 
     Only in a traceback and in a warning of Python: elsewhere somebody may want the whole path.
     """
-    if CODE_FOLDER not in line or len(line) > _LONGEST_LINE:
+    if CODE_FOLDER.rpartition("/")[2] not in line or len(line) > _LONGEST_LINE:
         return line
     return _WARNING.sub("", _FRAME.sub(r"\1\2\3", line), count=1)
 

@@ -81,7 +81,7 @@ class Timeline:
     """The phases of a run.
 
     Attributes:
-        begin: When its record was created.
+        begin: When it started; until then, when its record was created.
         end: When it ended; the present for a run that goes on.
         over: Whether nothing more happens.
         run: The phases of its run sandbox; none if it never had one.
@@ -106,7 +106,7 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
     run, records = view.run, dict[str, list[StepRecord]]()
     for one in sorted(attempts, key=lambda one: one.attempt):
         records.setdefault(one.name, []).append(one)
-    created = run.created.timestamp()
+    created = (run.start or run.created).timestamp()
     latest = now if run.end is None else run.end.timestamp()
     if view.over and run.end is None and run.metadata is not None and run.metadata.timeout:
         # Nobody has recorded its end: it is not later than its timeout.

@@ -55,6 +55,7 @@ class StepUsage:
         gpu_memory: The memory that one GPU has, in MiB; None if not known.
         killed: Whether its process has died: the figures may lack its last seconds.
         points: How it went, at most `MAX_POINTS`, oldest first.
+        pid: The id of its process, which inline steps of a dynamic pipeline share; None if unknown.
     """
 
     __pydantic_config__ = CHECKED
@@ -70,6 +71,7 @@ class StepUsage:
     gpu_memory: Number | None = None
     killed: Flag = False
     points: tuple[UsagePoint, ...] = ()
+    pid: Number | None = None
 
     @property
     def mean_cores(self) -> float:

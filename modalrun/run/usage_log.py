@@ -190,6 +190,7 @@ def _usage(begin: Reading, samples: list[Reading], last: Reading | None) -> Step
         gpu_memory=(gpus[-1].gpu_size or 0) >> 20 if gpus else None,
         killed=last is None or last.kind == "death",
         points=tuple(_points(begin, readings, max(_SLICE, seconds / MAX_POINTS))),
+        pid=begin.pid,
     )
 
 

@@ -68,7 +68,8 @@ def _places() -> dict[str, list[KeyPath]]:
     for above, names in (
         ((), sorted(RUN_KEYS | STEP_KEYS | OurKeys.model_fields.keys())),
         (ORCHESTRATOR, SettingFields.model_fields),
-        (RESOURCES, sorted(RESOURCE_KEYS)),
+        # ZenML's "resources: resources" is for pools, and is what nobody means.
+        (RESOURCES, sorted(RESOURCE_KEYS - {"resources"})),
         (("retry",), RetryKeys.model_fields),
         (("settings",), ("orchestrator", "resources", "docker")),
         (("modal",), ("environment",)),

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from modalrun.errors import UsageError, show_as
+from modalrun.spec.yaml_mistakes import explained
 from modalrun.util.regular_files import open_regular
 
 MAX_NODES = 100_000
@@ -195,12 +196,9 @@ def read_value(text: str, place: Path | str, above: KeyPath = ()) -> tuple[Any, 
         reading.add_scalars(node, ())
         return value, reading
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark, problem, hint = explained(error, text, loader.marks[-1:])
         at = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else str(place)
-        line = "".join(text.splitlines()[mark.line : mark.line + 1]) if mark else ""
-        hint = "Inside of { } and [ ], put quotes around '${...}'." if "${" in line else None
-        problem = f"{at}: this is not YAML: {error.problem or error.context}."
-        raise UsageError(problem, hint=hint) from error
+        raise UsageError(f"{at}: this is not YAML: {problem}.", hint=hint) from error
     except yaml.reader.ReaderError as error:
         raise UsageError(
             f"{place} is not YAML: it holds the control character {error.character!r} at position"

@@ -135,7 +135,7 @@ def create_run_sandbox(
         resumed=take_over or bool(earlier),
         ended=frozenset(ended),
         source_root=job.source.root,
-        left_behind=partial(left_behind, job.source),
+        left_behind=partial(left_behind, job.source, plan.target),
     )
 
 

@@ -9,21 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modalrun.errors import ModalrunError, UsageError
-from modalrun.run.contract import CODE_FOLDER
-from modalrun.run.failure import Failure
+from modalrun.run.failure import IN_CODE, Failure
+from modalrun.run.run_plan import Target
 from modalrun.submit.source_root import check_root
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection, shown
 
 _QUOTED = re.compile(r"'([^']{1,1000})'|\"([^\"]{1,1000})\"")
-_IN_SANDBOX = re.compile(rf".*{CODE_FOLDER}/")
+_IN_SANDBOX = re.compile(rf"\A{IN_CODE}")
 
 
-def left_behind(selection: SourceSelection, failure: Failure) -> str | None:
+def left_behind(selection: SourceSelection, target: Target, failure: Failure) -> str | None:
     """Return what a step has missed that is on this machine, and how it gets it.
 
     Args:
         selection: Which files of which folder went.
+        target: Where the step ran.
         failure: Why the step has failed.
 
     Returns:
@@ -35,7 +36,7 @@ def left_behind(selection: SourceSelection, failure: Failure) -> str | None:
             return _module(selection, failure.message)
         if failure.kind == "FileNotFoundError" or "No such file" in failure.message:
             paths = (one[1] or one[2] for one in _QUOTED.finditer(failure.message))
-            return next(filter(None, (_file(selection, path) for path in paths)), None)
+            return next(filter(None, (_file(selection, target, path) for path in paths)), None)
     return None
 
 
@@ -51,7 +52,7 @@ def _module(selection: SourceSelection, message: str) -> str | None:
     return None
 
 
-def _file(selection: SourceSelection, text: str) -> str | None:
+def _file(selection: SourceSelection, target: Target, text: str) -> str | None:
     root = selection.root
     path = Path(os.path.normpath(_IN_SANDBOX.sub("", text)))
     # Where this machine's code would have read it, if not in the source root itself.
@@ -60,7 +61,13 @@ def _file(selection: SourceSelection, text: str) -> str | None:
         if not os.path.lexists(found):
             continue
         if not found.is_relative_to(root):
-            return _outside(root, found, folder)
+            remark = _outside(root, found, folder)
+            if target == "local" and path.is_absolute():
+                remark += (
+                    " For runs on this machine only: 'modalrun local stop', and set"
+                    " MODALRUN_LOCAL_SHARED to its folder."
+                )
+            return remark
         inside = found.relative_to(root)
         if inside == path:
             return _ignored(selection, path)

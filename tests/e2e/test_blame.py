@@ -25,6 +25,8 @@ WAYS = {
     "sleep": (f"The step took longer than its timeout of 20 s. ({STEPS}:28)", "time.sleep(600)"),
 }
 HINTS = {
+    "leave": "look in the step's code and its libraries for a call of 'os._exit'",
+    "be killed": "if the step needed more memory than it was given, raise 'settings: resources:",
     "import": "the sandbox has no module 'missing_package_of_nobody': if it is a package's",
     "sleep": "raise 'settings: orchestrator: timeout' (or '--timeout')",
 }

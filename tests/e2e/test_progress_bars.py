@@ -45,7 +45,7 @@ def test_a_bar_is_shown_while_it_moves_and_logged_once(world: World, mode: str) 
     assert submitting.finish().exit_code == watching.finish().exit_code == 0
     timeline = world.modalrun("status", run.id, "--timeline").finish().stdout
     for step in ("fetch", "train"):
-        assert re.search(rf"^{step} +completed +[\d.]+ s +[wsi]*R+$", timeline, re.M), timeline
+        assert re.search(rf"^{step} +completed +[wsi]*R+$", timeline, re.M), timeline
     logs = world.modalrun("logs", run.id).finish()
     shown = (logs.stdout + logs.stderr).splitlines()
     own = [line for line in shown if " Step " not in line and "ZenML" not in line]

@@ -64,6 +64,7 @@ def test_a_failed_run_has_a_page_and_no_other(world: World, mode: str) -> None:
     assert "<td>&lt;b&gt;44&lt;/b&gt;</td>" in page
     assert "<script" not in page
     assert "pipeline: reported.reported" in page and "Plan of pipeline" in page
+    assert "\ntarget: local\n" in page
     assert "not-for-others" not in page
     assert "nothing" in page and "on Modal about $" in page
 

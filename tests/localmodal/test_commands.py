@@ -114,6 +114,18 @@ def test_env(state: Path) -> None:
         assert info.url in runner.invoke(local, ["env", *folder, "--shell", shell]).stdout
 
 
+def test_env_with_certificates_of_ones_own(state: Path) -> None:
+    command, own = ["env", "--state-dir", str(state)], {"SSL_CERT_FILE": "/own.pem"}
+    printed = runner.invoke(local, command, env={**own, "REQUESTS_CA_BUNDLE": None})
+    assert "SSL_CERT_FILE" not in printed.stdout
+    assert "REQUESTS_CA_BUNDLE" in printed.stdout
+    assert printed.stderr.count("stays as it is") == 1
+    assert "SSL_CERT_FILE stays as it is. For HTTPS to the" in printed.stderr
+    authority = state.resolve() / "certificates" / "authority.pem"
+    assert f"add {authority} to the file" in printed.stderr
+    assert authority.exists()
+
+
 def test_logs(sdk: Sdk) -> None:
     folder = ["--state-dir", str(sdk.info.state_dir)]
     sandbox = sdk.create("sh", "-c", "echo one; read x; echo two >&2")

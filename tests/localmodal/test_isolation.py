@@ -12,6 +12,7 @@ from typing import Any
 
 import modal
 import pytest
+from modal.exception import ServerWarning
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import Preload
@@ -112,11 +113,15 @@ tried("writable", lambda: call(libc.mount, None, b"/usr", None, 0x1020, None))
 tried("namespace", lambda: call(libc.setns, os.open("/proc/1/ns/mnt", 0), 0))
 tried("device", lambda: os.mknod("/tmp/disk", 0o60600, os.makedev(254, 0)))
 tried("core", lambda: open("/proc/sys/kernel/core_pattern", "w"))
+for path in ("/dev/full", "/etc/shadow", "/proc/version", "/proc/net/dev", "/sys/kernel/notes"):
+    # The mode that it has: nothing is changed where this succeeds.
+    tried("mode of " + path, lambda: os.chmod(path, os.stat(path).st_mode & 0o777))
 handle = ctypes.create_string_buffer(64)
 tried("handle", lambda: call(libc.open_by_handle_at, os.open("/", 0), handle, 0))
-inner = "umount /proc; umount -l /usr; mount -o remount,bind,rw /usr; touch /usr/mark; ls /home"
-subprocess.run(["unshare", "-Urm", "sh", "-c", inner])
-tried("inner", lambda: os.path.exists("/usr/mark"))
+inner = "umount /proc && touch /tmp/mark; umount -l /usr; mount -o remount,bind,rw /usr"
+for options in (["-Urm"], ["-Um", "--keep-caps"]):
+    subprocess.run(["unshare", *options, "sh", "-c", inner + "; touch /usr/mark; ls /home"])
+tried("inner", lambda: os.path.exists("/usr/mark") or os.path.exists("/tmp/mark"))
 tried("system", lambda: open("/usr/mark", "w"))
 tried("python", lambda: open(os.path.join(sys.prefix, "mark"), "w"))
 tried("secrets", lambda: len(open("/etc/shadow").read()))
@@ -198,6 +203,14 @@ def test_without_isolation(
         sandbox = sdk.create("sh", "-c", script, volumes={"/v": outer, "/v/sub": inner})
         assert sandbox.stdout.read() == f"{lines}a\nsub\n", sandbox.stderr.read()
         sandbox.wait()
+    with pytest.warns(ServerWarning) as caught:
+        volumes: dict[Any, Any] = {"/v": outer.read_only(), "/w": inner}
+        sdk.create("true", volumes=volumes, block_network=True).wait()
+    why = "its sandboxes have no root of their own: MODALRUN_LOCAL_UNISOLATED is set"
+    assert [str(one.message) for one in caught] == [
+        f"The local Modal server ignores {what} ({why})"
+        for what in ("'read_only' of the volume at /v", "'block_network'")
+    ]
     found = launcher.status(sdk.info.state_dir)
     assert found is not None
     assert found["isolation"]["works"] is False

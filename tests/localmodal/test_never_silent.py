@@ -119,3 +119,7 @@ def test_why_a_sandbox_does_not_start(sdk: Sdk, tmp_path: Path, backend: dict[st
     at_a_file = sdk.create("true", app=app, image=image, workdir="/data/file", **backend)
     at_a_file.wait()
     assert at_a_file.stderr.read().endswith("File exists: '/data/file'\n")
+    nameless = sdk.create("", app=app, **backend)
+    nameless.wait()
+    assert nameless.returncode == 126
+    assert nameless.stderr.read().startswith("The empty command: ")

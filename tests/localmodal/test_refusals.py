@@ -168,6 +168,16 @@ def test_mount_points(sdk: Sdk) -> None:
     sdk.create("true", volumes={"/root/.cache": volume}).wait()
 
 
+def test_ports(sdk: Sdk, backend: dict[str, Any]) -> None:
+    app = sdk.app()
+    for number in (0, 65536, 70000):
+        with pytest.raises(InvalidError, match=f"Invalid port: {number}"):
+            sdk.create("true", app=app, unencrypted_ports=[number], **backend)
+    for options in ({"h2_ports": [8000]}, {"unencrypted_ports": [8000]}):
+        with pytest.raises(InvalidError, match="Port 8000 is asked for twice"):
+            sdk.create("true", app=app, encrypted_ports=[8000], **options, **backend)
+
+
 def test_a_volume_over_files(sdk: Sdk, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     image = modal.Image.debian_slim().add_local_file(tmp_path / "file", "/app/code/file")

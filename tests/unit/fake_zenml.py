@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
+from modalrun.run.artifacts import Artifact
 from modalrun.run.records import App, CreatedRun, DeploymentRecord, RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.source import Source
@@ -109,11 +110,17 @@ class FakeZenML:
         found = [run for run in (self.run, *self.others) if pipeline in (None, run.pipeline)]
         return found[:limit]
 
+    def step_names(self, run_id: str) -> tuple[str, ...] | None:
+        return tuple(step.name for step in self.steps) or None
+
     def step_attempts(self, runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
         return {run.id: list(self.steps) for run in runs}
 
     def read_source(self, run_id: str) -> Source | None:
         return self.source
+
+    def artifacts_of(self, run_id: str, *, visualizations: bool = False) -> list[Artifact]:
+        return []
 
     def deployment_of(self, run_id: str) -> DeploymentRecord:
         return self.deployment

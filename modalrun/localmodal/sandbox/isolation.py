@@ -96,6 +96,16 @@ class Isolation:
                 return f"Nothing can be at {path} but at $MODALRUN_LOCAL_ROOT{path}.{way_out}"
         return ""
 
+    def not_kept(self, launch: Launch) -> list[str]:
+        """Return warnings about what a sandbox without a root of its own does not get."""
+        if self.works:
+            return []
+        what = [f"'read_only' of the volume at {path}" for path in launch.volumes.read_only]
+        if not launch.network:
+            what.append("'block_network'")
+        why = f"its sandboxes have no root of their own: {self.problem}"
+        return [f"The local Modal server ignores {one} ({why})" for one in what]
+
     def command(self, command: Command, root: Path, launch: Launch) -> Command:
         """Complete the command of a sandbox: its environment, and what it sees.
 

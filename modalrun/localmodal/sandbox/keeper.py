@@ -130,12 +130,12 @@ def _become(
         if confine is not None:
             confine()
         os.chdir(what)
-        what = argv[0]
+        what = argv[0] or "The empty command"
         run(argv, env)
     except FileNotFoundError as error:
         code, reason = 127, error.strerror
-    except OSError as error:
-        reason = error.strerror
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
     os.write(2, f"{what}: {reason}\n".encode("utf-8", "backslashreplace"))
     os._exit(code)
 

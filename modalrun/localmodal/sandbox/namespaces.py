@@ -30,7 +30,6 @@ _CAPABILITY_VERSION_3 = 0x20080522
 # SETPCAP, NET_BIND_SERVICE, SYS_CHROOT and SETFCAP. It sees its own processes and files only.
 _ROOT_KEEPS = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31))
 
-_SETTINGS = {"sys", "bus", "irq", "fs", "acpi"}
 _LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd"}
 _LINKS |= {name: f"/proc/self/fd/{n}" for n, name in enumerate(("stdin", "stdout", "stderr"))}
 
@@ -139,7 +138,9 @@ def build(view: dict[str, Any]) -> None:
     for source, target, writable in view["mounts"]:
         attributes = _NO_SETUID | _NO_DEVICES | (0 if writable else _READ_ONLY)
         trees.append((target, _tree(source, attributes) if source else -1))
-    trees += [(path, _tree(path, _NO_SETUID)) for path in view["devices"]]
+    # Root could change their modes and owners, which are those of this machine; a program can write
+    # to a device all the same.
+    trees += [(path, _tree(path, _NO_SETUID | _READ_ONLY)) for path in view["devices"]]
     # The kernel wants to see the old one for this.
     _mount("proc", f"{root}/proc")
     os.chdir(root)
@@ -159,11 +160,9 @@ def build(view: dict[str, Any]) -> None:
             _mount("tmpfs", target, "mode=0755")
         else:
             _attach(tree, target)
-    for name in os.listdir("/proc"):
-        mode = os.lstat(f"/proc/{name}").st_mode
-        if not (name.isdigit() or stat.S_ISLNK(mode)) and (name in _SETTINGS or mode & 0o222):
-            # Root can change the machine there without any capability.
-            _attach(_tree(f"/proc/{name}", _READ_ONLY), f"/proc/{name}")
+    if not os.geteuid():
+        # Root owns the machine's settings there, and the modes of what tells about it.
+        _attach(_tree("/proc", _READ_ONLY | _NO_SETUID | _NO_DEVICES), "/proc")
 
 
 def separate(*, network: bool) -> None:

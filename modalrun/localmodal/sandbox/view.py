@@ -163,7 +163,7 @@ class Machine:
             visible = Path(path).is_dir() and any(_is_below(path, other) for other in seen)
             if visible and path not in shared:
                 mounts.append(("", path, True))
-        mounts += [("/dev/null", path, True) for path in self._secrets]
+        mounts += [("/dev/null", path, False) for path in self._secrets]
         # Certificates may be those of the server, in the state folder.
         named = [os.environ[name] for name in _CERTIFICATES if os.environ.get(name)]
         certificates = [path for path in named if Path(path).exists()]

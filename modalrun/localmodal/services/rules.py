@@ -75,6 +75,17 @@ def check_mount_points(mounts: Iterable[api.VolumeMount]) -> None:
         mounted[mount.volume_id] = path
 
 
+def check_ports(ports: Iterable[api.PortSpec]) -> None:
+    """Raise GRPCError for a port that there is not, or that is asked for twice."""
+    seen: set[int] = set()
+    for spec in ports:
+        if not 0 < spec.port < 1 << 16:
+            raise invalid(f"Invalid port: {spec.port}. Ports are 1 to 65535.")
+        if spec.port in seen:
+            raise invalid(f"Port {spec.port} is asked for twice.")
+        seen.add(spec.port)
+
+
 class CatalogRules:
     """The rules of the catalog.
 

@@ -24,6 +24,7 @@ from modalrun.localmodal.services.rules import (
     CatalogRules,
     check_mount_points,
     check_name,
+    check_ports,
     check_tags,
 )
 from modalrun.localmodal.services.secrets_rpcs import Secrets
@@ -125,6 +126,7 @@ class SandboxRpcs:
             check_name("Sandbox", definition.name)
         check_tags(tags)
         check_mount_points(definition.volume_mounts)
+        check_ports(definition.open_ports.ports)
         self._rules.check_sandbox(definition)
         recipe = self._images.recipe(definition.image_id)
         files = [*recipe.files]
@@ -176,6 +178,8 @@ class SandboxRpcs:
             probe=definition.readiness_probe if definition.HasField("readiness_probe") else None,
         )
         self._sandboxes.create(record, launch)
+        for text in self._sandboxes.starter.isolation.not_kept(launch):
+            warn(text)
         return record
 
     @rpc("SandboxCreate", create=True)

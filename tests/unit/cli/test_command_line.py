@@ -188,3 +188,27 @@ def test_target_option(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [Path("some.yaml"), target, ()]
+
+
+@pytest.mark.parametrize(
+    ("shell", "file"),
+    [
+        ("bash", ".bash_completions/modalrun.sh"),
+        ("zsh", ".zfunc/_modalrun"),
+        ("fish", ".config/fish/completions/modalrun.fish"),
+    ],
+)
+def test_completion_is_installed_for_the_shell_that_is_named(
+    shell: str, file: str, tmp_path: Path
+) -> None:
+    done = modalrun("--install-completion", shell, HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{shell} completion installed in {tmp_path / file}")
+    shown = modalrun(f"--show-completion={shell}").stdout
+    assert (tmp_path / file).read_text().strip() == shown.strip()
+
+
+def test_completion_for_another_shell() -> None:
+    done = modalrun("--install-completion", "tcsh")
+    assert done.returncode == 2
+    assert "'tcsh' is none of the shells bash, zsh, fish." in done.stderr

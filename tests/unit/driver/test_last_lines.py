@@ -21,6 +21,15 @@ def test_the_last_lines_without_events() -> None:
     assert last.lines() == []
 
 
+def test_zenml_s_own_start_of_a_step_is_left_out() -> None:
+    last = LastLines()
+    last.add(
+        b"\x1b[38;20mStep \x1b[1;36mtrain\x1b[0m has started.\x1b[0m\nStep train has started.\n"
+    )
+    last.add(b"Step 3 has started. Or not.\n")
+    assert last.lines() == ["Step 3 has started. Or not."]
+
+
 def test_a_progress_bar_pushes_nothing_out() -> None:
     last = LastLines()
     last.add(b"before\n")

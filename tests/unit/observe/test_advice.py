@@ -5,11 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from modalrun.errors import NotFoundError
-from modalrun.observe.advice import Advice, StepAdvice, advise, cores_for, memory_for, read_advice
+from modalrun.observe.advice import (
+    LOST,
+    RUNNING,
+    UNSTORED,
+    Advice,
+    StepAdvice,
+    advise,
+    cores_for,
+    memory_for,
+    read_advice,
+)
+from modalrun.run.failure import Failure
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.usage import StepUsage
@@ -158,9 +170,95 @@ def test_the_steps_of_a_pipeline_run_share_their_sandbox() -> None:
     assert of(advice, "beside").memory.suggestion is None
 
 
+SHARED = replace(RUN, metadata=replace(FACTS, mode="pipeline", cpu=4, memory=8192))
+
+
+def inline(name: str, usage: StepUsage | None, seconds: float = 0) -> StepRecord:
+    found = replace(attempt(name, usage), metadata=None)
+    return replace(found, end=NOON + timedelta(seconds=seconds)) if seconds else found
+
+
+def test_inline_steps_beside_one_another_have_the_figures_of_their_process() -> None:
+    # Three of them, as recorded.
+    one = replace(used(11.2, 9.4, 0.84, 1091), pid=7)
+    later = replace(one, began=one.began + 0.2)
+    own = replace(one, pid=8, peak_memory=100, peak_cores=0.5)
+    advice = advise([SHARED], {"run": [inline("a", one), inline("b", later), inline("c", one)]})
+    whole = of(advice, None)
+    assert (whole.cpu.peak, whole.memory.peak) == (0.84, 1091)
+    assert whole.cpu.mean == pytest.approx(9.4 * 11.4 / 11.2 / 20, abs=0.01)
+    assert whole.memory.mean == pytest.approx(1091 * 11.4 / 20, abs=1)
+    # One after the other, and beside another process.
+    after = replace(one, began=one.began + 20, peak_memory=500)
+    advice = advise([SHARED], {"run": [inline("a", one), inline("b", after), inline("c", own)]})
+    assert (of(advice, None).cpu.peak, of(advice, None).memory.peak) == (1.34, 1191)
+
+
+STOPPED = Failure("The run was stopped by force.")
+OUT_OF_MEMORY = Failure("The sandbox ran out of memory.")
+RAISED = Failure("The sandbox ran out of memory.", "ValueError")
+
+
+@pytest.mark.parametrize(
+    ("change", "seconds", "why"),
+    [
+        ({"status": "stopped", "failure": STOPPED}, 62, LOST),
+        ({"status": "stopped", "failure": STOPPED}, 0.5, None),
+        ({"status": "failed", "failure": RAISED}, 1.5, None),
+        ({"status": "completed"}, 1.5, None),
+        ({"status": "completed"}, 62, UNSTORED),
+        ({"status": "cached"}, 62, None),
+        ({"status": "running", "end": None}, 62, RUNNING),
+    ],
+)
+def test_nothing_is_lowered_while_a_step_is_not_measured(
+    change: dict[str, Any], seconds: float, why: str | None
+) -> None:
+    short = inline("short", used(2.3, 0.1, 0.04, 180))
+    long = replace(inline("longbar", None, seconds), **change)
+    own = replace(long, name="own", metadata=attempt("own", None).metadata)
+    measured = attempt("own", used(2.3, 0.1, 0.04, 180))
+    for advice, step in (
+        (advise([SHARED], {"run": [short, long]}), None),
+        (advise([RUN], {"run": [own, measured]}), "own"),
+    ):
+        found = of(advice, step)
+        assert list(advice.missing.values()) == ([why] if why else [])
+        suggested = (found.cpu.suggestion, found.memory.suggestion)
+        assert suggested == ((found.cpu.asked, found.memory.asked) if why else (0.125, 256))
+        assert found.kept == bool(why)
+
+
+def test_time_before_an_isolated_step_begins_does_not_count() -> None:
+    facts = replace(StepMetadata("sb"), begun=NOON.timestamp() + 60)
+    waited = replace(attempt("a", None), end=NOON + timedelta(seconds=61), metadata=facts)
+    advice = advise([RUN], {"run": [waited]})
+    assert (advice.missing, advice.unmeasured) == ({}, ("a",))
+
+
+def test_a_sandbox_that_ran_out_of_memory_needs_twice_as_much() -> None:
+    lost = replace(inline("hog", None, 62), status="failed", failure=OUT_OF_MEMORY)
+    whole = of(advise([SHARED], {"run": [lost, inline("a", used(2, 1, 0.1, 180))]}), None)
+    assert (whole.memory.suggestion, whole.cpu.suggestion, whole.ran_out) == (16384, 4, True)
+    own = replace(attempt("hog", None), end=lost.end, status="failed", failure=OUT_OF_MEMORY)
+    advice = advise([RUN], {"run": [own]})
+    found = of(advice, "hog")
+    assert (found.runs, found.memory.suggestion, found.cpu.suggestion) == (0, 4096, 2)
+    assert of(advise([SHARED], {"run": [lost]}), None).memory.suggestion == 16384
+    # It asks for more by now, and that was enough.
+    newer = replace(RUN, id="newer")
+    enough = attempt("hog", used(9, 1, 0.1, 3000), memory=6144)
+    measured = replace(own, usage=used(9, 1, 0.1, 2040))
+    advice = advise([newer, RUN], {"newer": [enough], "run": [measured]})
+    assert of(advice, "hog").memory.suggestion == 4096
+    # What an exception says does not count.
+    raised = replace(own, failure=RAISED, usage=used(9, 1, 0.1, 180))
+    assert of(advise([RUN], {"run": [raised]}), "hog").memory.suggestion == 256
+
+
 def test_inline_steps_have_no_sandbox_to_ask_for() -> None:
-    inline = replace(attempt("inline", used(9, 1, 0.1, 993)), metadata=None)
-    advice = advise([RUN], {"run": [inline, attempt("own", used(9, 1, 0.1, 300))]})
+    steps = [inline("inline", used(9, 1, 0.1, 993)), attempt("own", used(9, 1, 0.1, 300))]
+    advice = advise([RUN], {"run": steps})
     found = of(advice, "inline")
     assert (found.saved, found.memory.suggestion, found.memory.asked) == (None, None, 1024)
     assert of(advice, "own").saved is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modalrun.observe.advice import Advice, Quantity, StepAdvice
+from modalrun.observe.advice import LOST, RUNNING, Advice, Quantity, StepAdvice
 from modalrun.output import advice_text
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec, load_spec
@@ -49,6 +49,32 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         " settings.\n"
         "Not measured, since they took less than a second or so: tiny.\n"
     )
+
+
+def test_steps_that_were_not_measured_in_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    hog = replace(LOAD, step="hog", runs=0, memory=Quantity(8192, 8192, 0, 16384))
+    hog = replace(hog, saved=Decimal("-0.1"), ran_out=True, kept=True)
+    kept = replace(LOAD, saved=Decimal(0), kept=True)
+    advice = replace(ADVICE, steps=(hog, kept), missing={"hog": LOST, "load": RUNNING})
+    advice_text.print_advice(advice)
+    out = capsys.readouterr().out
+    assert "hog   2, 8 GiB  ?            ?               1, 16 GiB  raise: memory ran out" in out
+    assert "1, 2 GiB   not all measured" in out
+    reasons = (
+        "Not measured in each run (ended with its sandbox): hog. What a step of these asks for"
+    )
+    assert f"{reasons} is not lowered." in out
+    assert "(still running): load." in out
+    advice_text.print_advice(replace(advice, mode="pipeline"))
+    assert "What the sandbox asks for is not lowered." in capsys.readouterr().out
+    assert json.loads(advice_text.as_json(advice))["missing"]["hog"] == LOST
+
+
+def test_settings_of_steps_that_a_run_spec_cannot_name(tmp_path: Path) -> None:
+    text = advice_text.as_settings(replace(ADVICE, dynamic=True))
+    assert all(line.startswith("# ") for line in text.splitlines())
+    assert "#   train:" in text
+    assert loaded(tmp_path, text).step_layers == {}
 
 
 def test_what_else_is_said_of_gpus_and_prices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,11 @@ def test_a_long_line_is_broken_between_words_below_its_own_text() -> None:
         "           /a/path/that/is/longer/than/the/line",
     ]
     assert renderer.render(line("short")) == "train    | short"
+    in_colour = LineRenderer(labels, colours=True, width=lambda: 40)
+    shown = in_colour.render(line("\x1b[31mFailed to run step: 'data/labels.csv'\x1b[0m")).split(
+        "\n"
+    )
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown[1]) == "           'data/labels.csv'"
 
 
 def test_where_nothing_is_redrawn_a_bar_is_a_line_every_30_seconds(

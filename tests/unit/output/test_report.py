@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from modalrun.output.report import MOST_CHARTS, MOST_FAILURES, render
 from modalrun.run.artifacts import Artifact, Visualization
 from modalrun.run.records import StepRecord
 from tests.unit import reports
-from tests.unit.reports import HOSTILE, HOSTILE_PAGE, RUN_ID, mixed, report, step
+from tests.unit.reports import HOSTILE, HOSTILE_PAGE, NOON, RUN_ID, mixed, report, step
 
 
 def test_a_report_says_what_is_known_of_a_run() -> None:
@@ -111,6 +112,21 @@ def test_visualizations_of_unknown_content_are_named() -> None:
         )
     )
     assert "An image of an unknown format." in page and "<img" not in page
+
+
+def test_a_rerun_is_called_one() -> None:
+    page = render(replace(mixed(), related=(("rerun of", "the <first>", "1d1f"),)))
+    assert 'rerun of <span class="mono">the &lt;first&gt;</span>' in page
+    assert "rerun of" not in render(mixed())
+
+
+def test_a_step_took_as_long_as_its_status_says() -> None:
+    found = report(step("load", 5, 10))
+    # Its own process began later than its record, which the status shows.
+    early = replace(found.view.steps[0], start=NOON + timedelta(seconds=6))
+    lines = replace(found.timeline.steps[0], step=early)
+    page = render(replace(found, timeline=replace(found.timeline, steps=(lines,))))
+    assert '<span class="time">12 s</span>' in page
 
 
 def test_only_pages_of_the_web_are_linked() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modalrun.output.wrapping import NO_BREAK, wrapped
+from modalrun.output.wrapping import NO_BREAK, wrapped, wrapped_in_colour
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,20 @@ from modalrun.output.wrapping import NO_BREAK, wrapped
 )
 def test_wrapped(text: str, width: int | None, lines: list[str]) -> None:
     assert wrapped(text, width) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one two three", ["one two", "three"]),
+        (
+            "\x1b[31mone \x1b[1mtwo\x1b[0m\x1b[31m three\x1b[0m",
+            ["\x1b[31mone \x1b[1mtwo", "\x1b[0m\x1b[31mthree\x1b[0m"],
+        ),
+        (f"\x1b[31mone{NO_BREAK}two  three four\x1b[0m", ["\x1b[31mone two", "three four\x1b[0m"]),
+        ("\x1b[31m\x1b[0m", ["\x1b[31m\x1b[0m"]),
+        ("one \x1b[31m" + "x" * 12 + "  \x1b[0m", ["one", "\x1b[31m" + "x" * 12 + "\x1b[0m"]),
+    ],
+)
+def test_colours_take_no_room(text: str, lines: list[str]) -> None:
+    assert wrapped_in_colour(text, 10) == lines

@@ -19,6 +19,8 @@ from modalrun.run.sandbox_exit import ModalStatus, read_exit
         ("The sandbox reached its timeout.", "timeout"),
         ("The sandbox ran out of memory.", "memory"),
         ("The sandbox needed more memory than its limit of 512 MiB.", "memory_limit"),
+        ("train: The step's process was killed (SIGKILL).", "memory"),
+        ("The step's process ended with exit code 7.", "os._exit"),
         ("The step's process was killed because the sandbox ran out of memory.", "memory"),
     ],
 )
@@ -27,7 +29,14 @@ def test_a_reason_with_a_known_remedy(reason: str, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", [None, "", "ValueError: No module named 'x'", "KeyError: 'memory'"]
+    "reason",
+    [
+        None,
+        "",
+        "ValueError: No module named 'x'",
+        "KeyError: 'memory'",
+        "The init hook's process ended with exit code 5.",
+    ],
 )
 def test_a_reason_without_one(reason: str | None) -> None:
     assert advice(reason) is None

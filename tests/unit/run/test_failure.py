@@ -107,6 +107,14 @@ def test_a_run_names_its_first_failed_step_and_counts_the_others() -> None:
     [
         (f'  File "{CODE}/lib/a b.py", line 3, in f', '  File "lib/a b.py", line 3, in f'),
         ('  File "/app/code/p.py", line 3', '  File "p.py", line 3'),
+        # A sandbox that is kept warm has a copy of it for each step.
+        ('  File "/app/.modalrun-fgmt_6pz/code/a/q.py", line 3', '  File "a/q.py", line 3'),
+        ('  File "/tmp/.modalrun-fgmt_6pz/code/q.py", line 3', '  File "q.py", line 3'),
+        (
+            '  File "/s/sandboxes/sb-1/root/app/.modalrun-fgmt_6pz/code/q.py", line 3',
+            '  File "q.py", line 3',
+        ),
+        ("/app/.modalrun-fgmt_6pz/code/p.py:12: UserWarning: old", "p.py:12: UserWarning: old"),
         # A folder of the project's own has the same name.
         (f'  File "{CODE}/app/code/p.py", line 3', '  File "app/code/p.py", line 3'),
         (f"{CODE}/p.py:12: UserWarning: old", "p.py:12: UserWarning: old"),
@@ -132,6 +140,7 @@ FRAMES = f"""Traceback (most recent call last):
         (f"{FRAMES}ImportError: no", "team/training.py:7"),
         ("ImportError: no", None),
         ('  File "/app/code/bad.py", line 3\n    def (\nImportError: no', "bad.py:3"),
+        ('  File "/app/.modalrun-_6p/code/q.py", line 9, in bad\nImportError: no', "q.py:9"),
     ],
 )
 def test_the_last_line_of_the_project_is_the_place(trace: str, place: str | None) -> None:

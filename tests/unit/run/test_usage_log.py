@@ -54,6 +54,7 @@ def test_a_step_whose_process_died(log: str) -> None:
             UsagePoint(4.0, 1.0, 800),
             UsagePoint(5.0, 1.0, 800),
         ),
+        pid=7,
     )
 
 

@@ -180,3 +180,8 @@ def test_keys_that_begin_with_x_hold_anchors(load: Load) -> None:
     spec = load(PIPELINE + text)
     assert spec.step_layers["a"][Origin.SPEC_STEP].settings == {"gpu": "T4"}
     assert not {key for key in spec.run_configuration if key.startswith("x-")}
+
+
+def test_resources_at_the_top_level(tmp_path: Path) -> None:
+    error = mistake(tmp_path, PIPELINE + "resources: {cpu_count: 3}\n")
+    assert error.hint == "'resources' is 'settings: resources'."

@@ -47,9 +47,13 @@ def test_not_a_mapping(tmp_path: Path, text: str, kind: str) -> None:
     ("text", "place", "reason"),
     [
         ("a: 1\nb:\n\tc: d\n", "3:1", r"character '\t'"),
-        ("a: [1\n", "2:1", "expected ',' or ']'"),
+        ("a: [1\n", "1:4", "the [ that begins here is not closed."),
         ("a: b: c\n", "1:5", "mapping values are not allowed"),
-        ("a: 'open\n", "2:1", "found unexpected end of stream"),
+        ("a: 'open\nb: 1\n", "1:4", "the ' that begins here is not closed."),
+        ('a: {b: "open\n', "1:8", 'the " that begins here is not closed.'),
+        ("a: {b: [\n", "1:8", "the [ that begins here is not closed."),
+        ("a: {b: 1,\n  c: 2\nd: 5\n", "1:4", "not closed, or a comma is missing before line 3."),
+        ("a: {b: 'it's', c: 2}\nd: 5\n", "1:12", "expected ',' or '}'"),
         ("a: 1\n---\nb: 2\n", "2:1", "another document"),
         ("a: *nowhere\n", "1:4", "undefined alias"),
         ("? [a, b]\n: 1\n", "1:3", "unhashable key"),
@@ -61,6 +65,14 @@ def test_not_yaml(tmp_path: Path, text: str, place: str, reason: str) -> None:
     message = problem(path).message
     assert message.startswith(f"{path}:{place}: this is not YAML: ")
     assert reason in message
+
+
+@pytest.mark.parametrize("below", ["", "b: 2\n"])
+def test_a_comment_that_hides_the_end(tmp_path: Path, below: str) -> None:
+    path = write(tmp_path, f"a: 1\nparameters: {{x: 'a #1',\n rate: 1:30, a: v1 #2}}\n{below}")
+    error = problem(path)
+    assert error.message.startswith(f"{path}:2:13: this is not YAML: the {{ that begins here")
+    assert (error.hint or "").startswith("In line 3 a '#' after a blank begins a comment")
 
 
 @pytest.mark.parametrize("text", ["a: 2024-13-45\n", "a: !!int x\n"])

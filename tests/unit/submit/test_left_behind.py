@@ -8,6 +8,7 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.run.failure import Failure
+from modalrun.run.run_plan import Target
 from modalrun.submit.left_behind import left_behind
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection
@@ -26,11 +27,19 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def remark(root: Path, kind: str, message: str) -> str | None:
-    return left_behind(SourceSelection(root), Failure(message, kind))
+def remark(root: Path, kind: str, message: str, target: Target = "modal") -> str | None:
+    return left_behind(SourceSelection(root), target, Failure(message, kind))
 
 
-@pytest.mark.parametrize("path", ["data/labels.csv", f"{CODE}/data/labels.csv"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/labels.csv",
+        f"{CODE}/data/labels.csv",
+        "/app/code/data/labels.csv",
+        "/app/.modalrun-fgmt_6pz/code/data/labels.csv",
+    ],
+)
 def test_a_file_that_an_ignore_file_left_out(root: Path, path: str) -> None:
     found = remark(root, "FileNotFoundError", f"[Errno 2] No such file or directory: '{path}'")
     assert found == (
@@ -43,6 +52,9 @@ def test_a_file_elsewhere_on_this_machine(root: Path) -> None:
     message = f'[Errno 2] No such file or directory: "{root.parent}/beside.csv"'
     found = remark(root, "FileNotFoundError", message)
     assert found and "is on this machine, and not in a sandbox" in found
+    assert found.endswith("or keep it in a volume or a bucket.")
+    found = remark(root, "FileNotFoundError", message, "local")
+    assert found and found.endswith("and set MODALRUN_LOCAL_SHARED to its folder.")
     message = f"[Errno 2] No such file or directory: '{root}/train.py'"
     found = remark(root, "FileNotFoundError", message)
     assert found and "use a path relative to it (train.py)" in found

@@ -1,0 +1,37 @@
+"""What the report of a run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from modalrun.observe.report import read_report
+from modalrun.run.metadata import RunMetadata
+from modalrun.run.records import DeploymentRecord
+from modalrun.spec.spec_record import SpecRecord
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import Effects
+
+EARLIER = "1d1f5b62-0000-4000-8000-000000000000"
+PLACE = RunMetadata("local", "pipeline", "app", "ap-1", "sb-1", rerun_of=EARLIER)
+
+
+@pytest.fixture
+def zenml() -> FakeZenML:
+    zenml = FakeZenML(Effects(), "completed")
+    zenml.run = replace(zenml.run, metadata=PLACE)
+    return zenml
+
+
+def test_the_shown_run_spec_runs_where_the_run_did(zenml: FakeZenML) -> None:
+    record = SpecRecord({"pipeline": "q.q"}, [("--gpu", ("gpu",), "T4")])
+    zenml.deployment = DeploymentRecord("d", environment=record.to_environment())
+    found = read_report(zenml.run.id, (), zenml=zenml)
+    assert found.spec == ("pipeline: q.q", "target: local", '# --gpu "T4"')
+
+
+def test_a_rerun_names_the_run_that_it_reruns(zenml: FakeZenML) -> None:
+    assert read_report(zenml.run.id, (), zenml=zenml).related == (("rerun of", "a-run", EARLIER),)
+    zenml.run = replace(zenml.run, metadata=replace(PLACE, rerun_of=None))
+    assert read_report(zenml.run.id, (), zenml=zenml).related == ()
