@@ -86,7 +86,7 @@ def _lines(found: PricedPlan, *, explain: Explain | None, width: int | None) -> 
     ]
     return [
         f"Plan of pipeline '{plan.pipeline}'",
-        *_run_lines(plan, found.stack.name),
+        *_run_lines(plan, found.stack.name, found.usage),
         "",
         *_sandboxes(rows, width),
         "",
@@ -105,7 +105,7 @@ _MODES = {
 }
 
 
-def _run_lines(plan: Plan, stack: str) -> list[str]:
+def _run_lines(plan: Plan, stack: str, usage: str) -> list[str]:
     volumes = {f"{name} at {path}" for s in plan.sandboxes for name, path in s.volumes.items()}
     settings = plan.settings
     values = {
@@ -123,6 +123,7 @@ def _run_lines(plan: Plan, stack: str) -> list[str]:
         else None,
         "secrets": ", ".join(sorted({n for s in plan.sandboxes for n in s.secrets})),
         "volumes": ", ".join(sorted(volumes)),
+        "usage": usage,
     }
     return [f"  {name:<12} {value}" for name, value in values.items() if value]
 
@@ -182,7 +183,7 @@ def _image(recipe: ImageRecipe) -> str:
 def _graph(plan: Plan) -> list[str]:
     layers = plan.layers
     if not layers:
-        return ["Order: the pipeline has no steps"]
+        return ["Order: decided by the pipeline's function"]
     one_by_one = plan.settings.mode == "pipeline" and plan.settings.max_parallelism in {None, 1}
     how = (
         "one step at a time; 'max_parallelism' lets the steps of a line run side by side"

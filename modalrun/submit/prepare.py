@@ -56,6 +56,7 @@ class PricedPlan:
         spec: The run spec.
         problems: Why the stack can't be used with the target; empty if it can.
         no_login: Why the sandboxes can't log in to the artifact store; empty if they can.
+        usage: What the last runs have used, a line; empty if nothing is known or to be changed.
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class PricedPlan:
     spec: RunSpec
     problems: tuple[str, ...] = ()
     no_login: tuple[str, ...] = ()
+    usage: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -98,8 +100,11 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     if path is None:
         check_root(spec.source_root)
         with zenml_process(spec.source_root):
+            from modalrun.observe.used_before import used_before
+
             compiled = load_deployment(spec, looks=True)
-            return plan_deployment(compiled.deployment, compiled.stack_description, spec)
+            found = plan_deployment(compiled.deployment, compiled.stack_description, spec)
+            return replace(found, usage=used_before(found.plan) or "")
     with garbage_collection.paused():
         file = deployment_file.read(path)
         spec = _with_values_of(spec, path, file)
