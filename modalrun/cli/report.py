@@ -38,6 +38,8 @@ def report(
     It shows timeline, graph, usage, cost, failures, artifacts and configuration; of a run that goes
     on, as they are now.
     """
+    if str(output) == "-":
+        raise UsageError("The report is a file: '--output' takes no '-'.")
     with Interruption(END_OF_COMMAND), resolved(run) as (found, spinner):
         path = checked_path(output or Path(f"report-{found.id[:8]}.html"), "--output").absolute()
         _write(found, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
@@ -85,7 +84,6 @@ def follow(
         ModalrunError: The run's end is not known.
     """
     attachment = _Attachment(run, observer, stop)
-    began = time.time()
     with interrupts.listening(attachment.receive_signal):
         if interrupted is not None:
             attachment.receive_signal(interrupted)
@@ -97,9 +95,9 @@ def follow(
         zenml = zenml or zenml_gateway()
         progress = attachment.progress
         if isinstance(end, SandboxExit):
-            return derive_outcome(run, progress, end, began, zenml)
+            return derive_outcome(run, progress, end, zenml)
         return replace(
-            derive_outcome(run, progress, read_exit(EXIT_KILLED), began, zenml),
+            derive_outcome(run, progress, read_exit(EXIT_KILLED), zenml),
             exit_code=128 + end.number,
             headline="Run stopped because of the interrupt.",
         )

@@ -1,19 +1,21 @@
 """Estimate what a run has cost: for each sandbox, its time by what it requested. Pure.
 
-A sandbox exists a little longer than its step. Modal bills the higher of what was requested
+The records in ZenML are all that counts, so that every command tells the same. What is not in them:
+the last wait of a sandbox that was kept warm for no further step, and the sandboxes that a lost one
+or an earlier driver had. Modal bills the higher of what was requested
 and what was used; only the request is known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, without_price
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.progress import RunProgress, Usage
+from modalrun.run.progress import Usage
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import (
@@ -39,48 +41,45 @@ class RunCost:
 
 def cost_details(
     plan: RunPlan,
-    progress: RunProgress,
-    gpu: str | None,
-    began: float,
-    now: float,
+    run: RunRecord,
+    attempts: Sequence[StepRecord],
+    idle: Sequence[Usage],
+    now: datetime,
     *,
     resumed: bool = False,
 ) -> list[tuple[str, str]]:
     """Return labels and values for a summary: the cost by list prices, and what waiting costs.
 
     Args:
-        progress: The times of the step sandboxes.
-        gpu: The run sandbox's GPU.
-        began: When the run sandbox was created, in seconds since the epoch.
-        now: When it ended.
-        resumed: Whether an earlier driver has run a part of it, which is not counted.
+        run: The record of the run, which has ended.
+        attempts: All attempts of its steps.
+        idle: The times in which step sandboxes have waited for another step.
+        now: The present.
+        resumed: Whether it had another run sandbox before, which is not counted.
     """
     sandboxes = {step.name: step.sandbox for step in plan.steps}
-
-    def spent(times: Iterable[Usage]) -> list[Decimal | None]:
-        return [
-            _spent(sandbox, used.gpu, used.seconds(now))
-            for used in times
-            if (sandbox := sandboxes.get(used.step)) is not None
-        ]
-
-    idle = spent(progress.idle)
-    amounts = [_spent(plan.run_sandbox, gpu, now - began), *spent(progress.usage.values()), *idle]
     details = []
-    if (total := _total(amounts)) is not None:
-        about = f"about {dollars(total)}" + (" since the resume" if resumed else "")
+    gpus = [run.metadata and run.metadata.gpu, *(a.metadata and a.metadata.gpu for a in attempts)]
+    if (total := spent(run, attempts, now, LIST_PRICES).total) is not None:
+        before = " without the run sandbox before the resume" if resumed else ""
+        about = f"about {dollars(total)}{before}"
         prices = f"list prices of {LIST_PRICES.as_of}"
         if plan.target == "local":
             details.append(("cost", f"nothing here; on Modal {about} ({prices})"))
         else:
             details.append(("cost", f"{about} ({prices}, by what was requested)"))
-    else:
-        gpus = (gpu, *(used.gpu for used in progress.usage.values()))
-        names = ", ".join(without_price(one for one in gpus if one))
-        details.append(("cost", f"unknown: no price for {names}"))
-    seconds = sum(used.seconds(now) for used in progress.idle)
+    elif names := without_price(gpu for gpu in gpus if gpu):
+        details.append(("cost", f"unknown: no price for {', '.join(names)}"))
+    seconds = sum(used.seconds(0) for used in idle)
     if seconds >= 0.05:
-        price = f", {dollars(waiting)}" if (waiting := _total(idle)) is not None else ""
+        waiting = _total(
+            [
+                _spent(sandbox, used.gpu, used.seconds(0))
+                for used in idle
+                if (sandbox := sandboxes.get(used.step)) is not None
+            ]
+        )
+        price = f", {dollars(waiting)}" if waiting is not None else ""
         details.append(("idle", f"{seconds:.1f} s in sandboxes that were kept warm{price}"))
     return details
 
@@ -150,7 +149,9 @@ def _amount(
     if start is None:
         return Decimal(0)
     regions = metadata.regions.split(",") if metadata.regions else []
-    seconds = _seconds(start, end, now) + idle
+    # The run sandbox is paid from its creation on, that of a step from its first process on.
+    began = metadata.created if isinstance(metadata, RunMetadata) else metadata.started
+    seconds = max(0.0, (end or now).timestamp() - (began or start.timestamp())) + idle
     gpus = (metadata.gpu,) if metadata.gpu else ()
     asked = Resources(gpus, metadata.cpu or DEFAULT_CORES, metadata.memory or DEFAULT_MEMORY_MIB)
     return _cost(asked, regions, seconds, table)

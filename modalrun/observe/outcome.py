@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timezone
 
 from modalrun.errors import (
     AuthenticationError,
@@ -17,7 +17,6 @@ from modalrun.errors import (
 )
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
-from modalrun.observe.status import read_timeline
 from modalrun.run.advice import advice, advice_on_end
 from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
@@ -31,7 +30,7 @@ from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.status import NOT_ASKED, RunStatus, derive_status, may_be_rerun
-from modalrun.run.timeline import Timeline, timeline_of
+from modalrun.run.timeline import timeline_of
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 _MOST_OUTPUTS = 8
@@ -51,14 +50,13 @@ def accepted(run: RunHandle) -> Outcome:
 
 
 def derive_outcome(
-    run: RunHandle, progress: RunProgress, end: SandboxExit, began: float, zenml: ZenMLGateway
+    run: RunHandle, progress: RunProgress, end: SandboxExit, zenml: ZenMLGateway
 ) -> Outcome:
     """Derive a run's outcome from ZenML's record and the end of its sandbox.
 
     Args:
         progress: The progress of its steps.
         end: How the run sandbox ended.
-        began: When this process attached, in seconds since the epoch.
 
     Raises:
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
@@ -101,8 +99,11 @@ def derive_outcome(
     # Of a failed step, the command and what to do are beside its reason.
     details += [] if failed else [("logs", f"modalrun logs {run.run_id}")]
     details.append(("report", f"modalrun report {run.run_id} --open"))
+    view = derive_status(record, steps, NOT_ASKED)
+    attempts = _attempts(view, zenml)
+    now = datetime.now(timezone.utc)
     details += cost_details(
-        run.plan, progress, run.sandbox.gpu, began, time.time(), resumed=run.resumed
+        run.plan, record, attempts or steps, progress.idle, now, resumed=run.resumed
     )
     details += _outputs(run.run_id, steps)
     told = any(step.status == "failed" and step.next for step in steps)
@@ -114,7 +115,6 @@ def derive_outcome(
         commands = answer_commands(run.run_id)
         details += zip(("answer", "resume"), commands, strict=True)
     shown = _steps(run.steps, steps, progress)
-    view = derive_status(record, steps, NOT_ASKED)
     return Outcome(
         code,
         headline,
@@ -122,7 +122,7 @@ def derive_outcome(
         shown,
         run_id=run.run_id,
         source_root=run.source_root,
-        timeline=_timeline(view, zenml),
+        timeline=None if attempts is None else timeline_of(view, attempts, now.timestamp()),
     )
 
 
@@ -138,12 +138,12 @@ def _outputs(run_id: str, steps: Sequence[StepRecord]) -> list[tuple[str, str]]:
     return details
 
 
-def _timeline(view: RunStatus, zenml: ZenMLGateway) -> Timeline | None:
-    """Return the timeline of a run that has ended; None if ZenML can't be asked."""
+def _attempts(view: RunStatus, zenml: ZenMLGateway) -> Sequence[StepRecord] | None:
+    """Return all attempts of the steps of a run that has ended; None if ZenML can't be asked."""
     if all(step.attempt == 1 for step in view.steps):
-        return timeline_of(view, view.steps, time.time())
+        return view.steps
     with suppress(ModalrunError):
-        return read_timeline(view, zenml=zenml)
+        return zenml.step_attempts([view.run])[view.run.id]
     return None
 
 

@@ -183,7 +183,7 @@ def _image(recipe: ImageRecipe) -> str:
 def _graph(plan: Plan) -> list[str]:
     layers = plan.layers
     if not layers:
-        return ["Order: the pipeline has no steps"]
+        return ["Order: decided by the pipeline's function"]
     one_by_one = plan.settings.mode == "pipeline" and plan.settings.max_parallelism in {None, 1}
     how = (
         "one step at a time; 'max_parallelism' lets the steps of a line run side by side"

@@ -86,6 +86,7 @@ def _page(report: Report) -> dict[str, Any]:
     anchors = {one.step.name: f"step-{n}" for n, one in enumerate(report.timeline.steps)}
     failed = [step for step in view.steps if step.status == "failed"]
     usage = _usage(report, anchors)
+    headline = run.reason if view.state != "completed" and run.reason else view.headline
     page: dict[str, Any] = {
         "title": run.pipeline or run.name,
         "state": view.state,
@@ -93,7 +94,8 @@ def _page(report: Report) -> dict[str, Any]:
         "run_name": run.name,
         "run_id": run.id,
         "related": report.related,
-        "headline": run.reason if view.state != "completed" and run.reason else view.headline,
+        # A name is in backticks, as in Markdown.
+        "headline": headline and headline.replace("`", "'"),
         "facts": list(_facts(report)),
         "notes": [*view.notes, *report.notes],
         "failures": [_failure(step, report, anchors) for step in failed[:MOST_FAILURES]],
@@ -233,6 +235,7 @@ def _step(one: StepTimeline, report: Report, anchors: Mapping[str, str]) -> dict
         "reason": step.reason,
         "upstream": listing(step.upstream, 10),
         "attempts": attempts,
+        "own": any(attempt.metadata for attempt in one.attempts),
         "phases": known,
     }
 

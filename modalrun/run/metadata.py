@@ -72,6 +72,7 @@ class RunMetadata:
         rerun_by: The last run that reruns it.
         hints: What helps steps that have failed, by their names: what the submission found out.
         requested: When Modal was asked for the run sandbox, in seconds since the epoch.
+        created: When it had created it.
         commit: The Git commit that was checked out at the source root when it was submitted.
     """
 
@@ -97,6 +98,7 @@ class RunMetadata:
     rerun_by: RunId | None = None
     hints: dict[StepName, Text] | None = None
     requested: Moment | None = None
+    created: Moment | None = None
     commit: Commit | None = None
 
     @property

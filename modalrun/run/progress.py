@@ -114,13 +114,11 @@ class RunProgress:
 
     Attributes:
         rows: By step, in the graph's order.
-        usage: The attempts in step sandboxes, by step and number.
         idle: The times in which step sandboxes have waited for another step.
     """
 
     def __init__(self, steps: Iterable[str]) -> None:
         self.rows = {step: StepProgress(step) for step in steps}
-        self.usage: dict[tuple[str, int], Usage] = {}
         self.idle: list[Usage] = []
 
     def apply(self, event: StepEvent | Idle | Redraw) -> None:
@@ -133,7 +131,6 @@ class RunProgress:
             if (row := self.rows.get(event.step)) is not None and not row.final:
                 row.progress = event.text
             return
-        self._note_usage(event)
         row = self.rows.setdefault(event.step, StepProgress(event.step))
         if event.attempt < row.attempt:
             return
@@ -158,14 +155,6 @@ class RunProgress:
         if event.state in FINAL and row.ended is None:
             row.ended = event.at
         row.state = state
-
-    def _note_usage(self, event: StepEvent) -> None:
-        attempt = (event.step, event.attempt)
-        if event.state == "running" and event.sandbox is not None:
-            used = self.usage.setdefault(attempt, Usage(event.step, event.gpu, event.at))
-            used.gpu = event.gpu or used.gpu
-        elif event.state != "starting" and attempt in self.usage:
-            self.usage[attempt].ended = self.usage[attempt].ended or event.at
 
     def counts(self) -> Counter[str]:
         """Count the steps in each state."""

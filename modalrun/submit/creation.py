@@ -118,6 +118,7 @@ def create_run_sandbox(
         sandbox,
         root=job.source.root,
         requested=requested,
+        created=time.time(),
         earlier=earlier,
         more=source.to_metadata() if source is not None else None,
         # A run that is resumed may have been asked to stop.

@@ -27,6 +27,7 @@ def record_sandbox(
     *,
     root: Path,
     requested: float | None = None,
+    created: float | None = None,
     earlier: Sequence[str] = (),
     more: Mapping[str, str] | None = None,
     end_if_stopped: SandboxGroup | None = None,
@@ -40,6 +41,7 @@ def record_sandbox(
         sandbox: Its run sandbox.
         root: The source root.
         requested: When Modal was asked for it, in seconds since the epoch.
+        created: When it had created it.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
         more: Other metadata to store with it.
         end_if_stopped: The sandboxes to end if the run was stopped before they were recorded.
@@ -63,6 +65,7 @@ def record_sandbox(
         regions=",".join(spec.regions) or None,
         workspace=plan.settings.workspace,
         requested=requested,
+        created=created,
         earlier=",".join(one for one in earlier if one != sandbox.id) or None,
     )
 

@@ -106,7 +106,7 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
 def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: str) -> None:
     said = " ".join(resumed.stderr.split())
     assert "which the run does not get: resume.out" in said
-    assert "since the resume" in said
+    assert "before the resume" in said
     assert "the gate is open" not in resumed.stdout
     # The new driver tells of the step that was done before.
     new = next(b for b in reversed(world.sandboxes()) if b.tags["modalrun-role"] == "run")

@@ -120,6 +120,11 @@ def test_a_rerun_is_called_one() -> None:
     assert "rerun of" not in render(mixed())
 
 
+def test_a_step_without_a_sandbox_of_its_own_has_no_columns_for_one() -> None:
+    assert '<th scope="col">sandbox</th>' in render(mixed())
+    assert '<th scope="col">sandbox</th>' not in render(report(step("load", 5, 10, metadata=None)))
+
+
 def test_a_step_took_as_long_as_its_status_says() -> None:
     found = report(step("load", 5, 10))
     # Its own process began later than its record, which the status shows.
