@@ -36,7 +36,9 @@ def show_process() -> None:
 def without_source() -> Iterator[None]:
     """Import nothing from the source tree, which is the user's, during the block."""
     path = list(sys.path)
-    sys.path[:] = [folder for folder in path if folder not in {"", str(Path.cwd())}]
+    # Its folders too: PYTHONPATH may name them.
+    source = Path.cwd()
+    sys.path[:] = [one for one in path if one and not Path(one).is_relative_to(source)]
     try:
         yield
     finally:

@@ -137,7 +137,7 @@ def main() -> None:
         traceback.print_exc()
         isolated = error
     # User code can write there.
-    sys.path[:] = [folder for folder in sys.path if Path(folder) != Path.cwd()]
+    sys.path[:] = [one for one in sys.path if not Path(one).is_relative_to(Path.cwd())]
     while True:
         asked, descriptors, *_ = socket.recv_fds(supervisor, 1, 1)
         if asked == CONNECT:

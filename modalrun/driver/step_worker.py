@@ -230,7 +230,9 @@ def _become_supervisor(environment: Mapping[str, str], source: Path, shared: Pat
     os.dup2(empty, 0)
     os.close(empty)
     os.chdir(source)
-    sys.path[:] = [str(source) if path in {"", str(shared)} else path for path in sys.path]
+    for index, path in enumerate(sys.path):
+        if not path or Path(path).is_relative_to(shared):
+            sys.path[index] = str(source / Path(path or shared).relative_to(shared))
     importlib.invalidate_caches()
     _set_environment(environment)
     sys.argv = ["supervisor", _STEP_MODULE]

@@ -11,7 +11,7 @@ from modalrun.plan.model import Plan
 from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
 
 _RUNS, _ATTEMPTS = 5, 20
-"""How many runs and attempts to read at most: with each attempt ZenML's client takes 3 ms."""
+"""How many runs and steps of them to read at most: 3 ms each, after 0.13 s for the first."""
 
 
 def used_before(plan: Plan, *, zenml: ZenMLGateway | None = None) -> str | None:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from modalrun.errors import ModalrunError
+from modalrun.errors import ModalrunError, UsageError
 from modalrun.run.failure import IN_CODE, Failure
 from modalrun.run.run_plan import Target
+from modalrun.submit.source_root import check_root
 from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection, shown
 
@@ -52,26 +53,51 @@ def _module(selection: SourceSelection, message: str) -> str | None:
 
 
 def _file(selection: SourceSelection, target: Target, text: str) -> str | None:
+    root = selection.root
     path = Path(os.path.normpath(_IN_SANDBOX.sub("", text)))
-    if not path.is_absolute():
-        return _ignored(selection, path)
-    if not os.path.lexists(path):
-        return None
-    if path.is_relative_to(selection.root):
+    # Where this machine's code would have read it, if not in the source root itself.
+    for folder in (root, Path.cwd(), root.parent):
+        found = Path(os.path.normpath(folder / path))
+        if not os.path.lexists(found):
+            continue
+        if not found.is_relative_to(root):
+            remark = _outside(root, found, folder)
+            if target == "local" and path.is_absolute():
+                remark += (
+                    " For runs on this machine only: 'modalrun local stop', and set"
+                    " MODALRUN_LOCAL_SHARED to its folder."
+                )
+            return remark
+        inside = found.relative_to(root)
+        if inside == path:
+            return _ignored(selection, path)
         return (
-            f"{shown(path)} is on this machine. In a sandbox the source root is elsewhere: use a"
-            f" path relative to it ({shown(path.relative_to(selection.root))})."
+            f"{shown(found)} is on this machine. In a sandbox the source root is elsewhere, and the"
+            f" working folder: use a path relative to it ({shown(inside)})."
         )
-    share = ""
-    if target == "local":
-        share = (
-            " For runs on this machine only: 'modalrun local stop', and set MODALRUN_LOCAL_SHARED"
-            " to its folder."
-        )
-    return (
-        f"{shown(path)} is on this machine, and not in a sandbox: copy it below the source root"
-        f" {selection.root}, or keep it in a volume or a bucket.{share}"
+    return None
+
+
+def _outside(root: Path, found: Path, folder: Path) -> str:
+    """Return a remark on a file that is not in the source root, read relative to a folder."""
+    remark = (
+        f"{shown(found)} is on this machine, and not in a sandbox: copy it below the source root"
+        f" {root}, or keep it in a volume or a bucket."
     )
+    if root.is_relative_to(folder) and found.is_relative_to(folder) and _may_be_root(folder):
+        remark += (
+            f" Or make {folder} the source root ('source_root:'), with 'PYTHONPATH:"
+            f" {root.relative_to(folder)}' in the run spec below 'settings: docker: environment:'."
+        )
+    return remark
+
+
+def _may_be_root(folder: Path) -> bool:
+    try:
+        check_root(folder)
+    except UsageError:
+        return False
+    return True
 
 
 def _ignored(selection: SourceSelection, path: Path) -> str | None:

@@ -40,6 +40,7 @@ def test_a_src_layout_and_a_module_that_hides_another_are_refused(world: World) 
     told = " ".join(done.stderr.split())
     assert done.exit_code == 2
     assert f"is imported from {package.resolve()}" in told and "source_root: src" in told
+    assert "'PYTHONPATH: src' in the run spec below 'settings: docker: environment:'" in told
 
     (world.project / "yaml.py").write_text("")
     # Also where the current folder is the source root.
@@ -48,3 +49,48 @@ def test_a_src_layout_and_a_module_that_hides_another_are_refused(world: World) 
     assert done.exit_code == 2
     assert "yaml.py hides the module 'yaml' that ZenML and modalrun import" in done.stderr
     assert not world.runs()
+
+
+_BESIDE = """
+from pathlib import Path
+from zenml import pipeline, step
+
+@step
+def first() -> str:
+    return Path("data/labels.csv").read_text()
+
+@step
+def second(labels: str) -> str:
+    # Imported late, from the source of this step.
+    from churn.names import prefix
+    return prefix + labels + Path("data/labels.csv").read_text()
+
+@pipeline(enable_cache=False)
+def beside() -> None:
+    second(first())
+"""
+
+
+def test_a_src_layout_with_data_beside_it_runs_from_the_project(world: World) -> None:
+    package, data = world.project / "src" / "churn", world.project / "data"
+    for folder in (package, data):
+        folder.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "names.py").write_text("prefix = 'p'")
+    (package / "training.py").write_text(_BESIDE)
+    (data / "labels.csv").write_text("a")
+
+    # The second step runs in the sandbox of the first, with source of its own.
+    done = world.submit(
+        """
+        pipeline: churn.training.beside
+        target: local
+        settings:
+          docker: {environment: {PYTHONPATH: src}}
+          orchestrator: {mode: per_step, keep_warm: 60}
+        """
+    )
+
+    assert done.exit_code == 0, done.stderr
+    (run,) = world.runs()
+    assert run.statuses == {"first": "completed", "second": "completed"}

@@ -16,6 +16,7 @@ from modal.exception import ServerWarning
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import Preload
+from modalrun.localmodal.sandbox import view
 from modalrun.localmodal.server_info import UNISOLATED, ServerInfo
 
 from .support import PATIENCE, TREE, Sdk, processes_of
@@ -113,7 +114,7 @@ tried("writable", lambda: call(libc.mount, None, b"/usr", None, 0x1020, None))
 tried("namespace", lambda: call(libc.setns, os.open("/proc/1/ns/mnt", 0), 0))
 tried("device", lambda: os.mknod("/tmp/disk", 0o60600, os.makedev(254, 0)))
 tried("core", lambda: open("/proc/sys/kernel/core_pattern", "w"))
-for path in ("/dev/full", "/etc/shadow", "/proc/version", "/proc/net/dev", "/sys/kernel/notes"):
+for path in ("/dev/full", "/etc/passwd", "/proc/version", "/proc/net/dev", "/sys/kernel/notes"):
     # The mode that it has: nothing is changed where this succeeds.
     tried("mode of " + path, lambda: os.chmod(path, os.stat(path).st_mode & 0o777))
 handle = ctypes.create_string_buffer(64)
@@ -237,10 +238,69 @@ def test_a_machine_without_namespaces(state: Path, connect: Callable[[ServerInfo
     assert sandbox.stdout.read() == "1\n"
 
 
-def test_the_reason_of_a_failed_start_is_told(sdk: Sdk, tmp_path: Path) -> None:
-    """An image's file where the system's processes are shown."""
+def test_what_others_may_not_read_is_hidden(sdk: Sdk, tmp_path: Path) -> None:
+    """Root's rights to files would open it; a sandbox's own files are there all the same."""
+    script = "cd /etc; find . -type f ! -perm -o=r ! -path './own/*' -exec head -c 1 {} +; "
+    script += "find * -path own -prune -o -type d ! -perm -o=rx -print; cat passwd own/a"
+    (tmp_path / "a").write_text("own\n")
+    (tmp_path / "a").chmod(0o600)
+    image = modal.Image.debian_slim().add_local_file(tmp_path / "a", "/etc/own/a")
+    for options in ({}, {"image": image}):
+        sandbox = sdk.create("sh", "-c", script, **options)
+        expected = Path("/etc/passwd").read_text() + ("own\n" if options else "")
+        assert sandbox.stdout.read() == expected
+
+
+def test_hidden_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is private is hidden, but not a Python, a volume or a file of a sandbox in it."""
+    for path in ("secret/own", "python/lib", "plain"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "plain" / "key").touch(mode=0o640)
+    (tmp_path / "python" / "lib" / "private.py").touch(mode=0o600)
+    for path in ("secret", "python"):
+        (tmp_path / path).chmod(0o700)
+    part = str(tmp_path)
+    monkeypatch.setattr(view, "_SYSTEM", (part[1:],))
+    monkeypatch.setattr(view, "_PRIVATE_PARTS", {part: 3})
+    monkeypatch.setattr(sys, "path", [f"{part}/python/lib"])
+    machine = view.Machine(home="/home/me", state="/state")
+
+    def seen(own: list[str], volumes: dict[str, Path], prefix: str) -> list[tuple[str, str, bool]]:
+        found = machine.view(Path("/r"), own, volumes, (), prefix=prefix, variables={})
+        return [mount for mount in found.mounts if mount[1].startswith(part)]
+
+    hidden = [("/dev/null", f"{part}/plain/key", False), ("", f"{part}/secret", True)]
+    assert seen([], {}, "/usr") == [(part, part, False), *hidden]
+    python = f"{part}/secret/own"
+    assert seen([], {}, python) == [(part, part, False), *hidden, (python, python, False)]
+    files = [f"{part}/plain/key", f"{part}/secret/own/file"]
+    assert [path for _, path, _ in seen(files, {}, "/usr")] == [f"{part}/python"]
+    volume = (str(tmp_path), part, True)
+    assert seen([], {part: tmp_path}, "/usr") == [volume]
+
+
+def test_no_volume_is_where_the_system_is(sdk: Sdk, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    image = modal.Image.debian_slim().add_local_file(tmp_path / "a", "/proc")
+    volume = modal.Volume.from_name("kept", create_if_missing=True)
+    for path in ("/dev", "/dev/shm", "/proc/1", "/sys", "/etc", "/usr", "/bin", "/lib64"):
+        with pytest.raises(modal.exception.InvalidError, match=f"mounted at {path}: .* /data"):
+            sdk.create("true", volumes={path: volume})
+    image = modal.Image.debian_slim().add_local_file(tmp_path / "a", "/proc/a")
+    with pytest.raises(modal.exception.InvalidError, match="mounted at /proc/a: "):
+        sdk.create("true", image=image)
+    for path in ("/etc/data", "/usr/local/data", "/opt", "/mnt"):
+        script = 'cd "$0" && ls -A && touch a && rm a'
+        sandbox = sdk.create("sh", "-c", script, path, volumes={path: volume})
+        assert sandbox.stdout.read() == ""
+        sandbox.wait()
+        assert sandbox.returncode == 0, sandbox.stderr.read()
+    assert volume.listdir("/", recursive=True) == []
+
+
+def test_the_reason_of_a_failed_start_is_told(sdk: Sdk, tmp_path: Path) -> None:
+    """An image's file where each sandbox has a folder."""
+    (tmp_path / "a").touch()
+    image = modal.Image.debian_slim().add_local_file(tmp_path / "a", "/run")
     sandbox = sdk.create("true", image=image)
     sandbox.wait(raise_on_termination=False)
     assert "could not be started" in sandbox.stderr.read()

@@ -153,7 +153,16 @@ def test_mount_points(sdk: Sdk) -> None:
     volume = modal.Volume.from_name("v", create_if_missing=True, client=sdk.client)
     volume.hydrate()
     app_id = sdk.app().app_id
-    for paths in (["/"], ["/root"], ["/tmp"], ["data"], ["/a/../b"], ["/a/"], ["/a", "/b"]):
+    for paths in (
+        ["/"],
+        ["/root"],
+        ["/tmp"],
+        ["data"],
+        ["//proc"],
+        ["/a/../b"],
+        ["/a/"],
+        ["/a", "/b"],
+    ):
         mounts = [
             api_pb2.VolumeMount(volume_id=volume.object_id, mount_path=path) for path in paths
         ]

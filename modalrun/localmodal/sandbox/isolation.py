@@ -13,13 +13,18 @@ from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.live import Launch
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, SandboxProcess
-from modalrun.localmodal.sandbox.view import Machine
+from modalrun.localmodal.sandbox.view import Machine, is_systems
 from modalrun.localmodal.server_info import UNISOLATED, UNISOLATED_VARIABLE
 from modalrun.localmodal.storage.paths import StateDir
 
 log = logging.getLogger(__name__)
 
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+
+_MISPLACED = (
+    "Nothing can be mounted at {path}: on the local Modal server a sandbox has the system's own"
+    " there. Volumes and files can be at paths such as /data, and at new ones below /etc and /usr."
+)
 
 
 class Isolation:
@@ -82,7 +87,11 @@ class Isolation:
         Without a root of its own, programs find only what is below its working folder or in
         PYTHONPATH.
         """
-        if self.works or not self.wanted:
+        places = (*launch.volumes.folders, *(file.path for file in launch.files))
+        if self.works:
+            wrong = next((path for path in places if is_systems(path)), "")
+            return _MISPLACED.format(path=wrong) if wrong else ""
+        if not self.wanted:
             return ""
         way_out = (
             f" A sandbox on this machine has no root of its own: {self.problem}. To run sandboxes"
@@ -91,7 +100,7 @@ class Isolation:
         if not launch.network:
             return f"The network cannot be blocked.{way_out}"
         reached = [workdir, *launch.variables.get("PYTHONPATH", "").split(":")]
-        for path in (*launch.volumes.folders, *(file.path for file in launch.files)):
+        for path in places:
             if not any(folder and Path(path).is_relative_to(folder) for folder in reached):
                 return f"Nothing can be at {path} but at $MODALRUN_LOCAL_ROOT{path}.{way_out}"
         return ""

@@ -7,8 +7,10 @@ folder that a sandbox's own files lie in is not mounted as a whole, but each ent
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +21,9 @@ SHARED_VARIABLE = "MODALRUN_LOCAL_SHARED"
 """Folders of this machine that sandboxes see and may write to, separated as in PATH."""
 
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "nix", "sys")
-_ROOTS_SECRETS = ("shadow", "gshadow", "sudoers", "ssh/*_key")
+_PRIVATE_PARTS = {"/etc": 6, "/opt": 6, "/sys": 2}
+"""Where a root server's sandbox could read what others may not, and how deep that is looked for."""
+_NO_MOUNT_POINTS = {"/", *(f"/{name}" for name in _SYSTEM if name not in ("opt", "nix"))}
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kfd", "dxg", "dri")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PATHS_IN_VARIABLES = ("LD_LIBRARY_PATH",)
@@ -41,6 +45,13 @@ class View:
     mounts: tuple[tuple[str, str, bool], ...]
     links: tuple[tuple[str, str], ...]
     devices: tuple[str, ...]
+
+
+def is_systems(path: str) -> bool:
+    """Tell whether a sandbox has only the system's own at a path: no volume, and no file."""
+    path = os.path.normpath(f"/{path.lstrip('/')}")
+    below = any(_is_below(path, folder) for folder in ("/dev", "/proc", "/sys"))
+    return below or path in _NO_MOUNT_POINTS
 
 
 def shared_folders(variables: Mapping[str, str]) -> list[str]:
@@ -89,6 +100,21 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
+def _private(path: str, kept: Collection[str], depth: int) -> Iterator[str]:
+    """Yield what this user may read at a path and below it, and others may not."""
+    with contextlib.suppress(OSError):
+        mode = os.lstat(path).st_mode
+        needed = 0o5 if stat.S_ISDIR(mode) else 0o4
+        if stat.S_ISLNK(mode) or any(_is_below(path, each) for each in kept):
+            return
+        if mode & needed != needed and not any(_is_below(each, path) for each in kept):
+            if os.access(path, os.R_OK):
+                yield path
+        elif stat.S_ISDIR(mode) and depth:
+            for entry in os.scandir(path):
+                yield from _private(entry.path, kept, depth - 1)
+
+
 @dataclass
 class Machine:
     """What every sandbox of a server sees of this machine.
@@ -115,8 +141,11 @@ class Machine:
         self._folders = self._allowed(found)
         self._shared = shared_folders({SHARED_VARIABLE: os.environ.get(SHARED_VARIABLE, "")})
         names = [*_DEVICES, *(path.name for path in Path("/dev").glob("nvidia*"))]
-        secrets = [str(path) for pattern in _ROOTS_SECRETS for path in Path("/etc").glob(pattern)]
-        self._secrets = tuple(path for path in secrets if os.access(path, os.R_OK))
+        kept = {path for path in found if path and path not in _PRIVATE_PARTS}
+        kept |= {os.path.realpath(path) for path in kept}
+        for part in set(_PRIVATE_PARTS).intersection(self._folders):
+            below = [path for path in kept if _is_below(path, part)]
+            self._secrets += tuple(_private(part, below, _PRIVATE_PARTS[part]))
         self._devices = tuple(f"/dev/{n}" for n in names if Path(f"/dev/{n}").exists())
 
     def _allowed(self, paths: Iterable[str]) -> list[str]:
@@ -155,7 +184,7 @@ class Machine:
         shared = [*self._shared, *shared_folders(variables)]
         for path in self._folders:
             if not any(_is_below(path, folder) for folder in shared):
-                _expose(path, path, taken, mounts, links)
+                _expose(path, taken, self._secrets, mounts, links)
         mounts += [(path, path, True) for path in dict.fromkeys(shared)]
         seen = [path for _, path, _ in mounts]
         for path in (self.home, self.state):
@@ -163,12 +192,22 @@ class Machine:
             visible = Path(path).is_dir() and any(_is_below(path, other) for other in seen)
             if visible and path not in shared:
                 mounts.append(("", path, True))
-        mounts += [("/dev/null", path, False) for path in self._secrets]
         # Certificates may be those of the server, in the state folder.
         named = [os.environ[name] for name in _CERTIFICATES if os.environ.get(name)]
         certificates = [path for path in named if Path(path).exists()]
-        for path in (*python_folders(prefix), *dict.fromkeys(certificates)):
-            if not any(_is_below(path, folder) for folder in (*self._folders, *shared)):
+        needed = [*python_folders(prefix), *dict.fromkeys(certificates)]
+        for path in self._secrets:
+            shown = any(_is_below(path, other) for other in (*taken, *shared, *needed))
+            # Where something of its own is below, nothing else has been exposed.
+            if not shown and not any(_is_below(own, path) for own in taken):
+                if Path(path).is_dir():
+                    mounts.append(("", path, True))
+                elif Path(path).exists():
+                    mounts.append(("/dev/null", path, False))
+        for path in needed:
+            visible = any(_is_below(path, folder) for folder in self._folders)
+            hidden = not visible or any(_is_below(path, secret) for secret in self._secrets)
+            if hidden and not any(_is_below(path, folder) for folder in shared):
                 mounts.append((os.path.realpath(path), path, False))
         for path, folder in volumes.items():
             mounts.append((str(folder), os.path.normpath(path), path not in read_only))
@@ -177,20 +216,20 @@ class Machine:
 
 
 def _expose(
-    source: str,
     path: str,
     taken: Iterable[str],
+    secrets: Collection[str],
     mounts: list[tuple[str, str, bool]],
     links: list[tuple[str, str]],
 ) -> None:
     """Show a file or folder at a path, but for what the sandbox has there itself."""
     below = [own for own in taken if _is_below(own, path)]
-    if path in below:
+    if path in below or path in secrets:
         return
-    if below and Path(source).is_dir():
-        for entry in os.scandir(source):
-            _expose(entry.path, f"{path}/{entry.name}", below, mounts, links)
-    elif Path(source).is_symlink():
-        links.append((path, str(Path(source).readlink())))
+    if below and Path(path).is_dir():
+        for entry in os.scandir(path):
+            _expose(entry.path, below, secrets, mounts, links)
+    elif Path(path).is_symlink():
+        links.append((path, str(Path(path).readlink())))
     else:
-        mounts.append((source, path, False))
+        mounts.append((path, path, False))

@@ -64,7 +64,7 @@ def check_mount_points(mounts: Iterable[api.VolumeMount]) -> None:
     mounted: dict[str, str] = {}
     for mount in mounts:
         path = mount.mount_path
-        if not path.startswith("/") or path != posixpath.normpath(path):
+        if path != posixpath.normpath(f"/{path.lstrip('/')}"):
             raise invalid(f"Volume {path} must be a canonical, absolute path.")
         if path in catalog.NO_MOUNT_POINTS:
             raise invalid(f"Volume {path} cannot be mounted at '{path}'.")

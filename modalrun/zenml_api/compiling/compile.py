@@ -37,7 +37,7 @@ from modalrun.util import timeline
 from modalrun.util.inputs import Inputs, watched
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
-from modalrun.zenml_api.compiling.module_places import Surroundings, check_places
+from modalrun.zenml_api.compiling.module_places import Surroundings, check_places, code_folders
 from modalrun.zenml_api.compiling.parameter_checks import (
     check_pipeline_parameters,
     check_step_parameters,
@@ -116,7 +116,8 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         NotFoundError: There is no such stack.
     """
     source_utils.set_custom_source_root(str(spec.source_root))
-    sys.path.insert(0, str(spec.source_root))
+    docker = (spec.run_configuration.get("settings") or {}).get("docker") or {}
+    sys.path[:0] = map(str, code_folders(spec.source_root, docker))
     with translated():
         # Before the import: modules read the active stack's components.
         with timeline.phase("load the stack"):

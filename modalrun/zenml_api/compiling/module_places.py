@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.metadata
 import json
+import os.path
 import sys
 import sysconfig
 from collections.abc import Collection, Iterator, Mapping
@@ -18,6 +19,7 @@ from urllib.request import url2pathname
 from packaging.utils import canonicalize_name
 
 from modalrun.errors import UsageError
+from modalrun.run.contract import CODE_FOLDER
 
 _OURS = {"modalrun", "zenml"}
 _COMMAND = {"__main__", "__mp_main__"}
@@ -76,6 +78,22 @@ class Surroundings:
     path: frozenset[Path] = field(default_factory=lambda: frozenset(map(Path, sys.path)))
 
 
+def code_folders(source_root: Path, docker: Mapping[str, Any]) -> list[Path]:
+    """Return the folders here whose modules a sandbox finds.
+
+    Args:
+        source_root: The source root, which is one of them.
+        docker: The fields of the `DockerSettings`: their PYTHONPATH names folders below it.
+    """
+    folders = [source_root]
+    variables = {**(docker.get("environment") or {}), **(docker.get("runtime_environment") or {})}
+    for name in str(variables.get("PYTHONPATH") or "").split(":"):
+        path = Path(os.path.normpath(Path(CODE_FOLDER, name)))
+        if path.is_relative_to(CODE_FOLDER):
+            folders.append(source_root / path.relative_to(CODE_FOLDER))
+    return list(dict.fromkeys(folders))
+
+
 def check_places(
     source_root: Path, before: Surroundings, own: Collection[str], docker: Mapping[str, Any]
 ) -> None:
@@ -94,13 +112,14 @@ def check_places(
     if docker.get("local_project_install_command"):
         return
     root = source_root.resolve()
+    folders = code_folders(root, docker)
     imported = {*own, *(sys.modules.keys() - before.modules)}
     for name in sorted(imported, key=lambda name: (name.count("."), name)):
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is None or name in _COMMAND or name.partition(".")[0] in _OURS:
             continue
         place = Path(file).resolve()
-        if place in _expected(root, name) or _is_installed(place, name, docker):
+        if place in _expected(folders, name) or _is_installed(place, name, docker):
             continue
         folder = place.parents[len(name.split(".")) - (place.name != "__init__.py")]
         # What the code itself adds to the path, it adds in a sandbox too.
@@ -115,16 +134,21 @@ def check_places(
 def _hint(folder: Path, root: Path) -> str:
     if folder.is_relative_to(root):
         name = folder.relative_to(root)
-        return f"Set 'source_root: {name}' (or '--source-root {name}'), the folder that it is in."
+        return (
+            f"Set 'source_root: {name}' (or '--source-root {name}'), the folder that it is in. Or,"
+            f" if the steps read files beside {name} too, 'PYTHONPATH: {name}' in the run spec"
+            " below 'settings: docker: environment:'."
+        )
     return (
         "It comes from PYTHONPATH or from an editable installation. Set 'source_root:' to a folder"
         " that has all of the code, or add its package to the requirements of the Docker settings."
     )
 
 
-def _expected(root: Path, name: str) -> Iterator[Path]:
-    path = root.joinpath(*name.split("."))
-    yield from (path.with_name(f"{path.name}.py").resolve(), (path / "__init__.py").resolve())
+def _expected(folders: Collection[Path], name: str) -> Iterator[Path]:
+    for folder in folders:
+        path = folder.joinpath(*name.split("."))
+        yield from (path.with_name(f"{path.name}.py").resolve(), (path / "__init__.py").resolve())
 
 
 def _is_installed(place: Path, name: str, docker: Mapping[str, Any]) -> bool:

@@ -60,6 +60,41 @@ def test_a_file_elsewhere_on_this_machine(root: Path) -> None:
     assert found and "use a path relative to it (train.py)" in found
 
 
+@pytest.mark.parametrize("path", ["data/labels.csv", f"{CODE}/data/labels.csv"])
+def test_a_file_beside_a_source_root_of_a_src_layout(root: Path, path: str) -> None:
+    (root / "src").mkdir()
+    found = remark(root / "src", "FileNotFoundError", f"No such file or directory: '{path}'")
+    assert found == (
+        f"{root}/data/labels.csv is on this machine, and not in a sandbox: copy it below the source"
+        f" root {root}/src, or keep it in a volume or a bucket. Or make {root} the source root"
+        " ('source_root:'), with 'PYTHONPATH: src' in the run spec below 'settings: docker:"
+        " environment:'."
+    )
+
+
+def test_a_file_above_the_source_root(root: Path) -> None:
+    found = remark(root, "FileNotFoundError", "No such file or directory: '../beside.csv'")
+    # With another source root that path would lead elsewhere.
+    assert found and found.endswith("or keep it in a volume or a bucket.")
+
+
+def test_a_file_of_the_current_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    found = remark(root, "FileNotFoundError", "No such file or directory: 'beside.csv'")
+    assert found and found.startswith(f"{root.parent}/beside.csv is on this machine, and not in")
+    monkeypatch.chdir(root / "data")
+    found = remark(root, "FileNotFoundError", "No such file or directory: 'labels.csv'")
+    assert found and "use a path relative to it (data/labels.csv)" in found
+
+
+def test_a_folder_that_may_be_no_source_root_is_not_named_as_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(root.parent))
+    found = remark(root, "FileNotFoundError", "No such file or directory: 'beside.csv'")
+    assert found and "Or make" not in found
+
+
 def test_a_module_that_is_here(root: Path) -> None:
     found = remark(root, "ModuleNotFoundError", "No module named 'gone.features'")
     assert found and found.startswith("gone/features.py is in the source root")
@@ -70,7 +105,7 @@ def test_a_module_that_is_here(root: Path) -> None:
     [
         ("FileNotFoundError", "[Errno 2] No such file or directory: 'nowhere.csv'"),
         ("FileNotFoundError", "[Errno 2] No such file or directory: 'train.py'"),
-        ("FileNotFoundError", "[Errno 2] No such file or directory: '../beside.csv'"),
+        ("FileNotFoundError", "[Errno 2] No such file or directory: '../nowhere.csv'"),
         ("FileNotFoundError", "what\x00'\x00'"),
         ("ModuleNotFoundError", "No module named 'nobody_has_it'"),
         ("ModuleNotFoundError", "No module named 'pytest'"),

@@ -14,6 +14,7 @@ from modalrun.errors import UsageError
 from modalrun.zenml_api.compiling.module_places import (
     Surroundings,
     check_places,
+    code_folders,
     missing_module_hint,
 )
 
@@ -65,7 +66,30 @@ def test_a_src_layout_names_the_folder(root: Path, own: bool) -> None:
     with pytest.raises(UsageError, match=f"'{NAME}' is imported from") as caught:
         check_places(root, before, [f"{NAME}.training"] if own else [], {})
     assert "Set 'source_root: src'" in caught.value.hint
+    assert "'PYTHONPATH: src' in the run spec" in caught.value.hint
+    # With it, a sandbox finds them in the folder.
+    variables = {"environment": {"PYTHONPATH": "lib:src"}}
+    check_places(root, before, [f"{NAME}.training"] if own else [], variables)
     check_places(root, before, [], {"local_project_install_command": "pip install ."})
+
+
+@pytest.mark.parametrize(
+    ("value", "folders"),
+    [
+        (None, ["."]),
+        ("", ["."]),
+        ("src", [".", "src"]),
+        ("/app/code/src:./lib/", [".", "src", "lib"]),
+        ("/usr/lib:../beside:src/..", ["."]),
+    ],
+)
+def test_pythonpath_of_the_docker_settings_names_folders_of_code(
+    root: Path, value: str | None, folders: list[str]
+) -> None:
+    expected = [root / folder for folder in folders]
+    assert code_folders(root, {"environment": {"PYTHONPATH": value}}) == expected
+    docker = {"environment": {"PYTHONPATH": "other"}, "runtime_environment": {"PYTHONPATH": value}}
+    assert code_folders(root, docker) == expected
 
 
 def test_a_package_beside_the_source_root_is_refused_unless_it_is_asked_for(root: Path) -> None:
