@@ -71,7 +71,15 @@ def beside() -> None:
 """
 
 
-def test_a_src_layout_with_data_beside_it_runs_from_the_project(world: World) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [
+        "{mode: pipeline}",
+        # The second step runs in the sandbox of the first, with source of its own.
+        pytest.param("{mode: per_step, keep_warm: 60}", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_src_layout_with_data_beside_it_runs_from_the_project(world: World, how: str) -> None:
     package, data = world.project / "src" / "churn", world.project / "data"
     for folder in (package, data):
         folder.mkdir(parents=True)
@@ -80,14 +88,13 @@ def test_a_src_layout_with_data_beside_it_runs_from_the_project(world: World) ->
     (package / "training.py").write_text(_BESIDE)
     (data / "labels.csv").write_text("a")
 
-    # The second step runs in the sandbox of the first, with source of its own.
     done = world.submit(
-        """
+        f"""
         pipeline: churn.training.beside
         target: local
         settings:
-          docker: {environment: {PYTHONPATH: src}}
-          orchestrator: {mode: per_step, keep_warm: 60}
+          docker: {{environment: {{PYTHONPATH: src}}}}
+          orchestrator: {how}
         """
     )
 
