@@ -116,7 +116,8 @@ def test_a_step_that_empties_its_temporary_folder_and_its_home(world: World, mod
     assert world.only_run().statuses == {"empty": "completed", "leave": "failed"}
     again = world.submit(spec, "--set", "parameters.whole=true")
     assert again.exit_code == 1, again.stderr
-    assert world.runs()[-1].statuses == {"empty": "completed", "leave": "failed"}
+    statuses = {"empty": "completed", "leave": "failed"}
+    assert world.runs()[-1].statuses == statuses, again.stderr
 
 
 @pytest.mark.parametrize(

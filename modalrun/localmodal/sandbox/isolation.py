@@ -138,7 +138,8 @@ class Isolation:
         volumes, read_only = launch.volumes.folders, launch.volumes.read_only
         prefix = rootfs.python_prefix(recipe, variables)
         view = self._machine.view(root, own, volumes, read_only, prefix=prefix, variables=env)
-        if any(path.startswith("/tmp/") for _, path, _ in view.mounts):  # noqa: S108
+        shared = [path for source, path, writable in view.mounts if source and writable]
+        if any(path.startswith("/tmp/") for path in shared):  # noqa: S108
             # A step may empty its temporary folder, but not what it shares with this machine.
             env.setdefault("TMPDIR", "/var/tmp")  # noqa: S108
         return replace(command, env=env, view=view, network=launch.network)
