@@ -25,13 +25,6 @@ class _GetOrCreate(Protocol):
     object_creation_type: api.ObjectCreationType.ValueType
 
 
-class _List(Protocol):
-    environment_name: str
-
-    @property
-    def pagination(self) -> api.ListPagination: ...
-
-
 class NamedService(Service):
     """The base class of volumes, queues and dicts."""
 
@@ -58,14 +51,6 @@ class NamedService(Service):
             raise not_found(kind, name)
         check_name(kind, name)
         return self.add(environment, name, **document)
-
-    def page(self, request: _List) -> list[Stored]:
-        """Return the named objects that a list request asks for, newest first."""
-        environment = self.resolve(request.environment_name)
-        before = request.pagination.created_before or float("inf")
-        items = self._store.all(self.kind, environment)
-        chosen = [item for item in items if item.name and item.created_at < before]
-        return chosen[: request.pagination.max_objects or None]
 
     def keep(self, object_id: str) -> None:
         """Keep an ephemeral object until the next heartbeat is missing. Raises GRPCError."""
