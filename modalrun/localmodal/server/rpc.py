@@ -68,7 +68,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def rpc(*names: str, create: bool = False) -> Callable[[_F], _F]:
-    """Mark a method as the handler of RPCs.
+    """Mark a method as the handler of RPCs. A `*` in a name stands for the kind of the service.
 
     With `create`, a call repeated with the same idempotency key gets the first call's answer.
     """
@@ -139,10 +139,12 @@ class Dispatcher:
 
     def add(self, subject: object) -> None:
         """Register every method of an object that is marked with `rpc`."""
+        kind = getattr(subject, "kind", "").capitalize()
         for name in dir(type(subject)):
             function = getattr(type(subject), name)
             for rpc_name in getattr(function, "__rpcs__", ()):
-                self._handlers[rpc_name] = (getattr(subject, name), function.__creates__)
+                handler = (getattr(subject, name), function.__creates__)
+                self._handlers[rpc_name.replace("*", kind)] = handler
 
     def __mapping__(self) -> dict[str, Handler]:
         """Map each path of both services to its handler, as grpclib requires."""

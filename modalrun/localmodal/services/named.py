@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.server.rpc import not_found
+from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.rules import check_name
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock
@@ -60,6 +61,16 @@ class NamedService(Service):
         if not item.name:
             loop = asyncio.get_running_loop()
             self._heartbeats[object_id] = loop.call_later(_HEARTBEAT_LIMIT, self.drop, object_id)
+
+    @rpc("*Heartbeat")
+    async def heartbeat(self, request: Any) -> Empty:
+        self.keep(getattr(request, f"{self.kind}_id"))
+        return Empty()
+
+    @rpc("*Delete")
+    async def delete(self, request: Any) -> Empty:
+        self.drop(getattr(request, f"{self.kind}_id"))
+        return Empty()
 
     def drop(self, object_id: str) -> None:
         super().drop(object_id)
