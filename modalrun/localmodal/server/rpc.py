@@ -68,7 +68,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def rpc(*names: str, create: bool = False) -> Callable[[_F], _F]:
-    """Mark a method as the handler of RPCs. A `*` in a name stands for the kind of the service.
+    """Mark a method as the handler of RPCs.
 
     With `create`, a call repeated with the same idempotency key gets the first call's answer.
     """
@@ -139,12 +139,10 @@ class Dispatcher:
 
     def add(self, subject: object) -> None:
         """Register every method of an object that is marked with `rpc`."""
-        kind = getattr(subject, "kind", "").capitalize()
         for name in dir(type(subject)):
             function = getattr(type(subject), name)
             for rpc_name in getattr(function, "__rpcs__", ()):
-                handler = (getattr(subject, name), function.__creates__)
-                self._handlers[rpc_name.replace("*", kind)] = handler
+                self._handlers[rpc_name] = (getattr(subject, name), function.__creates__)
 
     def __mapping__(self) -> dict[str, Handler]:
         """Map each path of both services to its handler, as grpclib requires."""

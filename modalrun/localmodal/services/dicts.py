@@ -60,9 +60,19 @@ class Dicts(NamedService):
         environment = self.resolve(request.environment_name)
         return api.DictListResponse(dicts=dicts, environment_name=environment)
 
+    @rpc("DictHeartbeat")
+    async def heartbeat(self, request: api.DictHeartbeatRequest) -> Empty:
+        self.keep(request.dict_id)
+        return Empty()
+
     def drop(self, object_id: str) -> None:
         super().drop(object_id)
         self._entries.remove(object_id)
+
+    @rpc("DictDelete")
+    async def delete(self, request: api.DictDeleteRequest) -> Empty:
+        self.drop(request.dict_id)
+        return Empty()
 
     @rpc("DictClear")
     async def clear(self, request: api.DictClearRequest) -> Empty:

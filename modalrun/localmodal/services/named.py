@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
-from modalrun.localmodal.server.rpc import not_found, rpc
+from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.services.rules import check_name
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.ids import Clock
@@ -24,6 +23,13 @@ class _GetOrCreate(Protocol):
     deployment_name: str
     environment_name: str
     object_creation_type: api.ObjectCreationType.ValueType
+
+
+class _List(Protocol):
+    environment_name: str
+
+    @property
+    def pagination(self) -> api.ListPagination: ...
 
 
 class NamedService(Service):
@@ -53,6 +59,14 @@ class NamedService(Service):
         check_name(kind, name)
         return self.add(environment, name, **document)
 
+    def page(self, request: _List) -> list[Stored]:
+        """Return the named objects that a list request asks for, newest first."""
+        environment = self.resolve(request.environment_name)
+        before = request.pagination.created_before or float("inf")
+        items = self._store.all(self.kind, environment)
+        chosen = [item for item in items if item.name and item.created_at < before]
+        return chosen[: request.pagination.max_objects or None]
+
     def keep(self, object_id: str) -> None:
         """Keep an ephemeral object until the next heartbeat is missing. Raises GRPCError."""
         item = self.get(object_id)
@@ -61,16 +75,6 @@ class NamedService(Service):
         if not item.name:
             loop = asyncio.get_running_loop()
             self._heartbeats[object_id] = loop.call_later(_HEARTBEAT_LIMIT, self.drop, object_id)
-
-    @rpc("*Heartbeat")
-    async def heartbeat(self, request: Any) -> Empty:
-        self.keep(getattr(request, f"{self.kind}_id"))
-        return Empty()
-
-    @rpc("*Delete")
-    async def delete(self, request: Any) -> Empty:
-        self.drop(getattr(request, f"{self.kind}_id"))
-        return Empty()
 
     def drop(self, object_id: str) -> None:
         super().drop(object_id)

@@ -81,11 +81,21 @@ class Queues(NamedService):
         environment = self.resolve(request.environment_name)
         return api.QueueListResponse(queues=queues, environment_name=environment)
 
+    @rpc("QueueHeartbeat")
+    async def heartbeat(self, request: api.QueueHeartbeatRequest) -> Empty:
+        self.keep(request.queue_id)
+        return Empty()
+
     def drop(self, object_id: str) -> None:
         super().drop(object_id)
         self._entries.remove(object_id)
         if waiting := self._changed.pop(object_id, None):
             waiting.fire()
+
+    @rpc("QueueDelete")
+    async def delete(self, request: api.QueueDeleteRequest) -> Empty:
+        self.drop(request.queue_id)
+        return Empty()
 
     @rpc("QueuePut", create=True)
     async def put(self, request: api.QueuePutRequest) -> Empty:

@@ -93,6 +93,9 @@ class Secrets(Service):
     @rpc("SecretList")
     async def list(self, request: api.SecretListRequest) -> api.SecretListResponse:
         environment = self.resolve(request.environment_name)
+        before = request.pagination.created_before or float("inf")
+        limit = request.pagination.max_objects or None
+        secrets = [s for s in self._store.all("secret", environment) if s.created_at < before]
         items = [
             api.SecretListItem(
                 label=secret.name,
@@ -102,7 +105,7 @@ class Secrets(Service):
                 secret_id=secret.id,
                 metadata=self._metadata(secret),
             )
-            for secret in self.page(request)
+            for secret in secrets[:limit]
         ]
         return api.SecretListResponse(items=items, environment_name=environment)
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
-
-from modal_proto import api_pb2 as api
+from typing import Any, ClassVar
 
 from modalrun.localmodal.server.rpc import not_found
 from modalrun.localmodal.storage.ids import Clock, new_id
 from modalrun.localmodal.storage.store import Store, Stored
 
 DEFAULT_ENVIRONMENT = "main"
-
-
-class _List(Protocol):
-    environment_name: str
-
-    @property
-    def pagination(self) -> api.ListPagination: ...
 
 
 class Service:
@@ -57,14 +48,6 @@ class Service:
     def drop(self, object_id: str) -> None:
         """Delete an object with its content. Raises GRPCError (NOT_FOUND)."""
         self._store.delete(self.kind, self.get(object_id).id)
-
-    def page(self, request: _List) -> list[Stored]:
-        """Return the named objects that a list request asks for, newest first."""
-        environment = self.resolve(request.environment_name)
-        before = request.pagination.created_before or float("inf")
-        items = self._store.all(self.kind, environment)
-        chosen = [item for item in items if item.name and item.created_at < before]
-        return chosen[: request.pagination.max_objects or None]
 
     def resolve(self, environment: str) -> str:
         """Return an environment's name, the default for "". Raises GRPCError (NOT_FOUND)."""

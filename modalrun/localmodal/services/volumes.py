@@ -126,6 +126,11 @@ class Volumes(NamedService):
         self._store.put(volume)
         return Empty()
 
+    @rpc("VolumeHeartbeat")
+    async def heartbeat(self, request: api.VolumeHeartbeatRequest) -> Empty:
+        self.keep(request.volume_id)
+        return Empty()
+
     @staticmethod
     def _remove(folder: Path) -> None:
         remove = partial(shutil.rmtree, folder, ignore_errors=True)
@@ -134,3 +139,8 @@ class Volumes(NamedService):
     def drop(self, object_id: str) -> None:
         super().drop(object_id)
         self._remove(self._state.volumes / object_id)
+
+    @rpc("VolumeDelete")
+    async def delete(self, request: api.VolumeDeleteRequest) -> Empty:
+        self.drop(request.volume_id)
+        return Empty()
