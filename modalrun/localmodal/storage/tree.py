@@ -173,6 +173,9 @@ class Tree:
                         elif kind not in (stat.S_IFREG, stat.S_IFLNK):
                             continue
                         elif move:
+                            if kind == stat.S_IFREG:
+                                # Whoever reads it next finds no rights that must be given.
+                                _open(name, from_).close()
                             self._place(name, target, to, from_=from_)
                         else:
                             staged = self._staged()

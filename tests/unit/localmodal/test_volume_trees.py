@@ -233,6 +233,7 @@ def test_rights_that_a_sandbox_has_taken_from_its_user(of_a_user: StateDir) -> N
         (a.folder / "d").chmod(0o500)
         a.folder.chmod(0)
         commit()
+        assert (volume / "new").stat().st_mode & 0o700 == 0o600
         assert content(start(int(text)).folder) == {"d": "", "d/x": text, "new": text}
 
 
