@@ -35,7 +35,6 @@ FIELDS = {
     "AppGetTagsRequest": "app_id",
     "AppHeartbeatRequest": "app_id",
     "AppListRequest": "environment_name",
-    "AppLookupRequest": "app_name environment_name",
     # An app is deployed or not from its creation on.
     "AppPublishRequest": "app_id -name ?deployment_tag -app_state !function_ids !class_ids"
     " -definition_ids !rollback_version -client_version -commit_info tags !staged -deployment_type",
@@ -143,7 +142,7 @@ FIELDS = {
     "SecretUpdateRequest.Update": "key value",
     "TaskExecPollRequest": "task_id exec_id",
     "TaskExecStartRequest": "task_id exec_id command_args stdout_config stderr_config timeout_secs"
-    " workdir secret_ids pty_info -runtime_debug container_id env secret_sources",
+    " workdir secret_ids pty_info -runtime_debug !container_id env secret_sources",
     "TaskExecStdinStatusRequest": "task_id exec_id",
     "TaskExecStdinWriteRequest": "task_id exec_id offset data eof",
     "TaskExecStdinWriteStreamRequest": "start data end",

@@ -123,12 +123,6 @@ class Apps(Service):
             app = self._add(environment, request.app_name, api.APP_STATE_DEPLOYED, {})
         return api.AppGetOrCreateResponse(app_id=app.id, handle_metadata=self._metadata(app))
 
-    @rpc("AppLookup")
-    async def lookup(self, request: api.AppLookupRequest) -> api.AppLookupResponse:
-        environment = self.resolve(request.environment_name)
-        app = self.deployed(environment, request.app_name)
-        return api.AppLookupResponse(app_id=app.id)
-
     @rpc("AppGetByDeploymentName")
     async def by_name(
         self, request: api.AppGetByDeploymentNameRequest

@@ -66,10 +66,6 @@ class ExecRpcs:
 
     @rpc("TaskExecStart")
     async def start(self, request: router.TaskExecStartRequest) -> router.TaskExecStartResponse:
-        if request.container_id:
-            raise GRPCError(
-                Status.UNIMPLEMENTED, "The local Modal server does not have sidecar containers"
-            )
         if not request.command_args:
             raise invalid("exec needs a command")
         live = self._live(request.task_id)
