@@ -17,7 +17,7 @@ from modalrun.errors import (
 )
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
-from modalrun.run.advice import advice, advice_on_end
+from modalrun.run.failure_hints import hint_on_end, hint_on_failure
 from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
     ENDED_AS_A_WHOLE,
@@ -107,7 +107,9 @@ def derive_outcome(
     )
     details += _outputs(run.run_id, steps)
     told = any(step.status == "failed" and step.next for step in steps)
-    if not told and (text := advice(record.reason) or advice_on_end(end, run.plan.settings.mode)):
+    if not told and (
+        text := hint_on_failure(record.reason) or hint_on_end(end, run.plan.settings.mode)
+    ):
         details.append(("next", text))
     if may_be_rerun(record):
         details.append(("rerun", f"modalrun rerun {run.run_id}"))
