@@ -87,7 +87,7 @@ def sampled(roots: Collection[int], gpu: Gpu | None, shared: dict[int, int]) -> 
             is added. A fork shares nearly all with its parent.
     """
     with without_source():
-        import psutil  # type: ignore[import-untyped]
+        import psutil
 
     found: dict[int, tuple[float, int]] = {}
     owners: dict[int, int] = {}
@@ -118,13 +118,13 @@ def sampled(roots: Collection[int], gpu: Gpu | None, shared: dict[int, int]) -> 
 def gpu_reader() -> Callable[[], Gpu | None]:
     """Return a function that reads the sandbox's GPUs; its result is None if that can't be done.
 
-    Not without the package `nvidia-ml-py` in the image.
+    Not without the package `nvidia-ml-py`, which a finished image may lack.
     """
     if contract.GPU not in os.environ:
         return lambda: None
     try:
         with without_source():
-            import pynvml  # type: ignore[import-not-found]
+            import pynvml
         pynvml.nvmlInit()
         gpus = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
     except Exception:
