@@ -86,6 +86,9 @@ def _page(report: Report) -> dict[str, Any]:
     anchors = {one.step.name: f"step-{n}" for n, one in enumerate(report.timeline.steps)}
     failed = [step for step in view.steps if step.status == "failed"]
     usage = _usage(report, anchors)
+    cards = [_artifact(one, run.url, anchors) for one in report.artifacts]
+    cards.sort(key=lambda one: not one["wide"])
+    taken = {step.name for step in view.steps if step.status in {"cached", "skipped"}}
     headline = run.reason if view.state != "completed" and run.reason else view.headline
     page: dict[str, Any] = {
         "title": run.pipeline or run.name,
@@ -106,10 +109,8 @@ def _page(report: Report) -> dict[str, Any]:
         "usage": usage,
         "steps": [_step(one, report, anchors) for one in report.timeline.steps],
         "cost_note": _cost_note(report),
-        "artifacts": sorted(
-            (_artifact(one, run.url, anchors) for one in report.artifacts),
-            key=lambda one: not one["wide"],
-        ),
+        "artifacts": [one for one in cards if one["step"] not in taken],
+        "earlier": [one for one in cards if one["step"] in taken],
         "spec": report.spec,
         "plan": report.plan,
         "footer": f"modalrun {__version__}, {_moment(report.now)}, from the records in ZenML."
@@ -117,7 +118,7 @@ def _page(report: Report) -> dict[str, Any]:
         "refresh": f"modalrun report {run.id}",
     }
     names = ("failures", "timeline", "graph", "usage", "steps", "artifacts", "configuration")
-    shown = {"failures": failed, "usage": usage, "artifacts": report.artifacts}
+    shown = {"failures": failed, "usage": usage, "artifacts": cards}
     titles = {"failures": "What failed", "usage": "Usage"}
     page["sections"] = [
         (titles.get(name, name.capitalize()), name) for name in names if shown.get(name, True)

@@ -207,6 +207,35 @@ def test_every_bar_and_node_is_painted_in_its_colour(show: Open, width: int, sch
     assert wrong == []
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_box_shows_where_more_can_be_scrolled_to(show: Open, scheme: str) -> None:
+    from PIL import Image
+
+    box = show(large(12), 390, scheme).page.locator(".graph-box")
+
+    def edge() -> set[Any]:
+        picture = Image.open(io.BytesIO(box.screenshot())).convert("RGB")
+        return {picture.getpixel((picture.width - 1, y)) for y in range(60, picture.height - 60)}
+
+    # Between the nodes.
+    box.evaluate("one => { one.scrollLeft = 70 }")
+    shaded = edge()
+    box.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+    (plain,) = edge()
+    assert all(sum(one) < sum(plain) for one in shaded)
+
+
+def test_what_scrolls_is_whole_in_print(show: Open) -> None:
+    page = show(mixed(), 1000, "dark").page
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")
+    page.emulate_media(media="print")
+    boxes = page.locator("pre, .scroll:not(.graph-box), .body, .failure")
+    heights = boxes.evaluate_all("all => all.map(one => [one.scrollHeight, one.clientHeight])")
+    assert len(heights) > 10
+    assert all(0 < whole <= shown + 1 for whole, shown in heights)
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(26, 34, 48)"
+
+
 def test_light_and_dark_have_the_same_layout(show: Open) -> None:
     light, dark = (show(mixed(), 1000, scheme).page for scheme in SCHEMES)
     assert light.evaluate(_TEXTS) == dark.evaluate(_TEXTS)

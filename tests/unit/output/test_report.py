@@ -104,6 +104,18 @@ def test_a_result_of_an_earlier_run_has_no_bar() -> None:
     assert 'aria-label="load, skipped">' in page
 
 
+def test_artifacts_of_earlier_runs_come_last_and_folded() -> None:
+    artifacts = tuple(
+        Artifact(name, "o", f"of {name}", "1", "T", "u") for name in ("load", "train")
+    )
+    found = report(
+        step("load", -500, 10, status="cached"), step("train", 5, 10), artifacts=artifacts
+    )
+    before, _, folded = render(found).partition("Taken from earlier runs (1)</summary>")
+    assert "of train" in before and before.endswith('<details class="fold"><summary>')
+    assert "Artifact of load" in folded and "Artifact of load" not in before
+
+
 def test_visualizations_of_unknown_content_are_named() -> None:
     pictures = (Visualization("image", b"no image"), Visualization("json", "{"))
     page = render(
