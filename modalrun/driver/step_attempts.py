@@ -16,11 +16,13 @@ from modalrun.driver.last_lines import LastLines
 from modalrun.errors import ConflictError
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.events import StepState
+from modalrun.run.events import EventScanner, StepState, Used
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.usage import StepUsage
+from modalrun.run.usage_log import of_killed
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
@@ -147,6 +149,18 @@ class StepAttempts:
         if self._ended is not None:
             last.add((await self._ended.output_tail()).encode())
         return last.lines()
+
+    async def used(self, record: str) -> StepUsage | None:
+        """Return what the step has used in a sandbox that was killed, as far as that was told.
+
+        Args:
+            record: ZenML's id of its record.
+        """
+        if self._ended is None:
+            return None
+        text = await self._ended.output_tail(1, '{"modalrun": "used"')
+        told = [one for one in EventScanner().feed(text.encode()) if isinstance(one, Used)]
+        return of_killed(record, told[-1].readings) if told else None
 
     def restart(self, end: SandboxExit) -> str | None:
         """Count a restart for the infrastructure's fault; return why, None if it is refused."""

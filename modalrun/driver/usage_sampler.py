@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
+from modalrun.driver.output_pumps import write_event
 from modalrun.driver.privileges import without_source
 from modalrun.run import contract
-from modalrun.run.usage_log import Reading, add, read
+from modalrun.run.usage_log import Reading, Told, add, read
 
 INTERVAL = 2.0
 """Seconds between two samples at least."""
@@ -50,7 +51,7 @@ def _run(path: str) -> None:
 
 
 def _sample(path: str) -> None:
-    running: dict[str, int] = {}
+    running: dict[str, Told] = {}
     shared: dict[int, int] = {}
     place, pause, anew = 0, INTERVAL, 0.0
     read_gpu: Callable[[], Gpu | None] | None = None
@@ -60,17 +61,21 @@ def _sample(path: str) -> None:
         readings, place = read(path, place)
         for one in readings:
             if one.kind == "begin":
-                running[one.record] = one.pid
+                running[one.record] = Told(one)
             elif one.kind == "end":
                 running.pop(one.record, None)
             elif one.kind == "death":
-                running = {record: pid for record, pid in running.items() if pid != one.pid}
+                running = {name: it for name, it in running.items() if it.begin.pid != one.pid}
         if running:
             if looks_anew := time.monotonic() > anew:
                 shared.clear()
             read_gpu = read_gpu or gpu_reader()
-            for one in sampled(set(running.values()), read_gpu(), shared):
+            pids = {step.begin.pid for step in running.values()}
+            for one in sampled(pids, read_gpu(), shared):
                 add(path, one)
+                for step in running.values():
+                    if step.begin.pid == one.pid:
+                        step.add(one, write_event)
             rest = (time.thread_time() - began) / SHARE
             if looks_anew:
                 anew = time.monotonic() + rest

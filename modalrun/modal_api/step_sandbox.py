@@ -129,11 +129,12 @@ class StepSandbox:
         """Ask Modal whether it has ended."""
         return await self._pool.call(self._sandbox.poll.aio) is not None
 
-    async def output_tail(self) -> str:
-        """Return the end of what it has printed; "" if Modal does not tell."""
+    async def output_tail(self, entries: int = TAIL, search: str = "") -> str:
+        """Return the last entries of its output that hold a text; "" if Modal does not tell."""
 
         async def read() -> str:
-            return "".join([one.message async for one in self._sandbox.logs.tail.aio(TAIL)])
+            found = self._sandbox.logs.tail.aio(entries, search_text=search)
+            return "".join([one.message async for one in found])
 
         # What is only told must not end a run.
         with contextlib.suppress(Exception):

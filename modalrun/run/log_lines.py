@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from modalrun.run import events
 from modalrun.run.event_proof import END, MARK
-from modalrun.run.events import Idle, LinesOf, OrderEnd, Redraw, StepEvent
+from modalrun.run.events import Idle, LinesOf, OrderEnd, Redraw, StepEvent, Used
 from modalrun.run.values import LONGEST_TEXT
 from modalrun.util import redraws
 from modalrun.util.line_assembler import LineAssembler
@@ -195,6 +195,8 @@ class RunLines:
         if event is None or not self._possible(event):
             return [self._line(stream, sandbox, source, text)]
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
+        if isinstance(event, Used):
+            return items
         is_run = sandbox in self.run_sandboxes
         told = (self._of_run if is_run else self._of_step)(stream, sandbox, event)
         return [self._line(stream, sandbox, source, text)] if told is None else [*items, *told]
@@ -226,7 +228,7 @@ class RunLines:
 
     def _possible(self, event: events.Event) -> bool:
         """Return whether the run can have the step of an event, and its sandbox."""
-        if isinstance(event, OrderEnd) or event.step is None:
+        if isinstance(event, OrderEnd | Used) or event.step is None:
             return True
         named = {event.step}
         if isinstance(event, StepEvent | Idle) and event.sandbox is not None:

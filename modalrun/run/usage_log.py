@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from modalrun.run import contract
@@ -26,6 +26,12 @@ SHORTEST = 1.0
 
 _SLICE = 0.5
 """Seconds between two readings below which their CPU time says nothing."""
+
+_RISE = 1.1
+"""How much the memory of a step rises until that is told."""
+
+_MOST_TOLD = 12
+"""Samples in what is told."""
 
 _LONGEST_FILE = 32 * 1024 * 1024
 _UNIT = 1 if sys.platform == "darwin" else 1024
@@ -117,6 +123,35 @@ def of_dead(record: str, environment: Mapping[str, str]) -> StepUsage | None:
     after = [one for one in readings if one.at >= begin.at and one.pid == begin.pid]
     death = next((one for one in after if one.kind == "death"), None)
     return _usage(begin, [one for one in after if one.kind == "sample"], death)
+
+
+class Told:
+    """What a supervisor tells of a step, in case that Modal ends the whole sandbox."""
+
+    def __init__(self, begin: Reading) -> None:
+        """Tell of the step that begins with this reading."""
+        self.begin = begin
+        self._samples: list[Reading] = []
+
+    def add(self, sample: Reading, write: Callable[[bytes], bool]) -> None:
+        """Tell a sample, and those before, if the memory has risen.
+
+        Args:
+            write: Writes an encoded event (`run.events.Used`), unless that is not possible now.
+        """
+        if self._samples and sample.memory < _RISE * self._samples[-1].memory:
+            return
+        samples = [*self._samples, sample][-_MOST_TOLD:]
+        readings = [json.dumps(one) for one in (self.begin, *samples)]
+        if write(json.dumps({"modalrun": "used", "readings": readings}).encode()):
+            self._samples = samples
+
+
+def of_killed(record: str, told: Iterable[str]) -> StepUsage | None:
+    """Return what a step has used whose whole sandbox has ended, by what was told of it."""
+    readings = list(_parsed(told))
+    begin = next((one for one in readings if one.record == record), None)
+    return None if begin is None else _usage(begin, readings, None)
 
 
 def peak(pid: int, environment: Mapping[str, str]) -> tuple[int, float | None] | None:
@@ -218,7 +253,7 @@ def _points(begin: Reading, readings: list[Reading], shortest: float) -> list[Us
     return points
 
 
-def _parsed(lines: Iterable[bytes]) -> Iterator[Reading]:
+def _parsed(lines: Iterable[bytes | str]) -> Iterator[Reading]:
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, RecursionError):
             reading = Reading(*json.loads(line))

@@ -8,6 +8,7 @@ from zenml.orchestrators.step_launcher import StepLauncher
 
 from modalrun.run.metadata import StepMetadata, step_waits_metadata
 from modalrun.run.records import StepRecord
+from modalrun.run.usage import StepUsage
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records import run_access, step_records, updates
@@ -60,8 +61,8 @@ class RunRecorder:
         """Record that a running step was stopped; see `step_records.stop_step`."""
         return step_records.stop_step(self._run_id, step, reason)
 
-    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
-        """Store a sandbox's exit with a step's record; see `step_records.record_metadata`."""
+    def record_metadata(self, step_run: str, metadata: StepMetadata | StepUsage) -> None:
+        """Store metadata with a step's record; see `step_records.record_metadata`."""
         step_records.record_metadata(step_run, metadata)
 
     def store_waits(self, waits: dict[str, str]) -> None:

@@ -113,7 +113,7 @@ class Recorder:
     def cached(self, step: str) -> bool:
         raise LookupError("of ZenML's")
 
-    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
+    def record_metadata(self, step_run: str, metadata: StepMetadata) -> None:
         self.exits.append((step_run, metadata.sandbox_id))
 
     def fail_step(

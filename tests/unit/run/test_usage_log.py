@@ -9,8 +9,19 @@ from pathlib import Path
 import pytest
 
 from modalrun.run import contract, usage_log
+from modalrun.run.events import EventScanner, Used
 from modalrun.run.usage import StepUsage, UsagePoint
-from modalrun.run.usage_log import Measured, Reading, add, add_death, of_dead, peak, read
+from modalrun.run.usage_log import (
+    Measured,
+    Reading,
+    Told,
+    add,
+    add_death,
+    of_dead,
+    of_killed,
+    peak,
+    read,
+)
 
 MIB = 1024 * 1024
 ID = "00000000-0000-4000-8000-000000000001"
@@ -36,6 +47,28 @@ def died(log: str, *readings: Reading) -> StepUsage | None:
     for one in readings:
         add(log, one)
     return of_dead(ID, {contract.USAGE_FILE: log})
+
+
+def test_a_step_whose_whole_sandbox_was_killed() -> None:
+    events: list[bytes] = []
+
+    def write(event: bytes) -> bool:
+        events.append(event)
+        return len(events) != 2
+
+    step = Told(begun(100.0))
+    # The third is told again with the fourth: it came within a line.
+    for at, memory in ((102.0, 300), (104.0, 310), (106.0, 800), (108.0, 790), (110.0, 900)):
+        step.add(sample(at, at - 98, memory), write)
+    told = EventScanner().feed(b"".join(b"\x1e%s\n" % one for one in events))
+    assert [isinstance(one, Used) and len(one.readings) - 1 for one in told] == [1, 2, 2, 3]
+    last = told[-1]
+    assert isinstance(last, Used)
+    used = of_killed(ID, last.readings)
+    assert used is not None and used.killed
+    assert (used.peak_memory, used.seconds, used.cpu_seconds) == (900, 10.0, 11.0)
+    assert of_killed("another", last.readings) is None
+    assert of_killed(ID, last.readings[:1]) is None
 
 
 def test_a_step_whose_process_died(log: str) -> None:
