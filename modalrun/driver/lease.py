@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modalrun.run import tags
 from modalrun.run.events import LinesOf
@@ -50,9 +50,13 @@ class Lease:
         """Wait for the end of the step, or of the sandbox."""
         return await asyncio.shield(self._end)
 
-    async def output_tail(self, *which: Any) -> str:
-        """Return the end of what the sandbox has printed; see `StepSandbox.output_tail`."""
-        return await self._sandbox.output_tail(*which)
+    async def output_tail(self) -> str:
+        """Return the end of what the sandbox has printed."""
+        return await self._sandbox.output_tail()
+
+    async def output_with(self, text: str) -> str:
+        """Return the lines with a text that the sandbox has printed."""
+        return await self._sandbox.output_with(text)
 
     async def terminate(self) -> None:
         """Terminate the sandbox, if the step has not ended."""

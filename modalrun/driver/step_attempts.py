@@ -158,9 +158,9 @@ class StepAttempts:
         """
         if self._ended is None:
             return None
-        text = await self._ended.output_tail(1, '{"modalrun": "used"')
+        text = await self._ended.output_with('{"modalrun": "used"')
         told = [one for one in EventScanner().feed(text.encode()) if isinstance(one, Used)]
-        return of_killed(record, told[-1].readings) if told else None
+        return of_killed(record, [reading for one in told for reading in one.readings])
 
     def restart(self, end: SandboxExit) -> str | None:
         """Count a restart for the infrastructure's fault; return why, None if it is refused."""

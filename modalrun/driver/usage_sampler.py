@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from modalrun.driver.output_pumps import write_event
 from modalrun.driver.privileges import without_source
 from modalrun.run import contract
-from modalrun.run.usage_log import Reading, Told, add, read
+from modalrun.run.usage_log import Reading, add, event, read
 
 INTERVAL = 2.0
 """Seconds between two samples at least."""
@@ -26,6 +26,9 @@ SHARE = 0.005
 
 The system goes through all pages of a process for that.
 """
+
+RISE = 1.1
+"""How much the memory of a step rises until that is told, in case that its sandbox is killed."""
 
 Gpu = tuple[float, int, int]
 """How busy the GPUs are in percent; of one, the most memory used, and what it has, in bytes."""
@@ -51,7 +54,8 @@ def _run(path: str) -> None:
 
 
 def _sample(path: str) -> None:
-    running: dict[str, Told] = {}
+    running: dict[str, Reading] = {}
+    told: dict[str, int] = {}
     shared: dict[int, int] = {}
     place, pause, anew = 0, INTERVAL, 0.0
     read_gpu: Callable[[], Gpu | None] | None = None
@@ -61,21 +65,22 @@ def _sample(path: str) -> None:
         readings, place = read(path, place)
         for one in readings:
             if one.kind == "begin":
-                running[one.record] = Told(one)
+                running[one.record] = one
             elif one.kind == "end":
                 running.pop(one.record, None)
             elif one.kind == "death":
-                running = {name: it for name, it in running.items() if it.begin.pid != one.pid}
+                running = {key: begin for key, begin in running.items() if begin.pid != one.pid}
         if running:
             if looks_anew := time.monotonic() > anew:
                 shared.clear()
             read_gpu = read_gpu or gpu_reader()
-            pids = {step.begin.pid for step in running.values()}
+            pids = {begin.pid for begin in running.values()}
             for one in sampled(pids, read_gpu(), shared):
                 add(path, one)
-                for step in running.values():
-                    if step.begin.pid == one.pid:
-                        step.add(one, write_event)
+                for record, begin in running.items():
+                    rises = begin.pid == one.pid and one.memory > RISE * told.get(record, 0)
+                    if rises and write_event(event(begin, one)):
+                        told[record] = one.memory
             rest = (time.thread_time() - began) / SHARE
             if looks_anew:
                 anew = time.monotonic() + rest

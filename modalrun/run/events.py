@@ -171,7 +171,7 @@ class Used:
     """What a step has used so far, told when its memory rises: Modal may end its whole sandbox.
 
     Attributes:
-        readings: Its begin and samples, as `run/usage_log.py` writes them.
+        readings: Its begin and a sample, as `run/usage_log.py` writes them.
     """
 
     __pydantic_config__ = CHECKED

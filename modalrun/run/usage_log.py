@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from modalrun.run import contract
@@ -26,12 +26,6 @@ SHORTEST = 1.0
 
 _SLICE = 0.5
 """Seconds between two readings below which their CPU time says nothing."""
-
-_RISE = 1.1
-"""How much the memory of a step rises until that is told."""
-
-_MOST_TOLD = 12
-"""Samples in what is told."""
 
 _LONGEST_FILE = 32 * 1024 * 1024
 _UNIT = 1 if sys.platform == "darwin" else 1024
@@ -125,30 +119,14 @@ def of_dead(record: str, environment: Mapping[str, str]) -> StepUsage | None:
     return _usage(begin, [one for one in after if one.kind == "sample"], death)
 
 
-class Told:
-    """What a supervisor tells of a step, in case that Modal ends the whole sandbox."""
-
-    def __init__(self, begin: Reading) -> None:
-        """Tell of the step that begins with this reading."""
-        self.begin = begin
-        self._samples: list[Reading] = []
-
-    def add(self, sample: Reading, write: Callable[[bytes], bool]) -> None:
-        """Tell a sample, and those before, if the memory has risen.
-
-        Args:
-            write: Writes an encoded event (`run.events.Used`), unless that is not possible now.
-        """
-        if self._samples and sample.memory < _RISE * self._samples[-1].memory:
-            return
-        samples = [*self._samples, sample][-_MOST_TOLD:]
-        readings = [json.dumps(one) for one in (self.begin, *samples)]
-        if write(json.dumps({"modalrun": "used", "readings": readings}).encode()):
-            self._samples = samples
+def event(begin: Reading, sample: Reading) -> bytes:
+    """Encode a sample of a step as a `run.events.Used`: Modal may end the whole sandbox."""
+    readings = [json.dumps(begin), json.dumps(sample)]
+    return json.dumps({"modalrun": "used", "readings": readings}).encode()
 
 
 def of_killed(record: str, told: Iterable[str]) -> StepUsage | None:
-    """Return what a step has used whose whole sandbox has ended, by what was told of it."""
+    """Return what a step has used whose whole sandbox has ended, by the readings told before."""
     readings = list(_parsed(told))
     begin = next((one for one in readings if one.record == record), None)
     return None if begin is None else _usage(begin, readings, None)

@@ -165,6 +165,14 @@ def test_everything_can_be_read(show: Open, width: int, scheme: str) -> None:
         assert found.page.evaluate(_POOR_CONTRAST) == []
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("width", [390, 1000])
+def test_long_names_fit(show: Open, width: int) -> None:
+    page = show(mixed("unbroken" * 30), width).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(_OVERLAPS) == []
+
+
 def test_the_checks_see_what_they_look_for(show: Open) -> None:
     page = show(mixed()).page
     page.add_style_tag(

@@ -14,9 +14,9 @@ from modalrun.run.usage import StepUsage, UsagePoint
 from modalrun.run.usage_log import (
     Measured,
     Reading,
-    Told,
     add,
     add_death,
+    event,
     of_dead,
     of_killed,
     peak,
@@ -50,25 +50,16 @@ def died(log: str, *readings: Reading) -> StepUsage | None:
 
 
 def test_a_step_whose_whole_sandbox_was_killed() -> None:
-    events: list[bytes] = []
-
-    def write(event: bytes) -> bool:
-        events.append(event)
-        return len(events) != 2
-
-    step = Told(begun(100.0))
-    # The third is told again with the fourth: it came within a line.
-    for at, memory in ((102.0, 300), (104.0, 310), (106.0, 800), (108.0, 790), (110.0, 900)):
-        step.add(sample(at, at - 98, memory), write)
-    told = EventScanner().feed(b"".join(b"\x1e%s\n" % one for one in events))
-    assert [isinstance(one, Used) and len(one.readings) - 1 for one in told] == [1, 2, 2, 3]
-    last = told[-1]
-    assert isinstance(last, Used)
-    used = of_killed(ID, last.readings)
+    samples = [sample(at, at - 98, memory) for at, memory in ((102.0, 300), (106.0, 800))]
+    output = b"".join(b"\x1e%s\n" % event(begun(100.0), one) for one in samples)
+    found = EventScanner().feed(output)
+    told = [reading for one in found if isinstance(one, Used) for reading in one.readings]
+    used = of_killed(ID, told)
     assert used is not None and used.killed
-    assert (used.peak_memory, used.seconds, used.cpu_seconds) == (900, 10.0, 11.0)
-    assert of_killed("another", last.readings) is None
-    assert of_killed(ID, last.readings[:1]) is None
+    assert (used.peak_memory, used.seconds, used.cpu_seconds) == (800, 6.0, 7.0)
+    assert [point.memory for point in used.points] == [300, 800]
+    assert of_killed("another", told) is None
+    assert of_killed(ID, told[:1]) is None
 
 
 def test_a_step_whose_process_died(log: str) -> None:
