@@ -14,8 +14,8 @@ from datetime import datetime
 from decimal import Decimal
 
 from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, without_price
+from modalrun.run.events import Idle
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.progress import Usage
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import (
@@ -43,7 +43,7 @@ def cost_details(
     plan: RunPlan,
     run: RunRecord,
     attempts: Sequence[StepRecord],
-    idle: Sequence[Usage],
+    idle: Sequence[Idle],
     now: datetime,
     *,
     resumed: bool = False,
@@ -70,13 +70,13 @@ def cost_details(
             details.append(("cost", f"{about} ({prices}, by what was requested)"))
     elif names := without_price(gpu for gpu in gpus if gpu):
         details.append(("cost", f"unknown: no price for {', '.join(names)}"))
-    seconds = sum(used.seconds(0) for used in idle)
+    seconds = sum(one.seconds for one in idle)
     if seconds >= 0.05:
         waiting = _total(
             [
-                _spent(sandbox, used.gpu, used.seconds(0))
-                for used in idle
-                if (sandbox := sandboxes.get(used.step)) is not None
+                _spent(sandbox, one.gpu, one.seconds)
+                for one in idle
+                if (sandbox := sandboxes.get(one.step)) is not None
             ]
         )
         price = f", {dollars(waiting)}" if waiting is not None else ""

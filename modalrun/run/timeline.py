@@ -60,6 +60,11 @@ class Span:
     open: bool = False
     failed: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What it is drawn as: its phase, or "failed" for the run of an attempt that has failed."""
+        return "failed" if self.failed and self.phase == "run" else self.phase
+
 
 @dataclass(frozen=True)
 class StepTimeline:
