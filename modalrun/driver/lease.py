@@ -54,9 +54,9 @@ class Lease:
         """Return the end of what the sandbox has printed."""
         return await self._sandbox.output_tail()
 
-    async def output_with(self, text: str) -> str:
-        """Return the lines with a text that the sandbox has printed."""
-        return await self._sandbox.output_with(text)
+    async def told_usage(self) -> list[str]:
+        """Return what the steps of the sandbox have used."""
+        return await self._sandbox.told_usage()
 
     async def terminate(self) -> None:
         """Terminate the sandbox, if the step has not ended."""

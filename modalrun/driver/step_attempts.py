@@ -16,7 +16,7 @@ from modalrun.driver.last_lines import LastLines
 from modalrun.errors import ConflictError
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
-from modalrun.run.events import EventScanner, StepState, Used
+from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -156,11 +156,7 @@ class StepAttempts:
         Args:
             record: ZenML's id of its record.
         """
-        if self._ended is None:
-            return None
-        text = await self._ended.output_with('{"modalrun": "used"')
-        told = [one for one in EventScanner().feed(text.encode()) if isinstance(one, Used)]
-        return of_killed(record, [reading for one in told for reading in one.readings])
+        return of_killed(record, await self._ended.told_usage()) if self._ended else None
 
     def restart(self, end: SandboxExit) -> str | None:
         """Count a restart for the infrastructure's fault; return why, None if it is refused."""

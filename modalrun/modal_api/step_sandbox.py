@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from modalrun.errors import ModalrunError, NotFoundError
@@ -23,11 +22,9 @@ from modalrun.run.events import Event
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.tags import TAG_ATTEMPT, TAG_RECORD, TAG_STEP
 from modalrun.util.backoff import pauses
-from modalrun.util.modal_catalog import MAX_TIMEOUT
 
 if TYPE_CHECKING:
     import modal
-    from modal.types import LogEntry
 
 
 TAIL = 20
@@ -134,13 +131,18 @@ class StepSandbox:
 
     async def output_tail(self) -> str:
         """Return the end of what it has printed; "" if Modal does not tell."""
-        return await _text(self._sandbox.logs.tail.aio(TAIL))
 
-    async def output_with(self, text: str) -> str:
-        """Return the lines on its standard output that hold a text; "" if Modal does not tell."""
-        since = datetime.now(timezone.utc) - timedelta(seconds=MAX_TIMEOUT)
-        found = self._sandbox.logs.fetch.aio(since=since, source="stdout", search_text=text)
-        return await _text(found)
+        async def read() -> str:
+            return "".join([one.message async for one in self._sandbox.logs.tail.aio(TAIL)])
+
+        # What is only told must not end a run.
+        with contextlib.suppress(Exception):
+            return await asyncio.wait_for(read(), TAIL_SECONDS)
+        return ""
+
+    async def told_usage(self) -> list[str]:
+        """Return what its steps have used; see `sandbox_events.told_usage`."""
+        return await sandbox_events.told_usage(self._sandbox)
 
     async def terminate(self) -> None:
         """Terminate it; do nothing if it has ended."""
@@ -171,13 +173,3 @@ class StepSandbox:
                 await asyncio.sleep(next(waits))
         finally:
             self._connection.load -= 1
-
-
-async def _text(entries: AsyncIterable[LogEntry]) -> str:
-    async def read() -> str:
-        return "".join([one.message async for one in entries])
-
-    # What is only told must not end a run.
-    with contextlib.suppress(Exception):
-        return await asyncio.wait_for(read(), TAIL_SECONDS)
-    return ""

@@ -75,7 +75,8 @@ def derive_outcome(
                 # Another driver would need as much memory.
                 run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
-        zenml.finalize_run(run.run_id, _reason(end, how, timeout))
+        told = run.sandbox.told_usage() if end.killed else ()
+        zenml.finalize_run(run.run_id, _reason(end, how, timeout), told=told)
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(

@@ -95,7 +95,9 @@ class ZenMLGateway(Protocol):
     def mark_stopping(self, run_id: str, reason: str) -> bool:
         """Record that the run is to stop; return whether it was unfinished."""
 
-    def finalize_run(self, run_id: str, reason: str, *, stopped: bool = False) -> bool:
+    def finalize_run(
+        self, run_id: str, reason: str, *, stopped: bool = False, told: Sequence[str] = ()
+    ) -> bool:
         """Record the end of the run and of its unfinished steps; return whether any was open."""
 
 

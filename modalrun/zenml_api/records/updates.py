@@ -55,6 +55,7 @@ def finalize_run(
     *,
     stopped: bool = False,
     lines: Mapping[str, Sequence[str]] | Sequence[str] = (),
+    told: Sequence[str] = (),
 ) -> bool:
     """Record the end of a run whose process has ended.
 
@@ -66,6 +67,7 @@ def finalize_run(
         reason: The reason, in a sentence; stored with each step and the run.
         stopped: Whether the run was stopped on request.
         lines: What steps have printed last, by their names; or what the only unfinished one has.
+        told: What they have used, as its killed sandbox has told.
 
     Returns:
         Whether any record was unfinished.
@@ -97,7 +99,7 @@ def finalize_run(
             with _recorded(run):
                 for final in dict.fromkeys((status, "stopped")):
                     last = lines.get(step.record.name, ())
-                    if end_step(step.record.id, final, reason, last).finished:
+                    if end_step(step.record.id, final, reason, last, told).finished:
                         break
             changed = True
         return _end_run(get_run(run_id), status, reason) or changed
