@@ -103,6 +103,7 @@ def test_a_disk_that_stays_full(world: World, disk: Disk, mode: str) -> None:
     assert done.exit_code in {1, 8}, done.stderr
     assert "can't be written" in done.stderr
     assert "error in modalrun itself" not in done.stderr
+    assert "Internal error" not in done.stdout + done.stderr
     world.wait_until(
         lambda: all(box.finished_at for box in world.sandboxes()), "every sandbox has ended"
     )
