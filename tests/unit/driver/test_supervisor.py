@@ -197,8 +197,8 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
             os.write(1, (text + "\\n").encode())
             leave(143)
         signal.signal(signal.SIGTERM, end)
-        pathlib.Path("ready").touch()
         print("ready", flush=True)
+        pathlib.Path("ready").touch()
         while True:
             time.sleep(0.01)
         """,
