@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from modalrun.run.metadata import RunMetadata, StepMetadata
@@ -75,8 +74,7 @@ def graph(
     place: dict[str, tuple[float, float]] = {}
     for number, column in enumerate(columns):
         ordered = sorted(
-            column,
-            key=lambda s: fmean([place[u][1] for u in s.upstream if u in place] or [0.0]),
+            column, key=lambda step: _mean([place[u][1] for u in step.upstream if u in place])
         )
         top = (tallest - len(column)) * (_HEIGHT + _GAP_Y) / 2 + 2
         for row, step in enumerate(ordered):
@@ -145,3 +143,7 @@ def _chart(
         "points": " ".join(["0,100", *points, "1000,100"]),
         "asked": f"{100 - 100 * asked / top:.1f}" if asked else None,
     }
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else 0.0
