@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 SCHEMES = ("light", "dark")
+PATIENCE = 150_000
+"""Milliseconds: Playwright's own half a minute is short on a busy machine."""
+
 DEFAULT = {(390, "light"), (1000, "dark")}
 LOOKS = pytest.mark.parametrize(
     ("width", "scheme"),
@@ -60,7 +63,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with sync_api.sync_playwright() as playwright:
         # Root, as in a container, has no other sandbox.
         found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], env={**os.environ, "HOME": home}
+            executable_path=CHROMIUM,
+            args=["--no-sandbox"],
+            env={**os.environ, "HOME": home},
+            timeout=PATIENCE,
         )
         yield found
         found.close()
@@ -77,6 +83,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
         )
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         found = Opened(context.new_page())
         found.page.on("console", lambda message: found.messages.append(message.text))
