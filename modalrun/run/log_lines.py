@@ -195,16 +195,14 @@ class RunLines:
         if event is None or not self._possible(event):
             return [self._line(stream, sandbox, source, text)]
         items: list[Item] = [self._line(stream, sandbox, source, before)] if before else []
-        if isinstance(event, Used):
-            return items
         is_run = sandbox in self.run_sandboxes
         told = (self._of_run if is_run else self._of_step)(stream, sandbox, event)
         return [self._line(stream, sandbox, source, text)] if told is None else [*items, *told]
 
     def _of_run(self, stream: _Stream, sandbox: str, event: events.Event) -> list[Item] | None:
         """Return what an event in a run sandbox's output tells; None if it is an ordinary line."""
-        if isinstance(event, OrderEnd):
-            return None
+        if isinstance(event, OrderEnd | Used):
+            return [] if isinstance(event, Used) else None
         if isinstance(event, Idle):
             return [event]
         if isinstance(event, LinesOf):
@@ -245,7 +243,7 @@ class RunLines:
         """Return what an event in a step sandbox's output tells; None if it is an ordinary line."""
         if sandbox not in self._steps:
             return None
-        if isinstance(event, OrderEnd):
+        if isinstance(event, OrderEnd | Used):
             # It is for the driver.
             return []
         if isinstance(event, LinesOf):
