@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.driver.capacity_waits import CapacityWaits
+from modalrun.driver.process import reason_of
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.step_attempts import StepAttempts
 from modalrun.driver.warm_sandboxes import WarmSandboxes
@@ -115,10 +115,9 @@ class StaticStep:
         try:
             return await self._run()
         except Exception as error:
-            # A bug of modalrun must neither hang the run nor pass for a success.
-            log_line("".join(traceback.format_exception(error)).rstrip())
+            # Neither a bug of modalrun nor a full disk may hang the run or pass for a success.
             self.terminate()
-            self._fail(f"Internal error of modalrun: {error}")
+            self._fail(reason_of(error))
             return False
         finally:
             self.created.set()
@@ -194,6 +193,7 @@ class StaticStep:
         failed = has_failed(record, attempts.failures)
         if failed and record is not None and record.failure:
             end = replace(end, reason=str(record.failure))
+        end = await self._with_usage(record, end)
         if record is not None and (running or failed) and attempts.sandbox_id:
             # Else the record is that of an earlier attempt.
             self._record_exit(record.id, attempts.sandbox_id, end)
@@ -251,6 +251,18 @@ class StaticStep:
             log_line(f"{text}: {type(error).__name__}: {error}")
             return False
 
+    async def _with_usage(self, record: StepRecord | None, end: SandboxExit) -> SandboxExit:
+        """Store what a step has used whose sandbox was killed; return the end with the peak."""
+        if record is None or not (end.killed and is_running(record)):
+            return end
+        step_run = record.id
+        if self._context.early_end.termination or not (usage := await self.attempts.used(step_run)):
+            return end
+        self._context.background.start(
+            self._call(lambda recorder: recorder.record_metadata(step_run, usage))
+        )
+        return end.with_peak(usage.peak_memory)
+
     def _record_exit(self, record: str, sandbox: str, end: SandboxExit) -> None:
         """Store with the step's record how its sandbox ended, in the background."""
         metadata = StepMetadata(
@@ -260,7 +272,7 @@ class StaticStep:
             infrastructure_retries=self.attempts.restarts or None,
         )
         self._context.background.start(
-            self._call(lambda recorder: recorder.record_exit(record, metadata))
+            self._call(lambda recorder: recorder.record_metadata(record, metadata))
         )
 
     async def _record_failure(self, reason: str, *, final: bool, lines: Sequence[str] = ()) -> None:

@@ -26,7 +26,7 @@ from modalrun.run.records import RunRecord
 from modalrun.run.status import Note, RunStatus
 from modalrun.run.timeline import Timeline, timeline_of
 from modalrun.spec.spec_record import SpecRecord
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 LAST_LINES = 20
 """Lines of a failed step's output."""
@@ -78,7 +78,7 @@ def read_report(
     Raises:
         ModalrunError: ZenML refuses or is not there.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     view = read_status(run_id, zenml=zenml, modal=modal)
     attempts = zenml.step_attempts([view.run])[run_id]
     now = datetime.now(timezone.utc)
@@ -86,7 +86,7 @@ def read_report(
     output: dict[str, tuple[str, ...]] = {}
     artifacts: list[Artifact] = []
     try:
-        artifacts = zenml.artifacts_of(run_id, visualizations=True)
+        artifacts = zenml.artifacts_of(run_id)
     except ModalrunError as error:
         notes.append(Note(f"The artifacts are missing here: {error.problem}"))
     failed = [step.name for step in view.steps if step.status == "failed"]
@@ -137,9 +137,10 @@ def _spec(run: RunRecord, zenml: ZenMLGateway) -> list[str]:
         return [error.problem]
     if record is None:
         return ["No run spec is stored with this run's deployment."]
-    # The record leaves it out: without it, the spec would run in Modal's cloud.
-    target = {"target": run.place.target} if run.place is not None else {}
-    text = yaml.safe_dump(_without_values({**record.file, **target}), sort_keys=False)
+    # The record leaves them out: without them, the spec would run elsewhere.
+    where: dict[str, str] = {"target": run.place.target} if run.place is not None else {}
+    where |= {"stack": run.stack.name} if run.stack is not None else {}
+    text = yaml.safe_dump(_without_values({**record.file, **where}), sort_keys=False)
     lines = without_credentials(text).splitlines()
     for flag, path, value in record.flags:
         shown = _without_values({path[-1]: value})[path[-1]]

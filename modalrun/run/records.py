@@ -11,10 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.run.advice import advice
 from modalrun.run.artifacts import Artifact
 from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
+from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
 from modalrun.run.usage import StepUsage
@@ -44,16 +44,8 @@ _DIGITS = re.compile(r"[0-9a-f]{4,32}")
 
 
 @dataclass(frozen=True)
-class StackRecord:
-    """Identify the stack of a run."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True)
-class UserRecord:
-    """Identify a user or service account of ZenML."""
+class Named:
+    """Identify the stack of a run, or the user or service account that has submitted it."""
 
     id: str
     name: str
@@ -115,8 +107,8 @@ class RunRecord:
     reason: str | None = None
     metadata: RunMetadata | None = None
     announced: Announced | None = None
-    stack: StackRecord | None = None
-    user: UserRecord | None = None
+    stack: Named | None = None
+    user: Named | None = None
     url: str | None = None
     wrong_metadata: tuple[str, ...] = ()
 
@@ -134,7 +126,7 @@ class RunRecord:
     def next(self) -> str | None:
         """What to do about its failure, where that is known."""
         hints = (self.metadata and self.metadata.hints) or {}
-        return next(iter(hints.values()), None) or advice(self.reason)
+        return next(iter(hints.values()), None) or hint_on_failure(self.reason)
 
     @property
     def problem(self) -> str | None:
@@ -203,7 +195,7 @@ class StepRecord:
     @property
     def next(self) -> str | None:
         """What to do about its failure, where that is known."""
-        return self.hint or advice(self.reason)
+        return self.hint or hint_on_failure(self.reason)
 
     @property
     def successful(self) -> bool:

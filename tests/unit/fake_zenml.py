@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class FakeZenML:
-    """ZenML with one run: a `ZenMLGateway`.
+    """ZenML with one run: in place of `ZenMLGateway`.
 
     Attributes:
         run: The run's record; `read_run` returns it.
@@ -86,7 +86,9 @@ class FakeZenML:
         self.run = replace(self.run, status="stopping")
         return True
 
-    def finalize_run(self, run_id: str, reason: str, *, stopped: bool = False) -> bool:
+    def finalize_run(
+        self, run_id: str, reason: str, *, stopped: bool = False, used: Sequence[str] = ()
+    ) -> bool:
         self.effects.add("finalize run")
         self.reasons.append(reason)
         if self.run.finished or (self.run.status == "paused" and not stopped):
@@ -119,7 +121,7 @@ class FakeZenML:
     def read_source(self, run_id: str) -> Source | None:
         return self.source
 
-    def artifacts_of(self, run_id: str, *, visualizations: bool = False) -> list[Artifact]:
+    def artifacts_of(self, run_id: str) -> list[Artifact]:
         return []
 
     def deployment_of(self, run_id: str) -> DeploymentRecord:

@@ -104,7 +104,7 @@ def _sandbox_of(port: int, keepers: Mapping[int | None, str]) -> str:
         port: The port.
         keepers: The sandboxes by the ids of their keepers.
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     for connection in psutil.net_connections("tcp"):
         if connection.laddr and connection.laddr.port == port and connection.pid:

@@ -59,12 +59,10 @@ def fail_step(
     "retrying" (`sql_zen_store.py:13129`, 0.98.0), and the next attempt gets a record of its own.
 
     Args:
-        step: The step's invocation id.
         reason: The reason, in a sentence; stored with the record.
         attempt: Which attempt it is, from 1. Its process may have died before it made a record.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
             has no other final status that leaves the rest of the run alone.
-        lines: The last lines that it has printed.
 
     Returns:
         The record afterwards; None if ZenML creates none any more, because the run is over.
@@ -114,16 +112,24 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
             return step_state(run_id, step)
 
 
-def end_step(step_run_id: str, status: str, reason: str, lines: Sequence[str] = ()) -> StepRecord:
+def end_step(
+    step_run_id: str,
+    status: str,
+    reason: str,
+    lines: Sequence[str] = (),
+    used: Sequence[str] = (),
+) -> StepRecord:
     """Record the end of a step, the reason, and the last lines before it; return the record.
 
-    If its process has died in this sandbox, what it has used is stored too.
+    If its process has died in this sandbox, or with one that has told it, what it has used is
+    stored too.
 
     Raises:
         NotAllowedError: ZenML takes no such status any more.
     """
     store = stores.current()
-    if (usage := usage_log.of_dead(step_run_id, os.environ)) is not None:
+    dead = usage_log.of_dead(step_run_id, os.environ)
+    if (usage := dead or usage_log.of_killed(step_run_id, used)) is not None:
         record_metadata(step_run_id, usage)
     try:
         ended = store.update_step(
@@ -154,7 +160,6 @@ def record_metadata(step_run_id: str, metadata: StepMetadata | StepUsage) -> Non
     """Store metadata of a step's sandbox, or its usage; a failure to do so is only logged.
 
     Args:
-        step_run_id: ZenML's step run id.
         metadata: Fields that are None stay as they are stored.
     """
     try:

@@ -11,7 +11,7 @@ from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX
 from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
 from modalrun.zenml_api.records import stores
-from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
+from modalrun.zenml_api.records.queries import UNDECODABLE, all_pages, get_run, step_runs
 from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun
 from modalrun.zenml_api.records.step_records import end_step
 
@@ -55,6 +55,7 @@ def finalize_run(
     *,
     stopped: bool = False,
     lines: Mapping[str, Sequence[str]] | Sequence[str] = (),
+    used: Sequence[str] = (),
 ) -> bool:
     """Record the end of a run whose process has ended.
 
@@ -64,8 +65,8 @@ def finalize_run(
 
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
-        stopped: Whether the run was stopped on request.
         lines: What steps have printed last, by their names; or what the only unfinished one has.
+        used: What they have used, as the killed sandbox has told it.
 
     Returns:
         Whether any record was unfinished.
@@ -97,7 +98,7 @@ def finalize_run(
             with _recorded(run):
                 for final in dict.fromkeys((status, "stopped")):
                     last = lines.get(step.record.name, ())
-                    if end_step(step.record.id, final, reason, last).finished:
+                    if end_step(step.record.id, final, reason, last, used).finished:
                         break
             changed = True
         return _end_run(get_run(run_id), status, reason) or changed
@@ -183,10 +184,5 @@ def _children(run: StoredRun) -> list[str]:
     """Return the unfinished runs of child pipelines."""
     if not run.dynamic:
         return []
-    store, found = stores.current(), list[StoredRun]()
-    page, pages = 1, 1
-    while page <= pages:
-        answer = store.runs(hydrate=False, parent_run_id=run.record.id, page=page, size=100)
-        found += answer.items
-        page, pages = page + 1, answer.pages
+    found = all_pages(stores.current().runs, hydrate=False, parent_run_id=run.record.id, size=100)
     return [child.record.id for child in found if not child.record.finished]
