@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,8 @@ class SandboxArguments:
 
 def _limited(asked: Resources) -> dict[str, Any]:
     """Return cores and MiB; with a limit, a pair of request and limit."""
+    # That the local Modal server keeps no limits is told by a note of the plan.
+    warnings.filterwarnings("ignore", ".* ignores 'definition.resources")
     cpu: Any = asked.cpu
     memory: Any = asked.memory
     if asked.cpu_limit is not None:

@@ -60,4 +60,8 @@ def notes(sandboxes: Sequence[SandboxSpec], target: Target) -> list[str]:
     then = "it is passed on as it is"
     if target == "local":
         then = "the local Modal server refuses it, unless it is lenient"
-    return [f"{warning}; {then}" for warning in beyond_catalog(sandboxes)]
+    found = [f"{warning}; {then}" for warning in beyond_catalog(sandboxes)]
+    asked = {name for s in sandboxes for name, value in vars(s.resources).items() if value}
+    if target == "local" and (limits := sorted(asked & {"cpu_limit", "memory_limit"})):
+        found.append(f"{' and '.join(limits)}: the local Modal server keeps no limits")
+    return found

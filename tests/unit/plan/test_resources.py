@@ -1,6 +1,7 @@
 """The GPU, CPU and memory of a sandbox."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
+from modalrun.plan import catalog
 from modalrun.plan.resources import Resolved, Resources, memory_mib, of_pipeline, of_step
+from modalrun.run.run_plan import Target
 from modalrun.spec.fields import split_gpu
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer, flatten
 
@@ -287,3 +290,18 @@ def test_what_nothing_asks_for_has_a_default(
 def test_a_limit_below_its_request(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"_limit .* is below"):
         joined(settings)
+
+
+@pytest.mark.parametrize(
+    ("target", "limits", "told"),
+    [
+        ("local", {"memory_limit": 2048}, ["memory_limit: the local Modal server keeps no limits"]),
+        ("local", {}, []),
+        ("modal", {"cpu_limit": 2.0, "memory_limit": 2048}, []),
+    ],
+)
+def test_limits_are_not_kept_on_this_machine(
+    target: Target, limits: dict[str, Any], told: list[str]
+) -> None:
+    sandbox = SimpleNamespace(resources=Resources(**limits), regions=(), cloud=None)
+    assert catalog.notes([sandbox], target) == told  # type: ignore[list-item]
