@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -18,12 +19,12 @@ from grpclib.exceptions import GRPCError
 from modalrun import __version__
 from modalrun.localmodal import peers
 from modalrun.localmodal.admin import Admin
+from modalrun.localmodal.idleness import Idleness
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.python_environment import PythonEnvironments
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.sandbox.starter import Starter
 from modalrun.localmodal.server import http
-from modalrun.localmodal.server.activity import Activity
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
@@ -37,6 +38,7 @@ from modalrun.localmodal.services.exec_rpcs import ExecRpcs
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.log_rpcs import LogRpcs
 from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.named import NamedRpcs
 from modalrun.localmodal.services.queues import Queues
 from modalrun.localmodal.services.rules import CATALOG_FILE, CatalogRules
 from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
@@ -102,12 +104,7 @@ class LocalServer:
         self._started_at = time.time()
         self._guard = Guard()
         self._faults = Faults(state.faults_file)
-        self._activity = Activity(
-            idle_timeout,
-            state.start_lock,
-            is_busy=lambda: bool(self.sandboxes.running()),
-            on_idle=self._end_of_idleness,
-        )
+        self._idleness = Idleness(idle_timeout)
         self._disk = Disk(state.root, lambda: self._faults.script.disk_full)
         self._store = Store(state.database, self._disk)
         clock = Clock(self._store.latest(), lambda: self._faults.script.clock)
@@ -120,7 +117,7 @@ class LocalServer:
             self._disk,
             starter=Starter(state, self._logs, isolated=not is_set(UNISOLATED_VARIABLE)),
             faults=self._faults,
-            on_change=self._activity.note,
+            busy=self._idleness.busy,
         )
         self._ending = asyncio.Event()
         self._admin = Admin(
@@ -153,6 +150,7 @@ class LocalServer:
         secrets = Secrets(store, clock)
         shared = os.environ.get(SHARED_VOLUMES_VARIABLE) == "1"
         volumes = Volumes(self._state, store, clock, shared=shared)
+        queues, dicts = Queues(store, clock), Dicts(store, clock)
         files = VolumeFiles(volumes, self._mounts, guard, self._disk)
         self._rpcs = SandboxRpcs(
             store=store,
@@ -170,7 +168,7 @@ class LocalServer:
         dispatcher = Dispatcher(
             authorise=self._authorise,
             before=self._faults.before,
-            active=self._activity.count_call,
+            active=self._idleness.busy,
             problem=self._disk.problem,
         )
         for subject in (
@@ -183,8 +181,9 @@ class LocalServer:
             volumes,
             files,
             VolumeSync(volumes, sandboxes),
-            Queues(store, clock),
-            Dicts(store, clock),
+            queues,
+            dicts,
+            NamedRpcs(volumes, queues, dicts),
             self._rpcs,
             LogRpcs(
                 store,
@@ -227,11 +226,8 @@ class LocalServer:
         writer: asyncio.StreamWriter,
         routes: dict[tuple[str, str], http.Route],
     ) -> None:
-        self._activity.count_call(+1)
-        try:
+        with self._idleness.busy():
             await http.serve(reader, writer, routes)
-        finally:
-            self._activity.count_call(-1)
 
     async def _serve_control(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -266,6 +262,14 @@ class LocalServer:
         }
 
     def _end_of_idleness(self) -> None:
+        # A command that holds this lock relies on the server: stay alive then.
+        lock = os.open(self._state.start_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            self._idleness.touch()
+            return
         self._state.info_file.unlink(missing_ok=True)
         self.end(f"it was idle for {self._idle_timeout:g} seconds")
 
@@ -310,18 +314,18 @@ class LocalServer:
         write_private(self._state.info_file, json.dumps(dict(self.info())))
         log.info("serving on %s", self.url)
         await self.sandboxes.starter.begin()
-        self._activity.note()
+        self._idleness.begin(self._end_of_idleness)
         on_ready()
         tidy = asyncio.create_task(asyncio.to_thread(self._tidy_folders))
         loop.call_soon(self._forget_old)
         await self._ending.wait()
         self._state.info_file.unlink(missing_ok=True)
-        self._activity.cancel()
+        self._idleness.stop()
         await self.sandboxes.shut_down()
         self._admin.log_changed.fire()
-        if self._activity.calls:
+        if self._idleness.users:
             # Streams still send the end of their sandbox.
-            await self._activity.quiet.wait(_GRACE)
+            await self._idleness.quiet.wait(_GRACE)
         self._server.close()
         await tidy
         self._store.close()

@@ -13,10 +13,8 @@ from modalrun.localmodal.sandbox import fs_tools, rootfs
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, SandboxProcess, start_one
 from modalrun.localmodal.sandbox.stdin import Stdin
-from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.signals import Signal, follow
 from modalrun.localmodal.storage.disk import AppendedFile, Disk
-
-CHUNK = 128 * 1024
 
 UNREAD_LIMIT = 256 * 1024 * 1024
 """Bytes that nobody has read with which a command waits, as if its pipe were full."""
@@ -96,17 +94,14 @@ class Output:
     async def read(self, offset: int) -> AsyncGenerator[bytes, None]:
         """Read chunks from an offset to the end, as they come."""
         self._readers += 1
+        chunks = follow(self._file.read, offset, self._changed, lambda: self._complete)
         try:
-            while True:
-                if data := self._file.read(offset, CHUNK):
-                    yield data
-                    offset += len(data)
-                    self._furthest = max(self._furthest, offset)
-                elif self._complete:
-                    return
-                else:
-                    await self._changed.wait()
+            async for data in chunks:
+                yield data
+                offset += len(data)
+                self._furthest = max(self._furthest, offset)
         finally:
+            await chunks.aclose()
             self._readers -= 1
             if self._closing:
                 self.close()
@@ -142,9 +137,9 @@ class Exec:
         loop = asyncio.get_running_loop()
         self._outputs = outputs
         self._process: SandboxProcess | None = None
-        self.stdin = Stdin()
         self.is_closed = False
         self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
+        self.stdin = Stdin(self.started)
         self.ended: asyncio.Future[int] = loop.create_future()
 
     async def run(

@@ -132,16 +132,20 @@ class SandboxProcess:
             lingers=command.lingers,
             terminal=command.terminal,
         )
-        with contextlib.ExitStack() as inherited:
-            ours, theirs = socket.socketpair()
-            inherited.callback(theirs.close)
-            self._control = ours
-            stdio = self._open_pipes(inherited)
-            try:
-                nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
-            except BlockingIOError:
-                # It has not answered for long.
-                nursery.kill()
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        try:
+            with contextlib.ExitStack() as inherited:
+                inherited.callback(theirs.close)
+                stdio = self._open_pipes(inherited)
+                try:
+                    nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
+                except BlockingIOError:
+                    # It has not answered for long.
+                    nursery.kill()
+        except OSError:
+            self._finish()
+            raise
         # Another sandbox may restart the nursery meanwhile.
         asked = nursery.process
         ours.setblocking(False)

@@ -80,12 +80,7 @@ class ExecRpcs:
         if live.command is None:
             raise _ended(live.record.id)
         terminal = None
-        variables = self._secrets.values(request.secret_ids)
-        for source in request.secret_sources:
-            if source.WhichOneof("source") == "secret_id":
-                variables.update(self._secrets.values([source.secret_id]))
-            else:
-                variables.update(source.env.contents)
+        variables = self._secrets.values(request.secret_ids, request.secret_sources)
         variables.update(request.env)
         if request.HasField("pty_info"):
             terminal, defaults = terminal_of(request.pty_info)
@@ -173,17 +168,14 @@ async def _at_end(live: LiveSandbox, argv: Sequence[str]) -> None:
     """Commit the volumes after `sync`, as Modal does (modal.com/docs/guide/sandbox-files)."""
     if any(re.search(r"\bsync\b", word) for word in argv):
         try:
-            await live.volumes.commit()
+            await live.launch.volumes.commit()
         except OSError as error:
             log.error("%s: its volumes are not committed: %s", live.record.id, error)
 
 
 async def _write(found: Exec, data: bytes, offset: int, *, eof: bool) -> None:
-    process = await asyncio.shield(found.started)
     try:
-        if process is None:
-            raise BrokenPipeError
-        await found.stdin.write(process, data, offset=offset, eof=eof)
+        await found.stdin.write(data, offset=offset, eof=eof)
     except BrokenPipeError:
         # Then the SDK asks whether it has ended, and takes a command that runs for a fault.
         await asyncio.wait({found.ended}, timeout=_END_SECONDS)

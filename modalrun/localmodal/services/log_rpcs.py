@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2 as api
@@ -20,8 +20,8 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import invalid, rpc
 from modalrun.localmodal.services.apps import Apps
-from modalrun.localmodal.services.command_router import CHUNK
 from modalrun.localmodal.services.images import BUILD_TASK, Images
+from modalrun.localmodal.signals import CHUNK
 from modalrun.localmodal.storage.logstore import (
     STDERR,
     STDOUT,
@@ -123,8 +123,7 @@ class LogRpcs:
         record = self._sandboxes.find(request.sandbox_id)
         offset = _entry_number(request.last_entry_id)
         deadline = time.monotonic() + request.timeout
-        log = self._logs.acquire(record.id)
-        try:
+        with self._logs.reading(record.id) as log:
             while True:
                 data = log.read(descriptor, offset, CHUNK)
                 size = len(data) if log.complete and len(data) < CHUNK else whole_characters(data)
@@ -140,8 +139,6 @@ class LogRpcs:
                     return
                 elif not await log.changed.wait(max(0.0, deadline - time.monotonic())):
                     return
-        finally:
-            self._logs.release(record.id)
 
     def _records(self, request: _Request, since_ns: int, until: float) -> list[SandboxRecord]:
         """Return the sandboxes that a request names. Raises GRPCError (NOT_FOUND)."""
@@ -154,13 +151,12 @@ class LogRpcs:
 
     @contextmanager
     def _opened(self, records: list[SandboxRecord]) -> Iterator[_Logs]:
-        ids = [record.id for record in records if self._logs.has(record.id)]
-        logs = {sandbox_id: self._logs.acquire(sandbox_id) for sandbox_id in ids}
-        try:
-            yield [(record, logs[record.id]) for record in records if record.id in logs]
-        finally:
-            for sandbox_id in logs:
-                self._logs.release(sandbox_id)
+        with ExitStack() as stack:
+            yield [
+                (record, stack.enter_context(self._logs.reading(record.id)))
+                for record in records
+                if self._logs.has(record.id)
+            ]
 
     @staticmethod
     def _spans(

@@ -191,12 +191,8 @@ class SandboxRpcs:
     @rpc("SandboxCreateV2", create=True)
     async def create_v2(self, request: api.SandboxCreateV2Request) -> api.SandboxCreateV2Response:
         variables = self._secrets.values(request.definition.secret_ids)
-        variables.update(request.ephemeral_secrets.contents)
-        for source in request.secret_sources:
-            if source.WhichOneof("source") == "secret_id":
-                variables.update(self._secrets.values([source.secret_id]))
-            else:
-                variables.update(source.env.contents)
+        variables |= request.ephemeral_secrets.contents
+        variables |= self._secrets.values((), request.secret_sources)
         record = self._create(request, variables, 2)
         return api.SandboxCreateV2Response(
             sandbox_id=record.id,
@@ -343,9 +339,8 @@ class SandboxRpcs:
     async def write_stdin(
         self, request: api.SandboxStdinWriteRequest
     ) -> api.SandboxStdinWriteResponse:
-        record = self._sandboxes.find(request.sandbox_id)
         await self._sandboxes.write_stdin(
-            record.id, request.input, index=request.index, eof=request.eof
+            request.sandbox_id, request.input, index=request.index, eof=request.eof
         )
         return api.SandboxStdinWriteResponse()
 

@@ -37,6 +37,14 @@ class Service:
         """Return the objects with a name in an environment, newest first."""
         return self._store.named(self.kind, environment, name)
 
+    def page(self, request: Any) -> list[Stored]:
+        """Return the named objects that a list request asks for, newest first."""
+        environment = self.resolve(request.environment_name)
+        before = request.pagination.created_before or float("inf")
+        items = self._store.all(self.kind, environment)
+        chosen = [item for item in items if item.name and item.created_at < before]
+        return chosen[: request.pagination.max_objects or None]
+
     def add(self, environment: str, name: str, **document: Any) -> Stored:
         """Store a new object."""
         item = Stored(

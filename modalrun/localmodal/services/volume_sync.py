@@ -35,13 +35,13 @@ class VolumeSync:
         }
         sandbox_id = await asyncio.to_thread(_sandbox_of, peer_port.get(), keepers)
         live = self._sandboxes.live(sandbox_id)
-        if live is None or volume.id not in live.volumes.ids:
+        if live is None or volume.id not in live.launch.volumes.ids:
             raise GRPCError(
                 Status.FAILED_PRECONDITION,
                 f"Volume '{volume.name or volume.id}' can be committed and reloaded only inside a"
                 " sandbox that mounts it",
             )
-        return live.volumes
+        return live.launch.volumes
 
     @rpc("VolumeCommit")
     async def commit(self, request: api.VolumeCommitRequest) -> api.VolumeCommitResponse:
@@ -60,7 +60,7 @@ class VolumeSync:
         self, request: router.TaskReloadVolumesRequest
     ) -> router.TaskReloadVolumesResponse:
         if live := self._sandboxes.live(self._sandboxes.of_task(request.task_id).id):
-            await live.volumes.reload()
+            await live.launch.volumes.reload()
         return router.TaskReloadVolumesResponse()
 
 
