@@ -49,7 +49,7 @@ from modalrun.localmodal.services.volume_sync import VolumeSync
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.disk import Disk
-from modalrun.localmodal.storage.ids import Clock, is_sandbox_id
+from modalrun.localmodal.storage.ids import is_sandbox_id
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir, write_private
 from modalrun.localmodal.storage.store import Store
@@ -106,68 +106,46 @@ class LocalServer:
         self._faults = Faults(state.faults_file)
         self._idleness = Idleness(idle_timeout)
         self._disk = Disk(state.root, lambda: self._faults.script.disk_full)
-        self._store = Store(state.database, self._disk)
-        clock = Clock(self._store.latest(), lambda: self._faults.script.clock)
-        self._logs = LogStore(state.root / "logs", clock, self._disk)
+        self._store = Store(state.database, self._disk, lambda: self._faults.script.clock)
+        self._logs = LogStore(state.root / "logs", self._store.clock, self._disk)
         self.sandboxes = Sandboxes(
             state,
             self._store,
             self._logs,
-            clock,
             self._disk,
-            starter=Starter(state, self._logs, isolated=not is_set(UNISOLATED_VARIABLE)),
-            faults=self._faults,
-            busy=self._idleness.busy,
+            self._faults,
+            Starter(state, self._logs, isolated=not is_set(UNISOLATED_VARIABLE)),
+            self._idleness.busy,
         )
         self._ending = asyncio.Event()
-        self._admin = Admin(
-            state,
-            self._store,
-            self._logs,
-            self.sandboxes,
-            status=self.status,
-            stop=self.end,
-        )
+        self._admin = Admin(state, self._store, self._logs, self.sandboxes, self.status, self.end)
         logging.getLogger().addHandler(
             _Notifier(self._admin.log_changed, asyncio.get_running_loop())
         )
         self.sandboxes.recover()
-        self._build(clock)
+        self._build()
 
-    def _build(self, clock: Clock) -> None:
+    def _build(self) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
-        environments = Environments(store, clock, self._rules)
-        self._mounts = Mounts(self._state, store, clock, guard, self._disk)
-        apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
+        rules, faults = self._rules, self._faults
+        environments = Environments(store, rules)
+        mounts = self._mounts = Mounts(self._state, store, guard, self._disk)
+        apps = Apps(store, sandboxes, self._logs.changed.fire)
         images = Images(
             store,
-            clock,
-            self._mounts,
-            failing_build=self._faults.failing_build,
-            rules=self._rules,
+            mounts,
+            failing_build=faults.failing_build,
+            rules=rules,
             pythons=self._pythons,
         )
-        secrets = Secrets(store, clock)
+        secrets = Secrets(store)
         shared = os.environ.get(SHARED_VOLUMES_VARIABLE) == "1"
-        volumes = Volumes(self._state, store, clock, shared=shared)
-        queues, dicts = Queues(store, clock), Dicts(store, clock)
-        files = VolumeFiles(volumes, self._mounts, guard, self._disk)
-        self._rpcs = SandboxRpcs(
-            store=store,
-            clock=clock,
-            guard=guard,
-            apps=apps,
-            images=images,
-            mounts=self._mounts,
-            secrets=secrets,
-            volumes=volumes,
-            sandboxes=sandboxes,
-            rules=self._rules,
-            lag=lambda: self._faults.script.lags.list,
-        )
+        volumes = Volumes(self._state, store, shared=shared)
+        queues, dicts = Queues(store), Dicts(store)
+        files = VolumeFiles(volumes, mounts, guard, self._disk)
         dispatcher = Dispatcher(
             authorise=self._authorise,
-            before=self._faults.before,
+            before=faults.before,
             active=self._idleness.busy,
             problem=self._disk.problem,
         )
@@ -176,7 +154,7 @@ class LocalServer:
             Workspace(guard),
             apps,
             images,
-            self._mounts,
+            mounts,
             secrets,
             volumes,
             files,
@@ -184,22 +162,17 @@ class LocalServer:
             queues,
             dicts,
             NamedRpcs(volumes, queues, dicts),
-            self._rpcs,
-            LogRpcs(
-                store,
-                self._logs,
-                apps,
-                images,
-                sandboxes,
-                newest=lambda: clock.now_ns() - int(self._faults.script.lags.history * 1e9),
+            SandboxRpcs(
+                store, guard, apps, images, mounts, secrets, volumes, sandboxes, rules, faults
             ),
-            CommandRouter(self._logs, sandboxes, lambda: self._faults.script.retained),
+            LogRpcs(store, self._logs, apps, images, sandboxes, faults),
+            CommandRouter(self._logs, sandboxes, lambda: faults.script.retained),
             ExecRpcs(sandboxes, secrets),
             TunnelRpcs(sandboxes),
         ):
             dispatcher.add(subject)
         routes: dict[tuple[str, str], http.Route] = {
-            ("PUT", "blob"): self._mounts.put_blob,
+            ("PUT", "blob"): mounts.put_blob,
             ("GET", "volume"): files.get_block,
         }
         self._server = TwoProtocolServer(
@@ -291,7 +264,7 @@ class LocalServer:
         await asyncio.start_unix_server(
             self._serve_control, self._state.control_socket.name, backlog=1024
         )
-        self._mounts.base_url = self._rpcs.base_url = self.url
+        self._guard.url = self.url
 
     def info(self) -> Mapping[str, Any]:
         """Return what the launcher needs to reach this server."""

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from grpclib.const import Status
@@ -28,7 +28,6 @@ from modalrun.localmodal.sandbox.tunnels import Tunnels, check_free
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import invalid, not_found
 from modalrun.localmodal.storage.disk import Disk
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import STDERR, LogStore
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
@@ -59,39 +58,23 @@ _SAVE_SECONDS = 1.0
 _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
 
 
+@dataclass(eq=False)
 class Sandboxes:
     """All sandboxes of a state folder."""
 
-    def __init__(
-        self,
-        state: StateDir,
-        store: Store,
-        logs: LogStore,
-        clock: Clock,
-        disk: Disk,
-        *,
-        starter: Starter,
-        faults: Faults,
-        busy: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        """
-        Args:
-            starter: Starts their processes.
-            faults: How sandboxes start and end.
-            busy: A context for the life of a sandbox.
-        """
-        self._state = state
-        self._store = store
-        self._logs = logs
-        self._clock = clock
-        self._disk = disk
-        self.starter = starter
-        self._faults = faults
-        self._busy = busy
-        self._live: dict[str, LiveSandbox] = {}
-        self._unsaved: dict[str, SandboxRecord] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+    _state: StateDir
+    _store: Store
+    _logs: LogStore
+    _disk: Disk
+    _faults: Faults
+    starter: Starter
+    _busy: Callable[[], AbstractContextManager[None]]
+    """A context for the life of a sandbox."""
+
+    _live: dict[str, LiveSandbox] = field(default_factory=dict)
+    _unsaved: dict[str, SandboxRecord] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _closed: bool = False
 
     def create(self, record: SandboxRecord, launch: Launch) -> None:
         """Record and start a sandbox.
@@ -205,11 +188,11 @@ class Sandboxes:
         try:
             await sandbox.tunnels.open()
             sandbox.started.set_result(process)
-            record.started_at = self._clock.now()
+            record.started_at = self._store.clock.now()
             self._save(record)
             timers += fault.timers(process.interrupt, end) if fault is not None else []
             text = f"The sandbox was idle for {record.idle_timeout_secs} seconds."
-            sandbox.begin(partial(end, IDLE_TIMEOUT, text), self._clock.now)
+            sandbox.begin(partial(end, IDLE_TIMEOUT, text), self._store.clock.now)
             sandbox.exit = exit_ = await process.exited
         finally:
             sandbox.close()
@@ -251,7 +234,7 @@ class Sandboxes:
         else:
             record.status = FAILURE
             record.exitcode = 1 if code is None else code
-        record.finished_at = self._clock.now()
+        record.finished_at = self._store.clock.now()
         self._logs.finish(record.id)
         self._save(record)
         del self._live[record.id]
@@ -357,7 +340,7 @@ class Sandboxes:
                 status=INTERNAL_FAILURE,
                 exitcode=_EXIT_CODES[INTERNAL_FAILURE],
                 exception=KILLED_WITH_SERVER,
-                finished_at=self._clock.now(),
+                finished_at=self._store.clock.now(),
             )
             self._store.put_sandbox(finished)
             log.warning("%s ran when the last server was killed", record.id)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -110,33 +111,26 @@ class _Answers:
             raise
 
 
+@dataclass(eq=False, kw_only=True)
 class Dispatcher:
-    """All handlers of the server, ready for grpclib."""
+    """All handlers of the server, ready for grpclib.
 
-    def __init__(
-        self,
-        *,
-        authorise: Callable[[str, Mapping[str, Any]], str | None],
-        before: Callable[[str], Awaitable[Fault | None]],
-        active: Callable[[], AbstractContextManager[None]],
-        problem: Callable[[Exception], str | None],
-    ) -> None:
-        """
-        Args:
-            authorise: Called with the service's name and the call's metadata before anything of
-                the request is read. Returns the only task that the call may be about, or None for
-                any; raises GRPCError when the call is not allowed.
-            before: Called with the RPC's name before each handler; injects a fault, or returns a
-                fault that cuts the connection later.
-            active: A context for the time of each call.
-            problem: Returns what to answer to an error that lies in this machine, a full disk.
-        """
-        self._authorise = authorise
-        self._before = before
-        self._active = active
-        self._problem = problem
-        self._answers = _Answers()
-        self._handlers: dict[str, tuple[Any, bool]] = {}
+    Attributes:
+        authorise: Called with the service's name and the call's metadata before anything of the
+            request is read. Returns the only task that the call may be about, or None for any;
+            raises GRPCError when the call is not allowed.
+        before: Called with the RPC's name before each handler; injects a fault, or returns a fault
+            that cuts the connection later.
+        active: A context for the time of each call.
+        problem: Returns what to answer to an error that lies in this machine, a full disk.
+    """
+
+    authorise: Callable[[str, Mapping[str, Any]], str | None]
+    before: Callable[[str], Awaitable[Fault | None]]
+    active: Callable[[], AbstractContextManager[None]]
+    problem: Callable[[Exception], str | None]
+    _answers: _Answers = field(default_factory=_Answers)
+    _handlers: dict[str, tuple[Any, bool]] = field(default_factory=dict)
 
     def add(self, subject: object) -> None:
         """Register every method of an object that is marked with `rpc`."""
@@ -161,7 +155,7 @@ class Dispatcher:
         service, _, name = path.strip("/").rpartition("/")
 
         async def refuse(stream: Any) -> None:
-            self._authorise(service, stream.metadata)
+            self.authorise(service, stream.metadata)
             raise unimplemented(name[:100])
 
         return Handler(refuse, Cardinality.UNARY_UNARY, Empty, Empty)
@@ -169,12 +163,12 @@ class Dispatcher:
     def _handler(self, service: str, method: Any) -> Handler:
         async def serve(stream: Any) -> None:
             # First: the body of a call without a token is neither read nor kept.
-            task_id = self._authorise(service, stream.metadata)
+            task_id = self.authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
             peer_port.set(stream.peer.addr()[1])
             client_version.set(str(stream.metadata.get("x-modal-client-version", "")))
             _warnings.set([])
-            with self._active():
+            with self.active():
                 try:
                     await self._call(method, stream, task_id)
                 except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
@@ -182,9 +176,10 @@ class Dispatcher:
                 except Exception as error:
                     raise self._failure(method.name, error) from None
 
+        kind = (method.client_streaming, method.server_streaming)
         return Handler(
             serve,
-            Cardinality((method.client_streaming, method.server_streaming)),
+            next(one for one in Cardinality if one.value == kind),
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
         )
@@ -196,7 +191,7 @@ class Dispatcher:
         about = request.start if method.client_streaming else request
         if task_id is not None and task_id != getattr(about, "task_id", None):
             raise GRPCError(Status.UNAUTHENTICATED, "The token is that of another task")
-        fault = await self._before(name)
+        fault = await self.before(name)
         if fault is not None and fault.messages == 0 and not fault.perform:
             _drop(stream)
             return
@@ -222,7 +217,7 @@ class Dispatcher:
 
     def _failure(self, name: str, error: Exception) -> GRPCError:
         """Return what to answer to an error that is a fault of this server or machine."""
-        if problem := self._problem(error):
+        if problem := self.problem(error):
             return GRPCError(Status.RESOURCE_EXHAUSTED, problem)
         log.exception("%s failed", name)
         # The text of others may have a secret.

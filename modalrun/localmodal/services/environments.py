@@ -15,7 +15,6 @@ from modalrun.localmodal.services.rules import (
     newest_builder,
 )
 from modalrun.localmodal.services.service import DEFAULT_ENVIRONMENT, Service
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 WORKSPACE = "local"
@@ -27,8 +26,8 @@ class Environments(Service):
     kind = "environment"
     prefix = "en"
 
-    def __init__(self, store: Store, clock: Clock, rules: CatalogRules) -> None:
-        super().__init__(store, clock)
+    def __init__(self, store: Store, rules: CatalogRules) -> None:
+        super().__init__(store)
         self._rules = rules
         if not self.named("", DEFAULT_ENVIRONMENT):
             self.add("", DEFAULT_ENVIRONMENT)

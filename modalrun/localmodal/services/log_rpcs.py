@@ -11,13 +11,15 @@ import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import invalid, rpc
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.images import BUILD_TASK, Images
@@ -91,29 +93,20 @@ def _batch(record: SandboxRecord, span: Span, lines: list[str]) -> api.TaskLogsB
     )
 
 
+@dataclass(frozen=True)
 class LogRpcs:
     """The RPCs about logs."""
 
-    def __init__(
-        self,
-        store: Store,
-        logs: LogStore,
-        apps: Apps,
-        images: Images,
-        sandboxes: Sandboxes,
-        *,
-        newest: Callable[[], int],
-    ) -> None:
-        """
-        Args:
-            newest: The moment up to which the history has entries, in nanoseconds since 1970.
-        """
-        self._store = store
-        self._logs = logs
-        self._apps = apps
-        self._images = images
-        self._sandboxes = sandboxes
-        self._newest = newest
+    _store: Store
+    _logs: LogStore
+    _apps: Apps
+    _images: Images
+    _sandboxes: Sandboxes
+    _faults: Faults
+
+    def _newest(self) -> int:
+        """Return the moment up to which the history has entries, in nanoseconds since 1970."""
+        return self._store.clock.now_ns() - int(self._faults.script.lags.history * 1e9)
 
     @rpc("SandboxGetLogs")
     async def stream_sandbox(

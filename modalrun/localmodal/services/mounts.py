@@ -19,7 +19,7 @@ from modalrun.localmodal.server.http import Request, Response
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.disk import Disk
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.ids import new_id
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
 
@@ -34,14 +34,11 @@ class Mounts(Service):
     kind = "mount"
     prefix = "mo"
 
-    def __init__(
-        self, state: StateDir, store: Store, clock: Clock, guard: Guard, disk: Disk
-    ) -> None:
-        super().__init__(store, clock)
+    def __init__(self, state: StateDir, store: Store, guard: Guard, disk: Disk) -> None:
+        super().__init__(store)
         self._disk = disk
         self._state = state
         self._guard = guard
-        self.base_url = ""
 
     def content(self, sha256_hex: str) -> Path:
         """Return where a content is, if it is there. Raises GRPCError (INVALID_ARGUMENT)."""
@@ -67,7 +64,7 @@ class Mounts(Service):
         """Return the id and the URL of a new blob. Raises OSError if the disk is full."""
         self._disk.require(size)
         blob_id = new_id("bl")
-        return blob_id, f"{self.base_url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
+        return blob_id, f"{self._guard.url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
 
     async def adopt(self, blob_id: str, sha256_hex: str) -> None:
         """Keep an uploaded blob as a content. Raises GRPCError if it is another one."""

@@ -13,7 +13,6 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.rules import check_name
 from modalrun.localmodal.services.service import Service
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 # The SDK sends a heartbeat every 300 seconds (modal 1.6.4, `EPHEMERAL_OBJECT_HEARTBEAT_SLEEP`).
@@ -29,8 +28,8 @@ class NamedService(Service):
 
     plural: ClassVar[str]
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock)
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
         self._entries = store.entries
         self._heartbeats: dict[str, asyncio.TimerHandle] = {}
         for item in store.all(self.kind):

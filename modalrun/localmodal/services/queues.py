@@ -14,7 +14,6 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.server.rpc import idempotency_key, invalid, rpc
 from modalrun.localmodal.services.named import NamedService
 from modalrun.localmodal.signals import Signal
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 # The limits of a queue (docstring of `modal.Queue`, 1.6.4).
@@ -37,8 +36,8 @@ class Queues(NamedService):
     prefix = "qu"
     plural = "queues"
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock)
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
         self._changed: defaultdict[str, Signal] = defaultdict(Signal)
         self._taken: OrderedDict[str, api.QueueGetResponse] = OrderedDict()
 

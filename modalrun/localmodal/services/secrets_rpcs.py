@@ -13,7 +13,7 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.rules import check_name, check_variables
 from modalrun.localmodal.services.service import Service
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.ids import new_id
 from modalrun.localmodal.storage.store import Store, Stored
 
 _ANONYMOUS_LIMIT = 10_000
@@ -25,8 +25,8 @@ class Secrets(Service):
     kind = "secret"
     prefix = "st"
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock)
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
         self._anonymous: OrderedDict[str, dict[str, str]] = OrderedDict()
 
     def values(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from modalrun.localmodal.server.rpc import not_found
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.ids import new_id
 from modalrun.localmodal.storage.store import Store, Stored
 
 DEFAULT_ENVIRONMENT = "main"
@@ -22,9 +22,9 @@ class Service:
     kind: ClassVar[str]
     prefix: ClassVar[str]
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._clock = clock
+        self._clock = store.clock
 
     def get(self, object_id: str) -> Stored:
         """Return the object with an id. Raises GRPCError (NOT_FOUND)."""

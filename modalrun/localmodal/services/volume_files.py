@@ -216,7 +216,7 @@ class VolumeFiles:
         while offset < end:
             until = min(end, (offset // _BLOCK + 1) * _BLOCK)
             block = [request.volume_id, path, offset, until - offset, signature(status)]
-            urls.append(f"{self._mounts.base_url}/volume/{self._guard.sign(json.dumps(block))}")
+            urls.append(f"{self._guard.url}/volume/{self._guard.sign(json.dumps(block))}")
             offset = until
         return api.VolumeGetFile2Response(get_urls=urls, size=size, start=start, len=end - start)
 

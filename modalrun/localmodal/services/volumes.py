@@ -18,7 +18,6 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.server.rpc import invalid, rpc
 from modalrun.localmodal.services.named import NamedService
 from modalrun.localmodal.services.rules import check_name
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
 from modalrun.localmodal.storage.tree import Tree, relative
@@ -32,12 +31,12 @@ class Volumes(NamedService):
     prefix = "vo"
     plural = "items"
 
-    def __init__(self, state: StateDir, store: Store, clock: Clock, *, shared: bool) -> None:
+    def __init__(self, state: StateDir, store: Store, *, shared: bool) -> None:
         """
         Args:
             shared: Whether sandboxes see each other's changes at once.
         """
-        super().__init__(store, clock)
+        super().__init__(store)
         self._state = state
         self._shared = shared
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

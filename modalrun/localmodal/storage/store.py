@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.entries import Entries
+from modalrun.localmodal.storage.ids import Clock
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -113,9 +115,12 @@ class Store:
 
     Attributes:
         entries: What is in queues and dicts.
+        clock: Continues from the last time that is recorded.
     """
 
-    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+    def __init__(
+        self, path: Path, disk: Disk | None = None, ahead: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._disk = disk or Disk(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -125,6 +130,7 @@ class Store:
         self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
         self.entries = Entries(self._db, self._disk)
+        self.clock = Clock(self._latest(), ahead)
 
     def close(self) -> None:
         self._db.close()
@@ -245,7 +251,7 @@ class Store:
             since,
         )
 
-    def latest(self) -> float:
+    def _latest(self) -> float:
         """Return the last time that is recorded; 0.0 if there is none."""
         row = self._db.execute(
             "SELECT max(coalesce((SELECT max(created_at) FROM objects), 0),"
