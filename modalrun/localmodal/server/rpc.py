@@ -182,9 +182,10 @@ class Dispatcher:
                 except Exception as error:
                     raise self._failure(method.name, error) from None
 
+        kind = (method.client_streaming, method.server_streaming)
         return Handler(
             serve,
-            Cardinality((method.client_streaming, method.server_streaming)),
+            next(one for one in Cardinality if one.value == kind),
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
         )
