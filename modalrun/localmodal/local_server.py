@@ -166,7 +166,7 @@ class LocalServer:
                 store, guard, apps, images, mounts, secrets, volumes, sandboxes, rules, faults
             ),
             LogRpcs(store, self._logs, apps, images, sandboxes, faults),
-            CommandRouter(self._logs, sandboxes, lambda: faults.script.retained),
+            CommandRouter(self._logs, sandboxes, faults),
             ExecRpcs(sandboxes, secrets),
             TunnelRpcs(sandboxes),
         ):

@@ -90,9 +90,8 @@ def test_an_encrypted_port_with_the_variables_of_local_env(sdk: Sdk) -> None:
 
 
 def test_a_port_that_cannot_be_opened_ends_the_sandbox(sdk: Sdk) -> None:
-    folder = Path(sdk.info.state_dir, "certificates")
-    folder.rmdir()
-    folder.touch()
+    for name in ("authority.pem", "key.pem"):
+        Path(sdk.info.state_dir, "certificates", name).write_text("none")
     seconds = f"{free_port()}0"
     sandbox = sdk.create("sleep", seconds, encrypted_ports=[free_port()])
     assert sandbox.wait(raise_on_termination=False) is None

@@ -6,13 +6,12 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.idleness import Idleness
 from modalrun.localmodal.sandbox.execs import Execs, command_inside
-from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess
+from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess, future
 from modalrun.localmodal.sandbox.recipe import File, Recipe
 from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.sandbox.tunnels import Tunnels, is_used
@@ -41,10 +40,6 @@ class Launch:
     network: bool = True
 
 
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
-
-
 @dataclass(eq=False)
 class LiveSandbox:
     """A sandbox that has not finished.
@@ -67,21 +62,16 @@ class LiveSandbox:
     end: tuple[int, str] | None = None
     exit: Exit | None = None
     must_end: asyncio.Event = field(default_factory=asyncio.Event)
-    started: asyncio.Future[SandboxProcess | None] = field(default_factory=_future)
-    ready: asyncio.Future[float] = field(default_factory=_future)
-    finished: asyncio.Future[SandboxRecord] = field(default_factory=_future)
+    started: asyncio.Future[SandboxProcess | None] = field(default_factory=future)
+    ready: asyncio.Future[float] = field(default_factory=future)
+    finished: asyncio.Future[SandboxRecord] = field(default_factory=future)
     _probing: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.stdin = Stdin(self.started)
 
     def begin(self, on_idle: Callable[[], None], now: Callable[[], float]) -> None:
-        """Watch a sandbox whose process has started: whether it is idle, and whether it is ready.
-
-        Args:
-            on_idle: Called when nobody has used it for its idle timeout.
-            now: The clock.
-        """
+        """Watch a sandbox whose process has started: whether it is idle, and when it is ready."""
         self.idleness.begin(on_idle)
         if self.launch.probe is not None:
             self._probing = asyncio.create_task(self._wait_until_ready(now))

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from modalrun.localmodal.sandbox import keeper
 from modalrun.localmodal.sandbox.nursery import Nursery
@@ -29,6 +30,11 @@ _LAST_READS = 32
 
 _PAUSE = 0.2
 """Seconds between two looks at whether output may be read."""
+
+
+def future() -> asyncio.Future[Any]:
+    """Return a future of the running loop."""
+    return asyncio.get_running_loop().create_future()
 
 
 @dataclass(frozen=True)
@@ -102,14 +108,14 @@ class SandboxProcess:
         self._sending: asyncio.Task[None] | None = None
         self._sent = self._must_end = False
         self.keeper: int | None = None
-        self._answered: asyncio.Future[bool] = self._loop.create_future()
+        self._answered: asyncio.Future[bool] = future()
         self._is_isolated = False
         self._pid: int | None = None
         self._problem = ""
         self._handed: list[int] = []
         self.namespaces: tuple[int, ...] = ()
-        self.ended: asyncio.Future[Exit] = self._loop.create_future()
-        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self.ended: asyncio.Future[Exit] = future()
+        self.exited: asyncio.Future[Exit] = future()
 
     async def start(self, nursery: Nursery, command: Command) -> bool:
         """Start the keeper and the command; kill a nursery that does not answer in time.

@@ -302,11 +302,7 @@ class Sandboxes:
         index: int | None = None,
         eof: bool,
     ) -> None:
-        """Send input to a sandbox; drop the input that a repeated call sends again.
-
-        Args:
-            offset: Position of `data` in the input as a whole (V2).
-            index: Number of the call, from 1 (V1).
+        """Send input to a sandbox (`Stdin.write`); V2 has an offset, V1 an index.
 
         Raises:
             GRPCError: NOT_FOUND; FAILED_PRECONDITION if the input is closed.

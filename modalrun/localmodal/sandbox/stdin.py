@@ -16,10 +16,6 @@ class Stdin:
     """
 
     def __init__(self, started: asyncio.Future[SandboxProcess | None]) -> None:
-        """
-        Args:
-            started: Has its process; None if there is none.
-        """
         self._started = started
         self.written = 0
         self.closed = False
@@ -32,10 +28,8 @@ class Stdin:
         """Send input to the command; drop what a repeated call sends again.
 
         Args:
-            data: The input.
             offset: Position of `data` in the input as a whole.
             index: Number of the call, from 1.
-            eof: Whether this is the end.
 
         Raises:
             BrokenPipeError: The input was closed or the command has ended.

@@ -5,13 +5,15 @@ A client authenticates with the signed token of one task.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 
 from modal_proto import task_command_router_pb2 as router_pb2
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import invalid, rpc
 from modalrun.localmodal.signals import follow
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT, LogStore
@@ -22,19 +24,13 @@ _DESCRIPTORS = {
 }
 
 
+@dataclass(frozen=True)
 class CommandRouter:
     """The RPCs of `TaskCommandRouter` that sandboxes need."""
 
-    def __init__(
-        self, logs: LogStore, sandboxes: Sandboxes, retained: Callable[[], int | None]
-    ) -> None:
-        """
-        Args:
-            retained: Returns how many old bytes a new reader of a stream gets; None for all.
-        """
-        self._logs = logs
-        self._sandboxes = sandboxes
-        self._retained = retained
+    _logs: LogStore
+    _sandboxes: Sandboxes
+    _faults: Faults
 
     @rpc("SandboxStdioReadV2")
     async def read_stdio(
@@ -45,7 +41,7 @@ class CommandRouter:
         record = self._sandboxes.of_task(request.task_id)
         with self._logs.reading(record.id) as log:
             offset = request.offset
-            if (retained := self._retained()) is not None:
+            if (retained := self._faults.script.retained) is not None:
                 offset = max(offset, log.size(descriptor) - retained)
             chunks = follow(
                 partial(log.read, descriptor), offset, log.changed, lambda: log.complete

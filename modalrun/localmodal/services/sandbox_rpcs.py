@@ -123,7 +123,6 @@ class SandboxRpcs:
         record = SandboxRecord(
             id=sandbox_id,
             task_id=task_id,
-            version=version,
             app_id=app.id,
             app_name=app.name,
             environment=app.environment,
@@ -133,7 +132,6 @@ class SandboxRpcs:
             command=command or _DEFAULT_COMMAND,
             image_id=definition.image_id,
             workdir=definition.workdir or recipe.workdir or _DEFAULT_WORKDIR,
-            variables=sorted(variables),
             timeout_secs=definition.timeout_secs,
             idle_timeout_secs=definition.idle_timeout_secs,
             milli_cpu=resources.milli_cpu,
@@ -144,7 +142,6 @@ class SandboxRpcs:
             gpu_count=resources.gpu_config.count,
             cloud=definition.cloud_provider_str,
             regions=list(definition.scheduler_placement.regions),
-            volumes=self._volumes.names(definition.volume_mounts),
             idempotency_key=key,
         )
         launch = Launch(

@@ -65,12 +65,7 @@ class VolumeSync:
 
 
 def _sandbox_of(port: int, keepers: Mapping[int | None, str]) -> str:
-    """Return the sandbox of the process that has a TCP port of this machine; "" for none.
-
-    Args:
-        port: The port.
-        keepers: The sandboxes by the ids of their keepers.
-    """
+    """Return the sandbox of the process that has a TCP port of this machine; "" for none."""
     import psutil  # type: ignore[import-untyped]
 
     for connection in psutil.net_connections("tcp"):

@@ -46,10 +46,6 @@ class Volumes(NamedService):
                 self._remove(folder)
         commit_left(state)
 
-    def names(self, mounts: Iterable[api.VolumeMount]) -> dict[str, str]:
-        """Return the names of volumes by mount path. Raises GRPCError."""
-        return {mount.mount_path: self.get(mount.volume_id).name for mount in mounts}
-
     def tree(self, volume_id: str) -> Tree:
         """Return the committed files of a volume. Raises GRPCError (NOT_FOUND)."""
         folder = self._state.volumes / self.get(volume_id).id

@@ -48,13 +48,11 @@ class SandboxRecord:
     """A sandbox's request and its end.
 
     `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
-    1970, 0.0 for "not yet". `variables` has the names of environment variables only; `volumes` maps
-    mount paths to names. `scheduled` says whether the sandbox has a place, and so a task.
+    1970, 0.0 for "not yet". `scheduled` says whether the sandbox has a place, and so a task.
     """
 
     id: str
     task_id: str
-    version: int
     app_id: str
     app_name: str
     environment: str
@@ -64,7 +62,6 @@ class SandboxRecord:
     command: list[str] = field(default_factory=list)
     image_id: str = ""
     workdir: str = ""
-    variables: list[str] = field(default_factory=list)
     timeout_secs: int = 0
     idle_timeout_secs: int = 0
     milli_cpu: int = 0
@@ -75,7 +72,6 @@ class SandboxRecord:
     gpu_count: int = 0
     cloud: str = ""
     regions: list[str] = field(default_factory=list)
-    volumes: dict[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
     scheduled: bool = True
     started_at: float = 0.0
@@ -203,23 +199,25 @@ class Store:
 
     def _sandboxes(self, clause: str, *values: object) -> list[SandboxRecord]:
         query = f"SELECT document FROM sandboxes WHERE {clause}"  # noqa: S608 (a literal)
-        rows = self._db.execute(query, values)
-        return [SandboxRecord(**json.loads(row[0])) for row in rows]
+        documents = [json.loads(row[0]) for row in self._db.execute(query, values)]
+        # Another version of this server may have stored more.
+        known = SandboxRecord.__dataclass_fields__
+        return [SandboxRecord(**{k: d[k] for k in known if k in d}) for d in documents]
+
+    def _first(self, clause: str, value: str) -> SandboxRecord | None:
+        return next(iter(self._sandboxes(f"{clause} LIMIT 1", value)), None)
 
     def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
         """Return the sandbox with an id."""
-        found = self._sandboxes("id = ?", sandbox_id)
-        return found[0] if found else None
+        return self._first("id = ?", sandbox_id)
 
     def sandbox_of_task(self, task_id: str) -> SandboxRecord | None:
         """Return the sandbox with a task id."""
-        found = self._sandboxes("task_id = ?", task_id)
-        return found[0] if found else None
+        return self._first("task_id = ?", task_id)
 
     def sandbox_of_key(self, key: str) -> SandboxRecord | None:
         """Return the sandbox that a call with this idempotency key created."""
-        found = self._sandboxes("idempotency_key = ? LIMIT 1", key) if key else []
-        return found[0] if found else None
+        return self._first("idempotency_key = ?", key) if key else None
 
     def sandboxes_named(self, app_id: str, name: str) -> list[SandboxRecord]:
         """Return the sandboxes of an app with a name, newest first."""

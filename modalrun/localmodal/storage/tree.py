@@ -97,14 +97,17 @@ class Tree:
         with self.open(folder) as descriptor:
             return _open(name, descriptor)
 
-    def status(self, path: str) -> os.stat_result | None:
-        """Return what a path is; None if there is nothing."""
+    def status(self, path: str) -> os.stat_result:
+        """Return what a path is. Raises OSError."""
         folder, name = split(path)
-        try:
-            with self.open(folder) as descriptor:
-                return os.stat(name or ".", dir_fd=descriptor, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with self.open(folder) as descriptor:
+            return os.stat(name or ".", dir_fd=descriptor, follow_symlinks=False)
+
+    def find(self, path: str) -> os.stat_result | None:
+        """Return what a path is; None if there is nothing. Raises OSError."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return self.status(path)
+        return None
 
     def scan(
         self, start: str = "", *, recursive: bool = True, skip: Collection[str] = ()
@@ -112,8 +115,6 @@ class Tree:
         """Return the entries below a folder: those of one together, a folder before its own.
 
         Args:
-            start: The folder.
-            recursive: Whether to enter the folders in it.
             skip: Paths to leave out, with what is below them.
         """
         found: dict[str, os.stat_result] = {}

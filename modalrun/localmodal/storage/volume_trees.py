@@ -162,9 +162,6 @@ class MountedVolumes:
     ) -> None:
         """
         Args:
-            state: The state folder.
-            sandbox_id: The sandbox.
-            mounts: What it mounts.
             lock: Returns the lock of a volume's committed files.
             shared: Whether sandboxes change the committed files themselves.
         """
