@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modalrun.localmodal.sandbox import fs_tools, rootfs
 from modalrun.localmodal.sandbox.nursery import Nursery
-from modalrun.localmodal.sandbox.process import Command, SandboxProcess, future, start_one
+from modalrun.localmodal.sandbox.process import Command, SandboxProcess, future, settle, start_one
 from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.signals import Signal, follow
 from modalrun.localmodal.storage.disk import AppendedFile, Disk
@@ -137,7 +137,7 @@ class Exec:
         self.stdin = Stdin(self.started)
 
     async def run(
-        self, nursery: Nursery, command: Command, timeout: float, given_up: asyncio.Event
+        self, nursery: Nursery, command: Command, timeout: float, given_up: asyncio.Future[None]
     ) -> None:
         """Run it to its end and to that of all it has started; 0 is no timeout."""
         process = code = None
@@ -207,7 +207,7 @@ class Execs:
     busy: Callable[[], AbstractContextManager[None]]
     _all: dict[str, Exec] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _closed: asyncio.Event = field(default_factory=asyncio.Event)
+    _closed: asyncio.Future[None] = field(default_factory=future)
 
     def find(self, exec_id: str) -> Exec | None:
         """Return a command that was started."""
@@ -268,7 +268,7 @@ class Execs:
 
     async def close(self) -> None:
         """Kill all that runs, and wait until nothing of it is left."""
-        self._closed.set()
+        settle(self._closed)
         for one in self._all.values():
             one.kill()
         if self._tasks:

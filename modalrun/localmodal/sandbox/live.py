@@ -61,7 +61,7 @@ class LiveSandbox:
     process: SandboxProcess | None = None
     end: tuple[int, str] | None = None
     exit: Exit | None = None
-    must_end: asyncio.Event = field(default_factory=asyncio.Event)
+    must_end: asyncio.Future[None] = field(default_factory=future)
     started: asyncio.Future[SandboxProcess | None] = field(default_factory=future)
     ready: asyncio.Future[float] = field(default_factory=future)
     finished: asyncio.Future[SandboxRecord] = field(default_factory=future)

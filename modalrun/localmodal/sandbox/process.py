@@ -37,6 +37,12 @@ def future() -> asyncio.Future[Any]:
     return asyncio.get_running_loop().create_future()
 
 
+def settle(event: asyncio.Future[None]) -> None:
+    """Let an event happen, unless it has."""
+    if not event.done():
+        event.set_result(None)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command to run.
@@ -374,7 +380,7 @@ async def start_one(
     nurseries: Iterable[Nursery],
     command: Command,
     new: Callable[[], SandboxProcess],
-    given_up: asyncio.Event,
+    given_up: asyncio.Future[None],
 ) -> SandboxProcess | None:
     """Start a command by the first nursery that answers; return None if it is given up before.
 
@@ -383,7 +389,7 @@ async def start_one(
         ValueError: The command holds a NUL.
     """
     for nursery in nurseries:
-        if given_up.is_set():
+        if given_up.done():
             return None
         process = new()
         if await process.start(nursery, command):

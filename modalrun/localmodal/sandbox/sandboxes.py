@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
@@ -23,6 +22,7 @@ from modalrun.localmodal.idleness import Idleness
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
 from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
+from modalrun.localmodal.sandbox.process import settle
 from modalrun.localmodal.sandbox.starter import Starter
 from modalrun.localmodal.sandbox.tunnels import Tunnels, check_free
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
@@ -101,8 +101,13 @@ class Sandboxes:
         fault = self._faults.end_of(record.tags.get("modalrun-role"))
         place = self._faults.script.has_place(record.gpu, 0.0)
         record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
-        self._store.put_sandbox(record)
+        # First: a repeated call gets the sandbox that is recorded.
         self._logs.create(record.id)
+        try:
+            self._store.put_sandbox(record)
+        except (OSError, sqlite3.Error):
+            self._logs.remove(record.id)
+            raise
         idleness = Idleness(record.idle_timeout_secs)
         folder = self._state.sandbox(record.id)
         sandbox = self._live[record.id] = LiveSandbox(
@@ -133,7 +138,7 @@ class Sandboxes:
         )
         try:
             await self._boot(sandbox)
-            if not sandbox.must_end.is_set():
+            if not sandbox.must_end.done():
                 await self._execute(sandbox)
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
@@ -165,16 +170,14 @@ class Sandboxes:
         if fault is not None and fault.end == NOT_SCHEDULED:
             delay += fault.after or 0.0
         if delay:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(sandbox.must_end.wait(), delay)
+            await asyncio.wait({sandbox.must_end}, timeout=delay)
         if fault is not None and fault.end == NOT_SCHEDULED:
             self._end(sandbox, fault.status, fault.text)
 
     async def _wait_for_place(self, sandbox: LiveSandbox) -> None:
         record, began = sandbox.record, time.monotonic()
         while not self._faults.script.has_place(record.gpu, time.monotonic() - began):
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(sandbox.must_end.wait(), _PLACE_SECONDS)
+            if (await asyncio.wait({sandbox.must_end}, timeout=_PLACE_SECONDS))[0]:
                 return
         record.scheduled = sandbox.fault is None or sandbox.fault.end != NOT_SCHEDULED
 
@@ -217,7 +220,7 @@ class Sandboxes:
     def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
         if sandbox.end is None and sandbox.exit is None:
             sandbox.end = (status, exception)
-        sandbox.must_end.set()
+        settle(sandbox.must_end)
         if sandbox.process is not None:
             sandbox.process.kill()
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -53,15 +54,7 @@ class ExecRpcs:
             raise _ended(record.id)
         return live
 
-    def _find(
-        self,
-        request: router.TaskExecStdioReadRequest
-        | router.TaskExecStdinWriteRequest
-        | router.TaskExecStdinWriteStreamStart
-        | router.TaskExecStdinStatusRequest
-        | router.TaskExecWaitRequest
-        | router.TaskExecPollRequest,
-    ) -> Exec:
+    def _find(self, request: Any) -> Exec:
         found = self._live(request.task_id).execs.find(request.exec_id)
         if found is None:
             raise not_found("Exec", request.exec_id)

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -60,6 +62,15 @@ class Mounts(Service):
             raise not_found("Blob", blob_id)
         return self._state.uploads / blob_id
 
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Name a file that is deleted afterwards, unless it was moved: an upload may break off."""
+        temporary = self._state.uploads / new_id("up")
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def new_upload(self, size: int) -> tuple[str, str]:
         """Return the id and the URL of a new blob. Raises OSError if the disk is full."""
         self._disk.require(size)
@@ -84,9 +95,9 @@ class Mounts(Service):
         """Store a content; return its file."""
         sha256_hex = hashlib.sha256(data).hexdigest()
         if not self.have(sha256_hex):
-            temporary = self._state.uploads / new_id("up")
-            _write(temporary, data)
-            temporary.replace(self.content(sha256_hex))
+            with self._temporary() as temporary:
+                temporary.write_bytes(data)
+                temporary.replace(self.content(sha256_hex))
         return self.content(sha256_hex)
 
     def forget(self, before: float) -> None:
@@ -165,19 +176,14 @@ class Mounts(Service):
         _, _, blob_id, token = request.path.split("/", 3)
         if self._guard.signed_subject(token) != blob_id:
             return Response(403)
-        temporary = self._state.uploads / new_id("up")
         md5 = hashlib.md5(usedforsecurity=False)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            async for part in request.body:
-                md5.update(part)
-                file.write(part)
-        temporary.replace(self._upload(blob_id))
+        with self._temporary() as temporary:
+            with temporary.open("wb") as file:
+                async for part in request.body:
+                    md5.update(part)
+                    file.write(part)
+            temporary.replace(self._upload(blob_id))
         return Response(200, blob_id.encode(), headers={"ETag": f'"{md5.hexdigest()}"'})
-
-
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        file.write(data)
 
 
 def _adopt(upload: Path, target: Path, sha256_hex: str) -> None:

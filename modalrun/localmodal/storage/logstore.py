@@ -293,5 +293,7 @@ class LogStore:
                 await log.changed.wait()
 
     def remove(self, sandbox_id: str) -> None:
-        """Delete a log."""
+        """Delete a log that nobody reads."""
+        if log := self._open.pop(sandbox_id, None):
+            log.close()
         shutil.rmtree(self._folder / sandbox_id, ignore_errors=True)

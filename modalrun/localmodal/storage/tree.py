@@ -175,27 +175,27 @@ class Tree:
                         elif move:
                             self._place(name, target, to, from_=from_)
                         else:
-                            staged = self._staged()
-                            link = status.st_size > copied
-                            status = _duplicate(name, from_, staged, link=link)
-                            self._place(staged, target, to)
+                            with self._stage() as staged:
+                                link = status.st_size > copied
+                                status = _duplicate(name, from_, staged, link=link)
+                                self._place(staged, target, to)
                         brought[item.source] = signature(status)
         return brought
 
     def put(self, contents: Iterable[tuple[int, Path]], size: int, mode: int, path: str) -> None:
         """Put a new file with contents at offsets, and zeros elsewhere."""
-        staged = self._staged()
-        with staged.open("xb") as file:
-            for offset, content in contents:
-                file.seek(offset)
-                with content.open("rb") as part:
-                    if offset or not _clone(part, file):
-                        shutil.copyfileobj(part, file, _CHUNK)
-            file.truncate(size)
-            os.fchmod(file.fileno(), (mode & 0o777) or 0o644)
         folder, name = split(path)
-        with self.open(folder, create=True) as to:
-            self._place(staged, name, to)
+        with self._stage() as staged:
+            with staged.open("xb") as file:
+                for offset, content in contents:
+                    file.seek(offset)
+                    with content.open("rb") as part:
+                        if offset or not _clone(part, file):
+                            shutil.copyfileobj(part, file, _CHUNK)
+                file.truncate(size)
+                os.fchmod(file.fileno(), (mode & 0o777) or 0o644)
+            with self.open(folder, create=True) as to:
+                self._place(staged, name, to)
 
     def remove(self, path: str, *, recursive: bool = True) -> None:
         """Remove a file, a link or a folder; with `recursive` also one that is not empty."""
@@ -212,6 +212,15 @@ class Tree:
         """Return a new name of an upload (see `Mounts.forget`); `new_id` would take longer."""
         return self._staging / f"up-{secrets.token_hex(11)}"
 
+    @contextmanager
+    def _stage(self) -> Iterator[Path]:
+        staged = self._staged()
+        try:
+            yield staged
+        finally:
+            # It was not placed, or both were links of one file.
+            staged.unlink(missing_ok=True)
+
     def _make_folder(self, name: str, to: int) -> None:
         try:
             os.mkdir(name, 0o755, dir_fd=to)
@@ -226,9 +235,6 @@ class Tree:
         except IsADirectoryError:
             self._discard(name, to)
             os.rename(source, name, src_dir_fd=from_, dst_dir_fd=to)
-        if isinstance(source, Path):
-            # It is still there if both were links of one file.
-            source.unlink(missing_ok=True)
 
     def _discard(self, name: str, folder: int) -> None:
         # Out of the reach of sandboxes first.
