@@ -121,6 +121,8 @@ def test_a_sandbox_without_a_log_is_not_recorded(sdk: Sdk) -> None:
         sdk.create("true", app=app)
     logs.unlink()
     logs.with_name("aside").rename(logs)
+    # It has the traceback of that.
+    StateDir(sdk.info.state_dir).server_log.write_text("")
     listed = modal.Sandbox.list(app_id=app.app_id, client=sdk.client)
     assert list(listed) == []
     assert sdk.create("echo", "a", app=app).stdout.read() == "a\n"
