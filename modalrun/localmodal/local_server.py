@@ -215,7 +215,7 @@ class LocalServer:
         """Return what `modalrun local status` shows; never the token or the value of a secret."""
         now = time.time()
         return {
-            "url": self.url,
+            "url": self._guard.url,
             "pid": os.getpid(),
             "version": __version__,
             "python": sys.prefix,
@@ -253,10 +253,6 @@ class LocalServer:
         self._admin.ending = True
         self._ending.set()
 
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self._server.port}"
-
     async def _listen(self) -> None:
         # A port that nobody knows from an earlier server.
         await self._server.start(HOST, 0, backlog=1024)
@@ -264,12 +260,12 @@ class LocalServer:
         await asyncio.start_unix_server(
             self._serve_control, self._state.control_socket.name, backlog=1024
         )
-        self._guard.url = self.url
+        self._guard.url = f"http://{HOST}:{self._server.port}"
 
-    def info(self) -> Mapping[str, Any]:
-        """Return what the launcher needs to reach this server."""
-        return {
-            "url": self.url,
+    def _write_info(self) -> None:
+        """Write what the launcher needs to reach this server: a `ServerInfo`."""
+        info = {
+            "url": self._guard.url,
             "token_id": self._guard.token_id,
             "token_secret": self._guard.token_secret,
             "pid": os.getpid(),
@@ -277,6 +273,7 @@ class LocalServer:
             "started_at": self._started_at,
             "isolated_python": self._pythons is not None,
         }
+        write_private(self._state.info_file, json.dumps(info))
 
     async def run(self, on_ready: Any) -> None:
         """Serve until the end. Call `on_ready` when the server answers."""
@@ -284,8 +281,8 @@ class LocalServer:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.end, f"signal {number.name}")
         await self._listen()
-        write_private(self._state.info_file, json.dumps(dict(self.info())))
-        log.info("serving on %s", self.url)
+        self._write_info()
+        log.info("serving on %s", self._guard.url)
         await self.sandboxes.starter.begin()
         self._idleness.begin(self._end_of_idleness)
         on_ready()

@@ -372,8 +372,7 @@ class SandboxProcess:
             self._answered.set_result(False)
         if not self.ended.done():
             self.ended.set_result(self._exit)
-        if not self.exited.done():
-            self.exited.set_result(self._exit)
+        self.exited.set_result(self._exit)
 
 
 async def start_one(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -33,8 +32,6 @@ from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 log = logging.getLogger(__name__)
-
-KEEP_ROOTS_VARIABLE = "MODALRUN_LOCAL_KEEP_ROOTS"
 
 _Result = api.GenericResult
 SUCCESS = _Result.GENERIC_STATUS_SUCCESS
@@ -153,7 +150,7 @@ class Sandboxes:
             sandbox.process.release()
         is_committed = await self._commit(sandbox)
         self._finish(sandbox)
-        if is_committed and os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
+        if is_committed:
             await asyncio.to_thread(rootfs.remove, folder)
 
     async def _commit(self, sandbox: LiveSandbox) -> bool:
