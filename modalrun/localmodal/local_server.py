@@ -128,7 +128,6 @@ class LocalServer:
     def _build(self) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
         rules, faults = self._rules, self._faults
-        environments = Environments(store, rules)
         mounts = self._mounts = Mounts(self._state, store, guard, self._disk)
         apps = Apps(store, sandboxes, self._logs.changed.fire)
         images = Images(
@@ -150,7 +149,7 @@ class LocalServer:
             problem=self._disk.problem,
         )
         for subject in (
-            environments,
+            Environments(store, rules, (apps, volumes, queues, dicts)),
             Workspace(guard),
             apps,
             images,
