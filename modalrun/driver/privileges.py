@@ -24,12 +24,12 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 def hide_process() -> None:
     """Let no process without CAP_SYS_PTRACE read this one's memory, environment or descriptors."""
-    _set_dumpable(0)
+    prctl(_PR_SET_DUMPABLE, 0)
 
 
 def show_process() -> None:
     """Undo `hide_process`, in a fork that runs user code."""
-    _set_dumpable(1)
+    prctl(_PR_SET_DUMPABLE, 1)
 
 
 @contextlib.contextmanager
@@ -47,8 +47,7 @@ def without_source() -> Iterator[None]:
 
 def adopt_orphans() -> None:
     """Become the parent of all processes below this one whose own parents end."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def drop_tracing() -> None:
@@ -84,6 +83,7 @@ def hide_variables(names: Collection[str]) -> None:
             ctypes.memset(address + len(name) + 1, ord("-"), len(value))
 
 
-def _set_dumpable(value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Set an attribute of this process (`prctl(2)`); nothing happens on other systems."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, value, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

@@ -71,7 +71,12 @@ def main() -> int:
     """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
     # A preemption before anything has begun: exit code 130, as later, and no traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _protect()
+    privileges.drop_tracing()
+    privileges.hide_process()
+    if _has_broker():
+        privileges.hide_variables(contract.MODAL_TOKEN)
+        # For the broker alone.
+        _token.update({name: os.environ.pop(name) for name in contract.MODAL_TOKEN})
     try:
         return _supervise()
     finally:
@@ -120,10 +125,7 @@ def _supervise() -> int:
     try:
         code = run()
         while not asked and _is_continued(
-            code,
-            environment,
-            children,
-            out_of_memory=death.out_of_memory_kills() > earlier_kills,
+            code, environment, children, out_of_memory=death.out_of_memory_kills() > earlier_kills
         ):
             code = run()
     except subprocess.TimeoutExpired:
@@ -150,16 +152,6 @@ def _supervise() -> int:
         # The driver asks ZenML again.
         return contract.EXIT_UNRECORDED
     return _record(reason, result, environment)
-
-
-def _protect() -> None:
-    """Keep this process, and the token of the driver, out of the reach of user code."""
-    privileges.drop_tracing()
-    privileges.hide_process()
-    if _has_broker():
-        privileges.hide_variables(contract.MODAL_TOKEN)
-        # For the broker alone.
-        _token.update({name: os.environ.pop(name) for name in contract.MODAL_TOKEN})
 
 
 def _is_continued(
