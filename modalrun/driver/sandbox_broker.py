@@ -83,9 +83,7 @@ class Broker:
 
     def _plan(self, step: Any) -> IsolatedStep:
         return plan_isolated_step(
-            self._manifest,
-            _REQUEST.validate_python(step),
-            source_root=Path.cwd(),
+            self._manifest, _REQUEST.validate_python(step), source_root=Path.cwd()
         )
 
     def _answer(self, call: Call) -> None:
