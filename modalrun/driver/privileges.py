@@ -36,13 +36,18 @@ def show_process() -> None:
 def without_source() -> Iterator[None]:
     """Import nothing from the source tree, which is the user's, during the block."""
     path = list(sys.path)
-    # Its folders too: PYTHONPATH may name them.
-    source = Path.cwd()
-    sys.path[:] = [one for one in path if one and not Path(one).is_relative_to(source)]
+    leave_source()
     try:
         yield
     finally:
         sys.path[:] = path
+
+
+def leave_source() -> None:
+    """Import nothing from the source tree any more."""
+    # Its folders too: PYTHONPATH may name them.
+    source = Path.cwd()
+    sys.path[:] = [one for one in sys.path if one and not Path(one).is_relative_to(source)]
 
 
 def adopt_orphans() -> None:

@@ -135,7 +135,7 @@ def main() -> None:
         traceback.print_exc()
         isolated = error
     # User code can write there.
-    sys.path[:] = [one for one in sys.path if not Path(one).is_relative_to(Path.cwd())]
+    privileges.leave_source()
     while True:
         asked, descriptors, *_ = socket.recv_fds(supervisor, 1, 1)
         if asked == CONNECT:
