@@ -200,9 +200,9 @@ def _arrive(number: int, _frame: FrameType | None) -> None:
 @contextlib.contextmanager
 def _restored() -> Iterator[dict[int, Any]]:
     """Restore the handlers after the block, which gets them."""
-    before = {number: signal.getsignal(number) for number in _HANDLED}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in _HANDLED}
     try:
-        yield dict(before)
+        yield before
     finally:
         for number, handler in before.items():
             # None is a handler of another program than Python.
