@@ -15,6 +15,7 @@ from modalrun.localmodal.sandbox.process import Command, SandboxProcess, future,
 from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.signals import Signal, follow
 from modalrun.localmodal.storage.disk import AppendedFile, Disk
+from modalrun.localmodal.storage.logstore import STDERR
 
 UNREAD_LIMIT = 256 * 1024 * 1024
 """Bytes that nobody has read with which a command waits, as if its pipe were full."""
@@ -119,7 +120,7 @@ class Exec:
 
     Attributes:
         outputs: The streams that are kept, by descriptor.
-        at_end: Called before its end is known.
+        at_end: Called before its end is known; returns why it fails all the same.
         is_closed: Whether its output was deleted.
         started: Its process; None if the sandbox has ended before.
         ended: Its exit code.
@@ -127,7 +128,7 @@ class Exec:
     """
 
     outputs: Mapping[int, Output]
-    at_end: Callable[[], Awaitable[None]] | None = None
+    at_end: Callable[[], Awaitable[str]] | None = None
     is_closed: bool = False
     started: asyncio.Future[SandboxProcess | None] = field(default_factory=future)
     ended: asyncio.Future[int] = field(default_factory=future)
@@ -151,10 +152,12 @@ class Exec:
                 code = (await process.ended).code
         except (OSError, ValueError) as error:
             self.started.set_exception(error)
+        if self.at_end is not None and (problem := await self.at_end()):
+            code = code or 1
+            if STDERR in self.outputs:
+                self.outputs[STDERR].append(problem.encode())
         for output in self.outputs.values():
             output.finish()
-        if self.at_end is not None:
-            await self.at_end()
         self.ended.set_result(KILLED if code is None else code)
         if process is not None:
             await process.exited
@@ -220,14 +223,14 @@ class Execs:
         *,
         streams: Collection[int],
         timeout: float,
-        at_end: Callable[[], Awaitable[None]],
+        at_end: Callable[[], Awaitable[str]],
     ) -> bool:
         """Start a command, once for each id: the SDK repeats a call that was not answered.
 
         Args:
             streams: The descriptors of the output that is kept.
             timeout: Seconds until it is killed; 0 for never.
-            at_end: Called before its end is known.
+            at_end: Called before its end is known; returns why it fails all the same.
 
         Returns:
             False if the sandbox has ended before.

@@ -132,6 +132,7 @@ class SandboxRpcs:
             command=command or _DEFAULT_COMMAND,
             image_id=definition.image_id,
             workdir=definition.workdir or recipe.workdir or _DEFAULT_WORKDIR,
+            variables=sorted(variables),
             timeout_secs=definition.timeout_secs,
             idle_timeout_secs=definition.idle_timeout_secs,
             milli_cpu=resources.milli_cpu,

@@ -48,7 +48,8 @@ class SandboxRecord:
     """A sandbox's request and its end.
 
     `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
-    1970, 0.0 for "not yet". `scheduled` says whether the sandbox has a place, and so a task.
+    1970, 0.0 for "not yet". `variables` has the names of environment variables only.
+    `scheduled` says whether the sandbox has a place, and so a task.
     """
 
     id: str
@@ -62,6 +63,7 @@ class SandboxRecord:
     command: list[str] = field(default_factory=list)
     image_id: str = ""
     workdir: str = ""
+    variables: list[str] = field(default_factory=list)
     timeout_secs: int = 0
     idle_timeout_secs: int = 0
     milli_cpu: int = 0
