@@ -9,7 +9,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-_DEFAULTS = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+_DEFAULTS: dict[signal.Signals, Any] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
 _handlers: dict[signal.Signals, Any] = {}
 """How this process handles signals while user code runs."""
 
