@@ -86,7 +86,7 @@ def test_the_image_makes_room_for_the_table() -> None:
     assert text[6].split() == [
         *("sandbox", "gpu", "cpu", "memory", "region", "timeout", "$/hour", "ceiling"),
     ]
-    assert text[9] == "  image  debian slim, Python 3.11 + 2 packages"
+    assert text[9] == "  image  debian slim, Python 3.11 + 3 packages"
 
 
 def test_values_are_shown_as_yaml_has_them() -> None:
@@ -111,7 +111,8 @@ def test_parameters_and_variables_are_explained_without_their_values(
     path = tmp_path / "run.yaml"
     path.write_text(
         "pipeline: a.b\ntimeout: ${MINUTES}m\n"
-        "parameters: {rate: 1e-3, answer: NO, api_key: abc, user: '${NAME}'}\n"
+        "parameters: {rate: 1e-3, answer: NO, api_key: abc, user: '${NAME}',"
+        " api_token: '${TOKEN:-hunter2}'}\n"
         "steps: {train: {parameters: {depth: 3}}}\n"
     )
     monkeypatch.setenv("MINUTES", "9")
@@ -127,9 +128,10 @@ def test_parameters_and_variables_are_explained_without_their_values(
         r"run +parameter rate +1e-3 +run spec",
         r"run +parameter answer +NO +run spec",
         r"run +parameter api_key +\*\*\* +run spec",
+        r"run +parameter api_token +\*\*\* +run spec",
         r"run +parameter user +\$\{NAME\} +run spec",
         r"run +parameter epochs +5 +command line",
         r"train +parameter depth +3 +run spec",
     ):
         assert re.search(row, text), text
-    assert "nobody-else" not in text
+    assert "nobody-else" not in text and "hunter2" not in text
