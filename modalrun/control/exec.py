@@ -47,7 +47,6 @@ def find_place(
     """Find the sandbox of a running step, and connect to Modal.
 
     Args:
-        run_id: ZenML's run id.
         step: The step; None for the only one that runs, and for any in `pipeline` mode.
 
     Raises:
@@ -133,8 +132,6 @@ def execute(
     Args:
         place: Where.
         command: Program and arguments; empty for a shell.
-        write: Receives the output.
-        stdin: The descriptor of the input.
         terminal: Whether the command gets a terminal.
 
     Raises:

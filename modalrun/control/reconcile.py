@@ -27,7 +27,6 @@ def reconcile(
     Args:
         status: The run's status now.
         force: Whether to record it even if Modal's state of the sandbox is unknown.
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         UsageError: Step sandboxes still run, or modalrun did not start the run. Nothing changed.

@@ -37,12 +37,10 @@ def spec_of_rerun(
     from the run spec that was stored with it.
 
     Args:
-        run_id: ZenML's id of the earlier run.
         overrides: What the command line sets.
         begin: The steps to begin with, although they have succeeded.
         target: Where to run; None for the earlier run's target.
         new_code: Whether to take the source tree as it is now.
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         NotFoundError: There is no such run, or its deployment was deleted.

@@ -44,11 +44,7 @@ def resume(
     unique while it runs.
 
     Args:
-        run_id: ZenML's run id.
-        observer: Receives progress.
         source_root: Where the source tree is.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: The functions on Modal; None for the real ones.
 
     Returns:
         The run with its new run sandbox; or a sentence on why there is nothing to resume.

@@ -66,13 +66,9 @@ def stop(
     sandboxes end now, steps before their driver, and so do sandboxes created meanwhile.
 
     Args:
-        run_id: ZenML's run id.
         force: Whether to stop by force.
         wait: Whether to wait until the run has stopped.
         say: Called with a message on what is being waited for.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: The functions on Modal; None for the real ones.
-        clock: The time.
 
     Raises:
         NotFoundError: There is no such run, or no sandbox of it is on record.
@@ -95,12 +91,9 @@ def by_force(
     """End every sandbox of a run now and record that it was stopped.
 
     Args:
-        run_id: ZenML's run id.
-        sandboxes: The run's sandboxes.
         wait: Whether to make sure that none is left.
         seconds: How long to try.
         reason: Why it ended, a sentence; stored with the run.
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.

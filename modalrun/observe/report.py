@@ -72,9 +72,6 @@ def read_report(
 ) -> Report:
     """Read all that the report of a run shows. What can't be read is told in a note.
 
-    Args:
-        plan: The lines of its resolved plan.
-
     Raises:
         ModalrunError: ZenML refuses or is not there.
     """

@@ -85,7 +85,6 @@ class ModalAhead(ModalGateway):
         """
         Args:
             earlier: What an earlier submission has asked.
-            source: The source tree that is copied ahead.
         """
         # Tests have another class between this one and the gateway.
         self._modal = cast(ModalGateway, super())

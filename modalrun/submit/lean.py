@@ -113,7 +113,6 @@ def find(spec: RunSpec, key: str, configuration: Path) -> LeanSubmission | None:
 
     Args:
         key: Its key, by `fingerprint`.
-        configuration: The user's own configuration folder of ZenML.
 
     Raises:
         ModalrunError: ZenML's server can't be reached, or a setting is wrong.
