@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from modalrun.errors import ConflictError, NotFoundError, UsageError
 from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.commands import Write
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.log_filter import unknown_steps
 from modalrun.observe.status import connect
 from modalrun.run.contract import MODAL_TOKEN, ORDER
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import UNBEGUN, StepRecord
 from modalrun.util.text import listing
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def find_place(
     run_id: str,
     step: str | None,
     *,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
 ) -> Place:
     """Find the sandbox of a running step, and connect to Modal.
 
@@ -54,7 +54,6 @@ def find_place(
         UsageError: Several steps run.
         AuthenticationError, ConnectionLostError: ZenML's server or Modal refuses or is not there.
     """
-    zenml = zenml or ZenMLGateway()
     run, steps = zenml.read_run_and_steps(run_id)
     if run.finished:
         raise NotFoundError(
@@ -125,7 +124,7 @@ def execute(
     *,
     stdin: int,
     terminal: bool,
-    modal: ModalGateway | None = None,
+    modal: ModalGateway = MODAL,
 ) -> int:
     """Run a command to its end; return its exit code.
 
@@ -139,7 +138,7 @@ def execute(
         ConnectionLostError: The connection is lost; the command may go on.
     """
     try:
-        return (modal or ModalGateway()).run_command(
+        return modal.run_command(
             place.connection,
             place.sandbox,
             place.run_id,

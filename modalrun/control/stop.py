@@ -11,12 +11,12 @@ from typing import Protocol
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 ANNOUNCE_SECONDS = 10.0
 """How long a run that is being submitted may have nothing of modalrun's on record."""
@@ -56,8 +56,8 @@ def stop(
     force: bool,
     wait: bool,
     say: Callable[[str], None],
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
     clock: Clock = time,
 ) -> Stopped:
     """Stop a run. Call it inside `zenml_session` or `zenml_process`.
@@ -75,7 +75,7 @@ def stop(
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
     with redirect_stdout(sys.stderr):
-        action = _Stop(wait, say, zenml or ZenMLGateway(), modal or ModalGateway(), clock)
+        action = _Stop(wait, say, zenml, modal, clock)
         return action.run(run_id, force=force)
 
 
@@ -86,7 +86,7 @@ def by_force(
     wait: bool = True,
     seconds: float = END_SECONDS,
     reason: str = FORCED,
-    zenml: ZenMLGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
 ) -> Stopped:
     """End every sandbox of a run now and record that it was stopped.
 
@@ -98,7 +98,6 @@ def by_force(
     Raises:
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
-    zenml = zenml or ZenMLGateway()
     unrecorded: ModalrunError | None = None
     try:
         # First, so that ZenML starts no new step and records what ends now as stopped.

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from modalrun.errors import ModalrunError, without_credentials
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.cost import RunCost, spent
 from modalrun.observe.log_source import source_of
 from modalrun.observe.logs import LogRequest, read
@@ -26,7 +26,7 @@ from modalrun.run.records import RunRecord
 from modalrun.run.status import Note, RunStatus
 from modalrun.run.timeline import Timeline, timeline_of
 from modalrun.spec.spec_record import SpecRecord
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 LAST_LINES = 20
 """Lines of a failed step's output."""
@@ -67,15 +67,14 @@ def read_report(
     run_id: str,
     plan: tuple[str, ...],
     *,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
 ) -> Report:
     """Read all that the report of a run shows. What can't be read is told in a note.
 
     Raises:
         ModalrunError: ZenML refuses or is not there.
     """
-    zenml = zenml or ZenMLGateway()
     view = read_status(run_id, zenml=zenml, modal=modal)
     attempts = zenml.step_attempts([view.run])[run_id]
     now = datetime.now(timezone.utc)
