@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.metadata
 import json
 import os.path
@@ -20,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from modalrun.errors import UsageError
 from modalrun.run.contract import CODE_FOLDER
+from modalrun.zenml_api.lazy_integrations import packages_distributions
 
 _OURS = {"modalrun", "zenml"}
 _COMMAND = {"__main__", "__mp_main__"}
@@ -154,13 +154,8 @@ def _is_installed(place: Path, name: str, docker: Mapping[str, Any]) -> bool:
     # An editable installation here may be an ordinary one there.
     asked = canonicalize_name(json.dumps(docker, default=str))
     top = name.partition(".")[0]
-    packages = _distributions().get(top, [top])
+    packages = packages_distributions().get(top, [top])
     return any(canonicalize_name(package) in asked for package in packages)
-
-
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
 
 
 def _is_editable(place: Path) -> bool:
