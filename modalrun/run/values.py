@@ -73,7 +73,8 @@ Flag = Annotated[bool, Field(strict=True)]
 
 def adapter(kind: type[T]) -> TypeAdapter[T]:
     """Return what reads and writes values of a class; it is made once, which takes milliseconds."""
-    return _made(kind)
+    # mypy takes no class for hashable.
+    return _made(kind)  # type: ignore[arg-type]
 
 
 @functools.cache

@@ -146,6 +146,8 @@ def test_how_steps_end(world: World, spec: Path, tmp_path: Path) -> None:
         # Not forked: in the forge ZenML was imported without a standard output to capture.
         ["env", sys.executable, "-m", "modalrun.driver.step"],
         cwd=world.project,
+        # As the supervisor has it.
+        MODALRUN_STARTED=str(time.time()),
         MODALRUN_END_REASON_FILE=str(reason),
         ZENML_CUSTOM_SOURCE_ROOT=str(world.project),
         **sandboxes.variables("patient"),
