@@ -42,7 +42,7 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         # ZenML ignores it if the run has begun or ended (`pipeline_run_schemas.py:966`).
         run = stores.current().update_run(run_id, status="provisioning")
         stopped = run.record.status in STOPPED
-    return stopped
+    return stopped  # noqa: RET504 (the block may end early)
 
 
 def finalize_run(
