@@ -33,11 +33,12 @@ from modalrun.spec.run_spec import RunSpec, check_spec
 from modalrun.spec.step_keys import for_steps
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit.runtime_packages import engine_packages
-from modalrun.submit.source_root import check_root
+from modalrun.submit.source_root import check_modules, check_root
 from modalrun.submit.source_tree import SourceSelection
 from modalrun.util import garbage_collection, timeline
 from modalrun.util.paths import checked_path, user_path
 from modalrun.zenml_api import config_files
+from modalrun.zenml_api.compiling.module_places import code_folders
 from modalrun.zenml_api.process import zenml_process
 
 if TYPE_CHECKING:
@@ -136,6 +137,10 @@ def plan_deployment(
     )
     if note := local_server_note(spec.target):
         plan = replace(plan, notes=(*plan.notes, note))
+    for image in plan.images.values():
+        docker = {"environment": dict((*image.environment, *image.runtime_environment))}
+        for folder in code_folders(spec.source_root, docker)[1:]:
+            check_modules(folder)
     problems = problems_on_modal(stack) if on_modal else ()
     no_login = store_credentials.missing(stack, plan, deployment)
     if not on_modal:

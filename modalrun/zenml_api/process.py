@@ -141,6 +141,20 @@ def prepare_process(source_root: Path) -> None:
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
     """
+    require_server()
+    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
+    os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
+    if (source_root / ".zen").is_dir():
+        # The active project and stack are those of the repository, whatever the current folder.
+        os.environ.setdefault("ZENML_REPOSITORY_PATH", str(source_root))
+
+
+def require_server() -> None:
+    """Check within seconds that the ZenML server answers, if there is one.
+
+    Raises:
+        ConnectionLostError: Nothing answers at its address.
+    """
     url = config_files.store_url()
     if config_files.has_server() and (problem := connection_problem(url)) is not None:
         raise ConnectionLostError(
@@ -148,11 +162,6 @@ def prepare_process(source_root: Path) -> None:
             effect="Nothing was created.",
             hint="Check the network and 'zenml status'.",
         ) from problem
-    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
-    os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
-    if (source_root / ".zen").is_dir():
-        # The active project and stack are those of the repository, whatever the current folder.
-        os.environ.setdefault("ZENML_REPOSITORY_PATH", str(source_root))
 
 
 @contextlib.contextmanager
