@@ -23,11 +23,9 @@ class Place:
     """Where a command runs.
 
     Attributes:
-        run_id: ZenML's run id.
         sandbox: Modal's id of the sandbox.
         subject: Whose sandbox it is, for messages.
         without: Variables of the sandbox that its steps don't see.
-        connection: To Modal.
     """
 
     run_id: str

@@ -39,7 +39,6 @@ class Report:
     """A run with all that its report shows.
 
     Attributes:
-        view: Its status.
         timeline: The phases of its steps.
         cost: What it has cost by list prices, wherever it ran.
         artifacts: What its steps have made, with visualizations.

@@ -73,12 +73,7 @@ class LeanDeployment:
 
 @dataclass(frozen=True)
 class LeanSubmission:
-    """A submission that needs no ZenML here.
-
-    Attributes:
-        compiled: The pipeline.
-        server: ZenML's server.
-    """
+    """A submission that needs no ZenML here."""
 
     compiled: LeanDeployment
     server: Server

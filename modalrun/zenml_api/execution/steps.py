@@ -29,7 +29,6 @@ class LoadedRun:
     """A run and its deployment, loaded from ZenML in a process that runs steps of it.
 
     Attributes:
-        run: The run.
         snapshot: Its deployment.
         stack: Its stack, with our orchestrator in it.
     """
