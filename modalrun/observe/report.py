@@ -25,6 +25,7 @@ from modalrun.run.log_lines import LineFilter
 from modalrun.run.records import RunRecord
 from modalrun.run.status import Note, RunStatus
 from modalrun.run.timeline import Timeline, timeline_of
+from modalrun.spec.messages import SECRETS
 from modalrun.spec.spec_record import SpecRecord
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
@@ -137,19 +138,16 @@ def _spec(run: RunRecord, zenml: ZenMLGateway) -> list[str]:
     text = yaml.safe_dump(_without_values({**record.file, **target}), sort_keys=False)
     lines = without_credentials(text).splitlines()
     for flag, path, value in record.flags:
-        shown = _without_values({path[-1]: value})[path[-1]]
-        if "environment" in path[:-1]:
-            shown = _ANYTHING
+        shown = _without_values(value, hidden=not SECRETS.isdisjoint(path))
         lines.append(without_credentials(f"# {flag} {json.dumps(shown, default=str)}"))
     return lines
 
 
 def _without_values(value: Any, *, hidden: bool = False) -> Any:
-    """Replace the values of environment variables, which may be secret."""
+    """Replace values that may be secret, such as those of environment variables."""
     if isinstance(value, Mapping):
         return {
-            key: _without_values(one, hidden=hidden or key == "environment")
-            for key, one in value.items()
+            key: _without_values(one, hidden=hidden or key in SECRETS) for key, one in value.items()
         }
     if isinstance(value, list):
         return [_without_values(one, hidden=hidden) for one in value]

@@ -292,13 +292,14 @@ def _picture(one: Visualization, name: str) -> dict[str, Any]:
     if kind == "html":
         # Escaped here: the lines of a document must stay lines.
         return found | {"kind": "html", "content": escape(text)}
-    if kind == "csv":
-        rows = islice(csv.reader(io.StringIO(text)), _TABLE_ROWS)
-        return found | {"kind": "table", "content": [row[:_TABLE_COLUMNS] for row in rows]}
-    if kind == "json":
-        with contextlib.suppress(ValueError):
+    # What can't be read as its kind is shown as text.
+    with contextlib.suppress(ValueError, RecursionError, csv.Error):
+        if kind == "csv":
+            rows = islice(csv.reader(io.StringIO(text, newline="")), _TABLE_ROWS)
+            return found | {"kind": "table", "content": [row[:_TABLE_COLUMNS] for row in rows]}
+        if kind == "json":
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    if kind in {"markdown", "json"}:
+    if kind in {"markdown", "json", "csv"}:
         return found | {"kind": "text", "content": text.splitlines()[:_TEXT_LINES]}
     return found
 

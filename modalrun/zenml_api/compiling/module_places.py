@@ -19,7 +19,6 @@ from packaging.utils import canonicalize_name
 
 from modalrun.errors import UsageError
 from modalrun.run.contract import CODE_FOLDER
-from modalrun.zenml_api.lazy_integrations import packages_distributions
 
 _OURS = {"modalrun", "zenml"}
 _COMMAND = {"__main__", "__mp_main__"}
@@ -151,6 +150,9 @@ def _is_installed(place: Path, name: str, docker: Mapping[str, Any]) -> bool:
         return True
     if any(place.is_relative_to(folder) for folder in _PYTHON):
         return True
+    # Only where a pipeline is compiled: it imports ZenML.
+    from modalrun.zenml_api.lazy_integrations import packages_distributions
+
     # An editable installation here may be an ordinary one there.
     asked = canonicalize_name(json.dumps(docker, default=str))
     top = name.partition(".")[0]
