@@ -78,6 +78,8 @@ def find_place(
         )
     # The inline steps of a dynamic pipeline run in the run sandbox.
     own = chosen.metadata if chosen is not None and metadata.mode == "per_step" else None
+    if chosen is not None and own is None and metadata.mode == "per_step":
+        _require_dynamic(run.id, chosen.name, zenml)
     sandbox = own.sandbox_id if own is not None else metadata.sandbox_id
     return Place(
         run.id,
@@ -103,6 +105,15 @@ def _running(name: str, steps: Sequence[StepRecord], running: Sequence[StepRecor
     raise unknown_steps([name], [one.name for one in steps]) or NotFoundError(
         f"The run has no step named '{name}'.", hint=hint
     )
+
+
+def _require_dynamic(run_id: str, step: str, zenml: ZenMLGateway) -> None:
+    """Raise a NotFoundError unless a step without metadata may run beside the driver."""
+    if zenml.step_names(run_id) is not None:
+        raise NotFoundError(
+            f"ZenML has no sandbox on record for the step '{step}'.",
+            hint="The step records it just after its begin: try again in a moment.",
+        )
 
 
 def _names(steps: Sequence[StepRecord]) -> str:

@@ -63,9 +63,9 @@ def resume(
     spec = job.plan.sandbox_of_run(run.id)
     if run.status == PAUSED and run.metadata is not None:
         wait_for_sandbox(job, run.id, run.metadata)
+    # After a submission whose outcome was unknown it may run without any record.
     if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
         return f"The run sandbox {found} is running. There is nothing to resume."
-    # After a submission whose outcome was unknown it may run without any record.
     source = zenml.read_source(run.id)
     if source is None:
         raise UsageError(

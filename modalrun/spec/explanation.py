@@ -37,10 +37,11 @@ def parameters(spec: RunSpec) -> Iterator[tuple[str, str, str, str]]:
             flag, written = spec.command_line.flag(path), _written(spec, path)
             # As it is written: the type that the code declares decides what it is.
             scalar = spec.scalar(path)
-            shown = scalar.text if scalar is not None else format_value(value)
+            shown = written or (scalar.text if scalar is not None else format_value(value))
+            # A variable may have a default, which is the secret.
             shown = "***" if _SECRET.search(name) else shown
             source = "command line" if flag else "run spec"
-            yield str(above[1]) if above else "run", f"parameter {name}", written or shown, source
+            yield str(above[1]) if above else "run", f"parameter {name}", shown, source
 
 
 def variables(spec: RunSpec, step: str, setting: str, source: str) -> str | None:

@@ -150,11 +150,7 @@ CONTENTS = (
         "credentials of Kubernetes",
     ),
     ((b'"auths"',), rb"\"auths\"\s*:\s*\{\s*\"", "credentials of a container registry"),
-    (
-        (b"token_secret",),
-        rb"token_secret[\"']?\s*[=:]\s*[\"']?as-[a-z0-9]",
-        "token of Modal",
-    ),
+    ((b"token_secret",), rb"token_secret[\"']?\s*[=:]\s*[\"']?as-[a-z0-9]", "token of Modal"),
     ((b"accountkey=",), rb"accountkey=[a-z0-9+/]{86}==", "key of Azure"),
     ((b"ghp_",), rb"\bghp_[a-z0-9]{36}", "token of GitHub"),
     ((b"github_pat_",), rb"\bgithub_pat_[a-z0-9_]{60}", "token of GitHub"),
