@@ -60,6 +60,11 @@ class Span:
     open: bool = False
     failed: bool = False
 
+    @property
+    def kind(self) -> str:
+        """How it is drawn: its phase, or "failed" where the step ran and failed."""
+        return "failed" if self.failed and self.phase == "run" else self.phase
+
 
 @dataclass(frozen=True)
 class StepTimeline:
