@@ -40,8 +40,9 @@ def spans(line: Timeline, some: Sequence[Span]) -> tuple[list[dict[str, Any]], s
         label = f"{span.kind}{attempt} {duration_of(span.end - span.begin)}"
         label += ", goes on" if span.open else ""
         words.append(label)
-        place = {"x": f"{min(left, 998.0):.1f}", "width": f"{width:.1f}"}
-        bars.append({"css": CSS[span.kind], **place, "label": label})
+        left = min(left, 998.0)
+        bars.append({"css": CSS[span.kind], "x": f"{left:.1f}", "width": f"{width:.1f}"})
+        bars[-1]["label"] = label
     return bars, ", ".join(words)
 
 

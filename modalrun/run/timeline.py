@@ -31,8 +31,6 @@ class Status(Protocol):
     @property
     def steps(self) -> Sequence[StepRecord]: ...
     @property
-    def state(self) -> str: ...
-    @property
     def over(self) -> bool: ...
 
 
@@ -61,8 +59,8 @@ class Span:
     failed: bool = False
 
     @property
-    def kind(self) -> str:
-        """How it is drawn: its phase, or "failed" where the step ran and failed."""
+    def kind(self) -> Phase | Literal["failed"]:
+        """Its phase; "failed" for the run of an attempt that has failed."""
         return "failed" if self.failed and self.phase == "run" else self.phase
 
 
@@ -104,7 +102,6 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
     """Derive the timeline of a run.
 
     Args:
-        view: Its status.
         attempts: All records of its steps, in any order.
         now: The present, at which phases without an end are cut off.
     """
@@ -207,7 +204,6 @@ class _Spans:
 
         Args:
             step: The step as its run's status shows it.
-            attempts: Its records, oldest first.
             ready: When the steps before it had ended.
             waits: Whether it could run now.
         """
