@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ from modalrun.modal_api.configuration import configured_environment, local_serve
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import Named, Slim
 from modalrun.run.run_plan import Target
-from modalrun.util import timeline
+from modalrun.util import background, timeline
 from modalrun.util.reachability import ask
 
 if TYPE_CHECKING:
@@ -225,16 +223,7 @@ def _connect_in_time(
     # A gRPC server need not answer plain HTTP.
     with contextlib.suppress(OSError, ValueError):
         record_clock(ask(url, method="HEAD", seconds=CONNECT_SECONDS).ahead)
-    connected: Future[Connection] = Future()
-
-    def connect() -> None:
-        try:
-            connected.set_result(Connection("modal", credentials=credentials))
-        except Exception as error:
-            connected.set_exception(error)
-
-    # A daemon thread does not keep the process alive while the SDK still tries.
-    threading.Thread(target=connect, daemon=True).start()
+    connected = background.begin(lambda: Connection("modal", credentials=credentials))
     try:
         return connected.result(ANSWER_SECONDS)
     except FutureTimeoutError:
