@@ -50,7 +50,8 @@ class VolumeSync:
     async def commit(self, request: api.VolumeCommitRequest) -> api.VolumeCommitResponse:
         sandbox = await self._caller(request.volume_id)
         await sandbox.volumes.commit(request.volume_id)
-        return api.VolumeCommitResponse()
+        # Otherwise the SDK reloads, which fails while files are open.
+        return api.VolumeCommitResponse(skip_reload=True)
 
     @rpc("VolumeReload")
     async def reload(self, request: api.VolumeReloadRequest) -> Empty:
@@ -103,7 +104,7 @@ def _sandbox_of(port: int, keepers: Mapping[int | None, str]) -> str:
         port: The port.
         keepers: The sandboxes by the ids of their keepers.
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     for connection in psutil.net_connections("tcp"):
         if connection.laddr and connection.laddr.port == port and connection.pid:

@@ -143,7 +143,8 @@ def complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) 
     local = [part.local_path for part in stack.all_components if part.local_path]
     if local:
         # Sandboxes of the local Modal server see no other folder of this machine.
-        variables["MODALRUN_LOCAL_SHARED"] = os.pathsep.join(local)
+        # A name of its own: MODALRUN_LOCAL_SHARED is the user's.
+        variables["MODALRUN_LOCAL_STACK"] = os.pathsep.join(local)
     variables[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
     variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
     return variables
