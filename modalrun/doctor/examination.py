@@ -54,7 +54,6 @@ class Report:
     Attributes:
         target: Where a run would go.
         findings: One for each check, in the order of `util.check.LABELS`.
-        seconds: How long it took.
     """
 
     target: Target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from modalrun.driver.privileges import prctl
 from modalrun.errors import ModalrunError
 from modalrun.run import contract
 from modalrun.run.reporting import log_line
@@ -93,8 +93,7 @@ def die_with_parent() -> None:
 
     Where a sandbox is a container, its first process ends it anyway.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def buffer_lines() -> None:

@@ -110,23 +110,13 @@ def environment_name(connection: Connection, name: str | None) -> str:
     Raises:
         NotFoundError: There is no such environment.
     """
-    import modal
-
-    client = connection.client
     if name is None and (configured := configured_environment(connection.target)) is not None:
         name = configured.value
     try:
-        with translated():
-            if name:
-                found = modal.Environment.from_name(name, client=client)
-            else:
-                found = modal.Environment.from_context(client=client)
-            found.hydrate()
-        image_builder.remember(connection, found)
+        return image_builder.look_up_environment(connection, name)
     except NotFoundError as error:
         missing = {f"environment create {name or 'NAME'}": error.problem}
         raise _absent(missing, connection) from error
-    return str(found.name)
 
 
 def _absent(missing: Mapping[str, str], connection: Connection) -> NotFoundError:
@@ -183,18 +173,15 @@ def check_account(
     """
     import modal
 
-    if target == "local":
-        connection = Connection(target)
-        environment = environment_name(connection, needs.environment)
-        check_names(connection, replace(needs, environment=environment))
-        image_builder.image_builder(connection, needs.environment, needs.pythons)
-        return "the Modal SDK connects to it"
-    connection = _connect_in_time(needs.credentials, record_clock)
+    local = target == "local"
+    connection = Connection(target) if local else _connect_in_time(needs.credentials, record_clock)
     environment = environment_name(connection, needs.environment)
     needs = replace(needs, environment=environment)
     check_workspace(connection, needs)
     check_names(connection, needs)
     builder = image_builder.image_builder(connection, environment, needs.pythons)
+    if local:
+        return "the Modal SDK connects to it"
     with translated():
         for name in needs.images:
             within = None if "/" in name else environment
@@ -223,6 +210,7 @@ def _connect_in_time(
     # A gRPC server need not answer plain HTTP.
     with contextlib.suppress(OSError, ValueError):
         record_clock(ask(url, method="HEAD", seconds=CONNECT_SECONDS).ahead)
+    # The process need not stay alive while the SDK still tries.
     connected = background.begin(lambda: Connection("modal", credentials=credentials))
     try:
         return connected.result(ANSWER_SECONDS)

@@ -22,9 +22,7 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
     Of two keys for a step, its own name is stronger, then the longer one.
 
     Args:
-        spec: The run spec.
         steps: The invocation ids of the pipeline's steps -> the names of the steps.
-        pipeline: The name of the pipeline.
 
     Raises:
         UsageError: A key is for no step.

@@ -13,7 +13,7 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.configuration import ENVIRONMENT
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
@@ -70,7 +70,7 @@ def check(
     observer: RunObserver,
     max_cost: Decimal | None = None,
     *,
-    modal: ModalGateway | None = None,
+    modal: ModalGateway = MODAL,
     earlier: Earlier | None = None,
 ) -> Job:
     """Plan a compiled pipeline and check cost, stack, credentials and names.
@@ -103,11 +103,10 @@ def connect(
     compiled: Compiled,
     priced: PricedPlan,
     *,
-    modal: ModalGateway | None = None,
+    modal: ModalGateway = MODAL,
     earlier: Earlier | None = None,
 ) -> Job:
     """Check the stack, the credentials and the names of a run that is planned; as `check`."""
-    modal = modal or ModalGateway()
     connection, plan, builder = connect_account(priced, compiled.credentials, modal, earlier)
     return Job(compiled, plan, modal, connection, priced.source, builder)
 

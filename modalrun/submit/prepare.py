@@ -50,11 +50,9 @@ class PricedPlan:
     """A plan, its price, and what keeps its stack from working with the target.
 
     Attributes:
-        plan: The sandboxes.
         cost: What they can cost at most, at Modal's list prices.
         stack: The stack that the deployment is compiled for.
         source: Which files of the source tree go.
-        spec: The run spec.
         problems: Why the stack can't be used with the target; empty if it can.
         no_login: Why the sandboxes can't log in to the artifact store; empty if they can.
         usage: What the last runs have used, a line; empty if nothing is known or to be changed.

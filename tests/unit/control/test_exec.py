@@ -33,11 +33,14 @@ def place(
     steps: tuple[StepRecord, ...] = STEPS,
     metadata: RunMetadata | None = PIPELINE,
     status: str = "running",
+    dynamic: bool = False,
 ) -> Place:
     effects = Effects()
     zenml = FakeZenML(effects, status)
     zenml.run = replace(zenml.run, metadata=metadata)
     zenml.steps = steps
+    if dynamic:
+        zenml.step_names = lambda _: None  # type: ignore[method-assign]
     return find_place(zenml.run.id, step, zenml=zenml, modal=FakeModal(effects))
 
 
@@ -48,12 +51,19 @@ def test_the_sandbox_of_a_step() -> None:
     assert (found.sandbox, found.subject) == ("sb-left", "step 'left'")
     assert place(metadata=PER_STEP, steps=STEPS[2:]).sandbox == "sb-right"
     inline = (StepRecord("inline", "running"),)
-    assert place(metadata=PER_STEP, steps=inline).sandbox == "sb-run"
+    assert place(metadata=PER_STEP, steps=inline, dynamic=True).sandbox == "sb-run"
+
+
+def test_a_step_that_has_just_begun_is_not_taken_for_the_driver() -> None:
+    begun = (StepRecord("train", "running"),)
+    with pytest.raises(NotFoundError, match="no sandbox on record for the step 'train'") as caught:
+        place(metadata=PER_STEP, steps=begun)
+    assert "try again" in (caught.value.hint or "")
 
 
 def test_the_token_is_hidden_where_a_driver_has_one() -> None:
     inline = (StepRecord("inline", "running"),)
-    assert place(metadata=PER_STEP, steps=inline).without == (*MODAL_TOKEN, ORDER)
+    assert place(metadata=PER_STEP, steps=inline, dynamic=True).without == (*MODAL_TOKEN, ORDER)
     assert place("left", metadata=PER_STEP).without == (ORDER,)
     assert place().without == (ORDER,)
 
