@@ -12,10 +12,14 @@ from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.log_filter import unknown_steps
 from modalrun.observe.status import connect
 from modalrun.run.contract import MODAL_TOKEN, ORDER
-from modalrun.run.metadata import RunMetadata
+from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import UNBEGUN, StepRecord
+from modalrun.util.retry import repeated
 from modalrun.util.text import listing
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
+
+RECORD_SECONDS = 10.0
+"""How long a step that has just begun may take to record its sandbox."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def find_place(
     # The inline steps of a dynamic pipeline run in the run sandbox.
     own = chosen.metadata if chosen is not None and metadata.mode == "per_step" else None
     if chosen is not None and own is None and metadata.mode == "per_step":
-        _require_dynamic(run.id, chosen.name, zenml)
+        own = _recorded(run.id, chosen.name, zenml)
     sandbox = own.sandbox_id if own is not None else metadata.sandbox_id
     return Place(
         run.id,
@@ -107,13 +111,21 @@ def _running(name: str, steps: Sequence[StepRecord], running: Sequence[StepRecor
     )
 
 
-def _require_dynamic(run_id: str, step: str, zenml: ZenMLGateway) -> None:
-    """Raise a NotFoundError unless a step without metadata may run beside the driver."""
-    if zenml.step_names(run_id) is not None:
-        raise NotFoundError(
-            f"ZenML has no sandbox on record for the step '{step}'.",
-            hint="The step records it just after its begin: try again in a moment.",
-        )
+def _recorded(run_id: str, name: str, zenml: ZenMLGateway) -> StepMetadata | None:
+    """Wait for the metadata of a step that has just begun; an inline step has none."""
+    if zenml.step_names(run_id) is None:
+        return None
+
+    def read() -> StepMetadata:
+        _, steps = zenml.read_run_and_steps(run_id)
+        if (found := next((s.metadata for s in steps if s.name == name), None)) is None:
+            raise NotFoundError(
+                f"ZenML has no sandbox on record for the step '{name}'.",
+                hint="The step records it just after its begin: try again in a moment.",
+            )
+        return found
+
+    return repeated(read, NotFoundError, RECORD_SECONDS, lambda _: None)
 
 
 def _names(steps: Sequence[StepRecord]) -> str:
