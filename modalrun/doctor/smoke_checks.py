@@ -331,7 +331,6 @@ def judge(trial: str, seen: Seen | ModalrunError) -> list[Finding]:
     """Return the findings about one trial.
 
     Args:
-        trial: Its name.
         seen: What was seen, or the error that kept the trial from its end.
     """
     return [

@@ -105,7 +105,6 @@ class Bench:
     """The app, the volume, the image and the sandboxes of one smoke test.
 
     Attributes:
-        connection: To Modal.
         plan: For target, environment, region and the image with ZenML and Modal.
         variables: Those with which a sandbox uses ZenML.
         source: The folder that every sandbox gets.

@@ -171,7 +171,7 @@ class CapacitySearch(Generic[T]):
         if self.given_up.is_set():
             raise GivenUp
         creation = asyncio.ensure_future(self._keep_asking(gpu))
-        # An error after a cancellation interests nobody.
+        # Nobody reads an error after a cancellation.
         creation.add_done_callback(lambda done: done.cancelled() or done.exception())
         given_up = asyncio.ensure_future(self.given_up.wait())
         since, notice = time.time(), min(NOTICE_SECONDS, limit)

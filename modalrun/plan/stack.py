@@ -80,7 +80,6 @@ def wrong_stack(
     """Return one error with all problems of a stack.
 
     Args:
-        stack: The stack.
         problems: Those that another stack solves.
         no_login: Why sandboxes can't log in to its artifact store; the sentences say what helps.
     """

@@ -48,9 +48,7 @@ def variables(spec: RunSpec, step: str, setting: str, source: str) -> str | None
     """Return the text with variables that a setting of a sandbox is written as; None without any.
 
     Args:
-        spec: The run spec.
         step: The sandbox's step; "" for that of the run.
-        setting: The name of the setting.
         source: Where its value comes from.
     """
     if source not in _BY_SPEC:

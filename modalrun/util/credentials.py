@@ -229,7 +229,6 @@ def refuse_private_folder(folder: Path, what: str, hint: str) -> None:
     """Refuse to upload the home folder, a folder above it, or one that holds credentials.
 
     Args:
-        folder: The folder that would be uploaded.
         what: What it is for, for the message: "The source root".
         hint: What the user can do.
 

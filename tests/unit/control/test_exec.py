@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from modalrun.control import exec as exec_module
 from modalrun.control.exec import Place, execute, find_place
 from modalrun.errors import ConflictError, ModalrunError, NotFoundError, UsageError
 from modalrun.modal_api.client import ForeignSandboxError
@@ -54,8 +55,23 @@ def test_the_sandbox_of_a_step() -> None:
     assert place(metadata=PER_STEP, steps=inline, dynamic=True).sandbox == "sb-run"
 
 
-def test_a_step_that_has_just_begun_is_not_taken_for_the_driver() -> None:
+def test_a_step_that_has_just_begun_is_not_taken_for_the_driver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     begun = (StepRecord("train", "running"),)
+    recorded = replace(begun[0], metadata=StepMetadata("sb-train"))
+
+    class Late(FakeZenML):
+        def step_names(self, run_id: str) -> tuple[str, ...] | None:
+            names, self.steps = super().step_names(run_id), (recorded,)
+            return names
+
+    zenml = Late(Effects(), "running")
+    zenml.run, zenml.steps = replace(zenml.run, metadata=PER_STEP), begun
+    found = find_place(zenml.run.id, None, zenml=zenml, modal=FakeModal(Effects()))
+    assert found.sandbox == "sb-train"
+
+    monkeypatch.setattr(exec_module, "RECORD_SECONDS", 0)
     with pytest.raises(NotFoundError, match="no sandbox on record for the step 'train'") as caught:
         place(metadata=PER_STEP, steps=begun)
     assert "try again" in (caught.value.hint or "")
