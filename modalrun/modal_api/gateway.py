@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modalrun.modal_api import (
-    account_check,
-    commands,
-    image_builder,
-    images,
-    mounts,
-    run_sandboxes,
-)
+from modalrun.modal_api import account_check, commands, image_builder, images, mounts, run_sandboxes
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.log_history import History
@@ -57,3 +50,6 @@ class ModalGateway:
             source: The source tree.
             pinned: The image builder version; None for the usual one.
         """
+
+
+MODAL = ModalGateway()
