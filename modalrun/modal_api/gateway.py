@@ -11,6 +11,7 @@ from modalrun.modal_api import (
     images,
     mounts,
     run_sandboxes,
+    step_sandboxes,
 )
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.image_builder import PinnedBuilder
@@ -32,6 +33,7 @@ class ModalGateway:
     mount = staticmethod(mounts.mount)
     build_images = staticmethod(images.build_images)
     create_run_sandbox = staticmethod(run_sandboxes.create)
+    create_ahead = staticmethod(step_sandboxes.create_ahead)
     find_running = staticmethod(run_sandboxes.find_running)
     find_announced = staticmethod(run_sandboxes.find_announced)
     find_last = staticmethod(run_sandboxes.find_last)
