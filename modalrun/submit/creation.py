@@ -35,6 +35,9 @@ CREATION_GRACE_SECONDS = 3.0
 """How long a signal waits for a sandbox that is being created, or for the end of the wait for a
 place for it."""
 
+MOST_AHEAD = 10
+"""How many first steps may begin before their driver; more would delay the submission."""
+
 
 def create_run_sandbox(
     job: Job,
@@ -194,7 +197,7 @@ def _first_steps(plan: RunPlan, run: CreatedRun) -> tuple[str, ...]:
     if not (plan.has_driver and settings.keep_warm):
         return ()
     ready = [step for step in plan.steps if step.name not in done and done >= {*step.upstream}]
-    most = min(settings.max_parallelism or len(ready), int(settings.creation_rate))
+    most = min(settings.max_parallelism or MOST_AHEAD, MOST_AHEAD)
     return tuple(
         step.name
         for step in ready[:most]
