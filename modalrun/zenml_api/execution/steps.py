@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -21,6 +22,8 @@ from modalrun.zenml_api.stacks import load_stack
 _PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
 """The statuses of a run that its first step sets to running (`sql_zen_store.py:7329`)."""
 
+POLL_SECONDS = 0.05
+
 
 class LoadedRun:
     """A run and its deployment, loaded from ZenML in a process that runs steps of it.
@@ -32,13 +35,19 @@ class LoadedRun:
     """
 
     def __init__(
-        self, run_id: str, only: Sequence[str] | None = None, *, closed: bool = False
+        self,
+        run_id: str,
+        only: Sequence[str] | None = None,
+        *,
+        closed: bool = False,
+        begun: bool = False,
     ) -> None:
         """Load the run and its deployment, and prepare this process to run steps.
 
         Args:
             only: Load the configuration of these steps only; a large pipeline's is long.
             closed: Whether this process runs no step, and needs no component of the stack.
+            begun: Whether to wait until another process has begun the run's first step.
         """
         set_source_root()
         open_store(in_sandbox=True)
@@ -57,8 +66,11 @@ class LoadedRun:
         # A pipeline called from a step's module must not start a run of its own.
         self._contexts.enter_context(prevent_pipeline_execution())
         # ZenML would request the run again for each step, and list this process's packages first.
-        begun = None if self.run.status in _PLACEHOLDER else self.run
-        self._contexts.enter_context(compat.execution_context(begun))
+        while begun and self.run.status in _PLACEHOLDER:
+            time.sleep(POLL_SECONDS)
+            self.run = client.zen_store.get_run(UUID(run_id))
+        known = None if self.run.status in _PLACEHOLDER else self.run
+        self._contexts.enter_context(compat.execution_context(known))
 
     def load_snapshot(self, only: Sequence[str] | None) -> None:
         """Load the deployment, with the configuration of all steps or of these only."""
@@ -81,12 +93,15 @@ _ahead: dict[str, LoadedRun] = {}
 
 
 def load_ahead(run_id: str, step: str) -> None:
-    """Load a run as for a step of it, so that forks of this process needn't, and disconnect."""
+    """Load a run as for a step of it, so that forks of this process needn't, and disconnect.
+
+    Call it while the first step begins, which begins the run.
+    """
     open_store()
     # Without its class: the modules of the other kind are not imported.
     store: Any = Client().zen_store
     try:
-        _ahead[run_id] = LoadedRun(run_id, only=[step])
+        _ahead[run_id] = LoadedRun(run_id, only=[step], begun=True)
     finally:
         if store.type == StoreType.SQL:
             store.engine.dispose()
