@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import (
     ConflictError,
@@ -337,20 +337,16 @@ def create_ahead(
     import modal
 
     app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
-    package, client = connection.mounts_package, connection.client
-    arguments = SandboxArguments(plan, secrets, client, package=package)
-    images = {
-        image: mounts.run_image(connection, image, source) for image in {s.image for s in specs}
-    }
+    arguments = SandboxArguments(
+        plan, secrets, connection.client, package=connection.mounts_package
+    )
+    images = {spec.image: mounts.run_image(connection, spec.image, source) for spec in specs}
+    shared: dict[str, Any] = {"app": app, "client": connection.client}
 
     async def create() -> None:
         creations = [
             modal.Sandbox.create.aio(
-                *spec.command,
-                app=app,
-                image=images[spec.image],
-                client=client,
-                **arguments.of(spec, None),
+                *spec.command, image=images[spec.image], **shared, **arguments.of(spec, None)
             )
             for spec in specs
         ]
