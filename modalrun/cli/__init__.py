@@ -84,6 +84,7 @@ app = typer.Typer(
     name="modalrun",
     cls=_Commands,
     help="Run ZenML pipelines on Modal, or on a local Modal server with no account.",
+    epilog="--install-completion and --show-completion also take a shell: bash, zsh or fish.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

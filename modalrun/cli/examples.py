@@ -18,7 +18,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "plan training.yaml --files",
     ),
     "compile": (
-        "configuration.md",
+        "configuration.md#compiled-deployments",
         "compile training.yaml --output deployment.json",
     ),
     "doctor": ("troubleshooting.md", "doctor training.yaml"),

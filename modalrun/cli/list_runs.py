@@ -50,13 +50,15 @@ def list_(
     """
     from modalrun.observe import list_runs
     from modalrun.zenml_api import process
+    from modalrun.zenml_api.gateway import ZenMLGateway
 
     states = list_runs.check_states(state or ())
     begin = moment_option(since, "--since")
     with Spinner("Reading runs", quiet=output == "json"), process.zenml_session():
-        found = list_runs.list_runs(
+        newest = ZenMLGateway().newest_runs(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )
+        found = list_runs.with_costs(newest)
 
     from modalrun.output import run_list
 

@@ -77,7 +77,7 @@ def _require_consent(run: RunRecord, spinner: Spinner) -> None:
     """
     from modalrun.output.sanitize import plain
     from modalrun.util.timeformat import duration_of
-    from modalrun.zenml_api.gateway import zenml_gateway
+    from modalrun.zenml_api.gateway import ZenMLGateway
 
     age = duration_of((datetime.now(timezone.utc) - run.created).total_seconds(), whole=True)
     user = f"submitted by {run.user.name}" if run.user else "of a deleted user"
@@ -87,7 +87,7 @@ def _require_consent(run: RunRecord, spinner: Spinner) -> None:
             spinner.end()
             if not confirmed(f"Stop {text}?"):
                 raise typer.Abort
-    elif run.user is None or run.user.id != zenml_gateway().active_user():
+    elif run.user is None or run.user.id != ZenMLGateway().active_user():
         raise UsageError(
             f"RUN is missing: the newest run is not yours. It is {text}.",
             effect="No run was asked to stop.",

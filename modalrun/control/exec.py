@@ -15,7 +15,7 @@ from modalrun.run.contract import MODAL_TOKEN, ORDER
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import UNBEGUN, StepRecord
 from modalrun.util.text import listing
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def find_place(
         UsageError: Several steps run.
         AuthenticationError, ConnectionLostError: ZenML's server or Modal refuses or is not there.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     run, steps = zenml.read_run_and_steps(run_id)
     if run.finished:
         raise NotFoundError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
 from modalrun.run.outcome import ENDED_AS_A_WHOLE, LOST, PAUSED
 from modalrun.run.status import WAITS, RunStatus, derive_status
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def reconcile(
         end = ENDED_AS_A_WHOLE[status.modal.end.kind]
     elif status.modal.exit_code is not None:
         end = f"ended with exit code {status.modal.exit_code}"
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     reason = f"The run sandbox {end}; recorded by 'modalrun reconcile'."
     changed = zenml.finalize_run(status.run.id, reason)
     after = derive_status(*zenml.read_run_and_steps(status.run.id), status.modal)

@@ -17,7 +17,7 @@ from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.yaml_source import KeyPath, YamlSource
 from modalrun.submit import prepare
 from modalrun.submit.staging import new_files_note, stage_again
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 _SYNCHRONOUS = ("settings", "orchestrator", "synchronous")
 
@@ -50,7 +50,7 @@ def spec_of_rerun(
             wrong.
         ModalrunError: ZenML can't be reached.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     run = zenml.read_run(run_id)
     if not run.finished:
         raise UsageError(

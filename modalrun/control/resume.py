@@ -25,7 +25,7 @@ from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.staging import new_files_note, stage_again
 from modalrun.util.background import in_background
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 
 def resume(
@@ -58,7 +58,7 @@ def resume(
         UsageError: It can't continue, or the source tree is missing or has changed.
         ModalrunError: ZenML or Modal can't be reached.
     """
-    zenml, modal = zenml or zenml_gateway(), modal or ModalGateway()
+    zenml, modal = zenml or ZenMLGateway(), modal or ModalGateway()
     observer.phase("Reading the run")
     run = zenml.read_run(run_id)
     if run.finished:

@@ -16,7 +16,7 @@ from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 ANNOUNCE_SECONDS = 10.0
 """How long a run that is being submitted may have nothing of modalrun's on record."""
@@ -79,7 +79,7 @@ def stop(
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
     with redirect_stdout(sys.stderr):
-        action = _Stop(wait, say, zenml or zenml_gateway(), modal or ModalGateway(), clock)
+        action = _Stop(wait, say, zenml or ZenMLGateway(), modal or ModalGateway(), clock)
         return action.run(run_id, force=force)
 
 
@@ -105,7 +105,7 @@ def by_force(
     Raises:
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     unrecorded: ModalrunError | None = None
     try:
         # First, so that ZenML starts no new step and records what ends now as stopped.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver.process import log_failed_termination
+from modalrun.driver.process import log_failed_termination, reason_of
 from modalrun.driver.step_attempts import StepAttempts
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import RunFailedError
@@ -18,7 +17,6 @@ from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.manifest import RunManifest
-from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.tags import step_sandbox_name
 
@@ -218,12 +216,9 @@ class IsolatedSteps:
                 end = await attempts.wait() if attempts.sandbox else sandbox_exit.LOST
                 if not await self._is_restarted(submitted, end):
                     break
-        except RunFailedError as error:
-            end = sandbox_exit.refused(error.message)
         except Exception as error:
             # A bug of modalrun must neither hang the run nor pass for a success.
-            log_line("".join(traceback.format_exception(error)).rstrip())
-            end = sandbox_exit.refused(f"Internal error of modalrun: {error}")
+            end = sandbox_exit.refused(reason_of(error))
         submitted.end = end
         completed = end.kind is ExitKind.COMPLETED or submitted.recorded == "completed"
         attempts.emit_end("completed" if completed else "failed", end)

@@ -22,6 +22,7 @@ from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.static_step import STOP_REASON
 from modalrun.driver.takeover import Takeover
 from modalrun.driver.warm_sandboxes import WarmSandboxes
+from modalrun.errors import ModalrunError
 from modalrun.run import contract, failure
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import NOT_RUN, StepRecord, sandbox_names
@@ -47,6 +48,8 @@ def main() -> NoReturn:
     try:
         manifest = RunManifest.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
         code = asyncio.run(drive(manifest))
+    except ModalrunError as error:
+        log_line(error.message)
     except BaseException:
         traceback.print_exc()
     leave(code)

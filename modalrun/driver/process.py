@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from modalrun.errors import ModalrunError
 from modalrun.run import contract
 from modalrun.run.reporting import log_line
 
@@ -108,6 +109,14 @@ def print_traceback(error: BaseException) -> None:
     lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
     sys.stderr.write("".join(lines))
     sys.stderr.flush()
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a step's end could not be waited for or recorded; log the traceback of a bug."""
+    if isinstance(error, ModalrunError):
+        return error.message
+    log_line("".join(traceback.format_exception(error)).rstrip())
+    return f"Internal error of modalrun: {error}"
 
 
 def supervisors_reason() -> str | None:

@@ -20,8 +20,8 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two calls while ZenML can't be reached, growing."""
 
-TROUBLED_TRIES = 8
-"""How often a call is made that a database answers with an error: for about a minute."""
+TROUBLED_TRIES = 7
+"""How often a call is made that a database answers with an error: for about half a minute."""
 
 
 class AsyncRecorder:
@@ -54,8 +54,12 @@ class AsyncRecorder:
             except ConnectionLostError as error:
                 self._log(f"{error.message}; trying again")
             except Exception as error:
-                if not _is_trouble(error) or tries >= TROUBLED_TRIES:
+                if not _is_trouble(error):
                     raise
+                if tries >= TROUBLED_TRIES:
+                    from modalrun.zenml_api.errors import store_error
+
+                    raise (store_error(error) or error) from None
                 self._log(f"ZenML has trouble: {type(error).__name__}: {error}; trying again")
             await asyncio.sleep(next(waits))
 

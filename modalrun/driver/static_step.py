@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modalrun.driver.capacity_waits import CapacityWaits
+from modalrun.driver.process import reason_of
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.step_attempts import StepAttempts
 from modalrun.driver.warm_sandboxes import WarmSandboxes
@@ -115,10 +115,9 @@ class StaticStep:
         try:
             return await self._run()
         except Exception as error:
-            # A bug of modalrun must neither hang the run nor pass for a success.
-            log_line("".join(traceback.format_exception(error)).rstrip())
+            # Neither a bug of modalrun nor a full disk may hang the run or pass for a success.
             self.terminate()
-            self._fail(f"Internal error of modalrun: {error}")
+            self._fail(reason_of(error))
             return False
         finally:
             self.created.set()

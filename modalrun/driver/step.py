@@ -39,11 +39,12 @@ def main() -> NoReturn:
     code = contract.EXIT_UNRECORDED
     try:
         with garbage_collection.paused():
+            from modalrun.zenml_api.execution import steps
             from modalrun.zenml_api.execution.single_step import SingleStep
 
             name = os.environ[contract.STEP]
-            step = SingleStep.load(
-                os.environ[contract.RUN_ID],
+            step = SingleStep(
+                steps.load(os.environ[contract.RUN_ID], name),
                 name,
                 step_run=os.environ.get(contract.STEP_RUN),
                 metadata=_metadata(),

@@ -179,18 +179,23 @@ def _until_end_of(child: int) -> Iterator[None]:
     armed = [True]
 
     def look(*_: object) -> None:
-        # At most once, wherever that is.
         if armed and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            armed.clear()
+            # Once, and again only if the block goes on: Python ignores what is raised in a
+            # callback, and an import has some.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, 1)
             raise _StepEnded
 
-    signal.signal(signal.SIGCHLD, look)
+    for number in (signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, look)
     try:
         look()
         yield
     finally:
         armed.clear()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (signal.SIGCHLD, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _start(environment: Mapping[str, str], source: Path, shared: Path) -> int:

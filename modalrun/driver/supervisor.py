@@ -69,6 +69,8 @@ _broker_pumps: list[threading.Thread] = []
 
 def main() -> int:
     """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
+    # A preemption before anything has begun: exit code 130, as later, and no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _protect()
     try:
         return _supervise()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from zenml.orchestrators.base_orchestrator import BaseOrchestratorFlavor
 
-from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
+from modalrun.zenml_api.component import FLAVOR
+from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
 if TYPE_CHECKING:
     from modalrun.flavor.orchestrator import RegisteredOrchestrator

@@ -17,7 +17,7 @@ from modalrun.run.run_plan import Mode
 from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
 from modalrun.run.usage import StepUsage
 from modalrun.run.usage_log import SHORTEST
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 MARGIN = 1.25
 """What a suggestion has more than the peak."""
@@ -147,7 +147,7 @@ def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway | None = None)
         NotFoundError: There is no such pipeline or run, or modalrun has not started it.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     found = [] if argument == LATEST else zenml.newest_runs(limit=limit, pipeline=argument)
     if not found:
         try:

@@ -24,7 +24,7 @@ from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.util import interrupts
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 STOP_SECONDS = 7.0
 """How long a stop after a signal may take. CI systems kill 7.5 to 10 s after their signal."""
@@ -71,9 +71,7 @@ def follow(
     """Attach to a run and return its outcome; record its end where it could not itself.
 
     Args:
-        observer: Receives its output.
         on_interrupt: What signals do. A second one always detaches at once.
-        stop: Stops the run by force.
         interrupted: A signal that has arrived before.
         read_keys: Reads the keys that answer a question.
 
@@ -92,7 +90,7 @@ def follow(
         observer.phase("Waiting for the first step")
         end = attachment.wait(on_interrupt, read_keys)
     with redirect_stdout(sys.stderr):
-        zenml = zenml or zenml_gateway()
+        zenml = zenml or ZenMLGateway()
         progress = attachment.progress
         if isinstance(end, SandboxExit):
             return derive_outcome(run, progress, end, zenml)

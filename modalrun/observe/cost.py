@@ -14,16 +14,11 @@ from datetime import datetime
 from decimal import Decimal
 
 from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, without_price
+from modalrun.run.events import Idle
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.progress import Usage
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
-from modalrun.run.sandbox_spec import (
-    DEFAULT_CORES,
-    DEFAULT_MEMORY_MIB,
-    Resources,
-    SandboxSpec,
-)
+from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ def cost_details(
     plan: RunPlan,
     run: RunRecord,
     attempts: Sequence[StepRecord],
-    idle: Sequence[Usage],
+    idle: Sequence[Idle],
     now: datetime,
     *,
     resumed: bool = False,
@@ -54,7 +49,6 @@ def cost_details(
         run: The record of the run, which has ended.
         attempts: All attempts of its steps.
         idle: The times in which step sandboxes have waited for another step.
-        now: The present.
         resumed: Whether it had another run sandbox before, which is not counted.
     """
     sandboxes = {step.name: step.sandbox for step in plan.steps}
@@ -70,13 +64,13 @@ def cost_details(
             details.append(("cost", f"{about} ({prices}, by what was requested)"))
     elif names := without_price(gpu for gpu in gpus if gpu):
         details.append(("cost", f"unknown: no price for {', '.join(names)}"))
-    seconds = sum(used.seconds(0) for used in idle)
+    seconds = sum(one.seconds for one in idle)
     if seconds >= 0.05:
         waiting = _total(
             [
-                _spent(sandbox, used.gpu, used.seconds(0))
-                for used in idle
-                if (sandbox := sandboxes.get(used.step)) is not None
+                _cost(one.gpu, sandbox.resources, sandbox.regions, one.seconds, LIST_PRICES)
+                for one in idle
+                if (sandbox := sandboxes.get(one.step)) is not None
             ]
         )
         price = f", {dollars(waiting)}" if waiting is not None else ""
@@ -131,12 +125,6 @@ def spent(
     return RunCost(_total(amounts), steps)
 
 
-def _spent(sandbox: SandboxSpec, gpu: str | None, seconds: float) -> Decimal | None:
-    gpus = (gpu,) if gpu else ()
-    asked = Resources(gpus, sandbox.resources.cpu, sandbox.resources.memory)
-    return _cost(asked, sandbox.regions, seconds, LIST_PRICES)
-
-
 def _amount(
     metadata: RunMetadata | StepMetadata,
     start: datetime | None,
@@ -152,9 +140,8 @@ def _amount(
     # The run sandbox is paid from its creation on, that of a step from its first process on.
     began = metadata.created if isinstance(metadata, RunMetadata) else metadata.started
     seconds = max(0.0, (end or now).timestamp() - (began or start.timestamp())) + idle
-    gpus = (metadata.gpu,) if metadata.gpu else ()
-    asked = Resources(gpus, metadata.cpu or DEFAULT_CORES, metadata.memory or DEFAULT_MEMORY_MIB)
-    return _cost(asked, regions, seconds, table)
+    asked = Resources((), metadata.cpu or DEFAULT_CORES, metadata.memory or DEFAULT_MEMORY_MIB)
+    return _cost(metadata.gpu, asked, regions, seconds, table)
 
 
 def _seconds(start: datetime | None, end: datetime | None, now: datetime) -> float:
@@ -162,10 +149,11 @@ def _seconds(start: datetime | None, end: datetime | None, now: datetime) -> flo
 
 
 def _cost(
-    asked: Resources, regions: Sequence[str], seconds: float, table: PriceTable
+    gpu: str | None, asked: Resources, regions: Sequence[str], seconds: float, table: PriceTable
 ) -> Decimal | None:
     """Return the cost of a sandbox by its requests; None if its GPU has no known price."""
-    rate = per_second(asked, regions, table)
+    gpus = (gpu,) if gpu else ()
+    rate = per_second(Resources(gpus, asked.cpu, asked.memory), regions, table)
     return None if rate is None else rate * Decimal(str(seconds))
 
 

@@ -52,7 +52,6 @@ class InterruptPrompt:
             on_interrupt: What a signal does.
             show: Shows the question; None removes it.
             on_key: Receives each key while the question is shown, from another thread.
-            read_keys: Reads keys.
         """
         self.number = 0
         self._on_interrupt = on_interrupt

@@ -11,7 +11,7 @@ from modalrun.errors import UsageError
 from modalrun.observe.cost import estimate
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.records import STATES, RunRecord
-from modalrun.zenml_api.gateway import zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 
 @dataclass(frozen=True)
@@ -28,36 +28,18 @@ class ListedRun:
     cost: Decimal | None
 
 
-def list_runs(
-    *,
-    limit: int,
-    states: Sequence[str] = (),
-    pipeline: str | None = None,
-    since: datetime | None = None,
-    everybodys: bool = False,
-) -> list[ListedRun]:
-    """List the newest runs, newest first.
-
-    Args:
-        limit: How many at most.
-        states: Only runs in one of these of ZenML's statuses; empty for all.
-        pipeline: Only runs of this pipeline.
-        since: Only runs created at this moment or later.
-        everybodys: Whether to include runs that modalrun did not start.
+def with_costs(found: Sequence[RunRecord]) -> list[ListedRun]:
+    """Add what runs have cost.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    zenml = zenml_gateway()
-    found = zenml.newest_runs(
-        limit=limit, states=states, pipeline=pipeline, since=since, everybodys=everybodys
-    )
     priced = [
         run
         for run in found
         if run.metadata and (run.metadata.target, run.metadata.mode) == ("modal", "per_step")
     ]
-    attempts = zenml.step_attempts(priced)
+    attempts = ZenMLGateway().step_attempts(priced)
     now = datetime.now(timezone.utc)
     return [
         ListedRun(run, estimate(run, attempts.get(run.id, []), now, LIST_PRICES)) for run in found

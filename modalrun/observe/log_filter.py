@@ -23,7 +23,6 @@ def unknown_steps(patterns: Sequence[str], steps: Sequence[str]) -> NotFoundErro
 
     Args:
         patterns: As they were given.
-        steps: The names of all steps of the run.
     """
     wrong = [pattern for pattern in patterns if not matches_any(pattern, steps)]
     if not wrong:

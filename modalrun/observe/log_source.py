@@ -20,7 +20,7 @@ from modalrun.run.run_plan import Target
 from modalrun.util.paths import user_path
 from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api import process
-from modalrun.zenml_api.gateway import zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def find(
 
 def _with_sandbox(run: RunRecord, say: Callable[[str], None]) -> RunRecord:
     """Wait until a run that is being submitted has its sandbox, or is over."""
-    said, read = None, functools.partial(zenml_gateway().read_run, run.id)
+    said, read = None, functools.partial(ZenMLGateway().read_run, run.id)
     while run.metadata is None and run.announced and not run.finished:
         if (waiting := run.announced.waiting or "being submitted") != said:
             said = waiting
@@ -147,7 +147,7 @@ def source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
     """Return where the lines of a run are; see `find`."""
     if run.metadata is None:
         if run.status == "completed":
-            _, steps = zenml_gateway().read_run_and_steps(run.id)
+            _, steps = ZenMLGateway().read_run_and_steps(run.id)
             if all(step.status == "cached" for step in steps):
                 raise NotFoundError(
                     f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached,"

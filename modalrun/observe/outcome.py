@@ -54,10 +54,6 @@ def derive_outcome(
 ) -> Outcome:
     """Derive a run's outcome from ZenML's record and the end of its sandbox.
 
-    Args:
-        progress: The progress of its steps.
-        end: How the run sandbox ended.
-
     Raises:
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
     """

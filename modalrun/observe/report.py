@@ -26,7 +26,7 @@ from modalrun.run.records import RunRecord
 from modalrun.run.status import Note, RunStatus
 from modalrun.run.timeline import Timeline, timeline_of
 from modalrun.spec.spec_record import SpecRecord
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 LAST_LINES = 20
 """Lines of a failed step's output."""
@@ -78,7 +78,7 @@ def read_report(
     Raises:
         ModalrunError: ZenML refuses or is not there.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     view = read_status(run_id, zenml=zenml, modal=modal)
     attempts = zenml.step_attempts([view.run])[run_id]
     now = datetime.now(timezone.utc)
@@ -86,7 +86,7 @@ def read_report(
     output: dict[str, tuple[str, ...]] = {}
     artifacts: list[Artifact] = []
     try:
-        artifacts = zenml.artifacts_of(run_id, visualizations=True)
+        artifacts = zenml.artifacts_of(run_id)
     except ModalrunError as error:
         notes.append(Note(f"The artifacts are missing here: {error.problem}"))
     failed = [step.name for step in view.steps if step.status == "failed"]

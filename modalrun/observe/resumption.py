@@ -10,7 +10,7 @@ from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.run.records import RunRecord
-from modalrun.zenml_api.gateway import zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 PATIENCE = 60.0
 """Seconds to wait for another driver once nothing of the run runs any more."""
@@ -28,7 +28,6 @@ def wait_for_driver(
     """Wait for the next driver of a run.
 
     Args:
-        connection: The connection to its sandboxes.
         ended: Modal's id of the run sandbox that has ended.
         pause: Waits a moment and returns whether to continue; receives the running step sandboxes.
 
@@ -39,7 +38,7 @@ def wait_for_driver(
         NotFoundError: ZenML has the run no longer, or Modal its app.
         AuthenticationError: ZenML or Modal refuses.
     """
-    zenml, modal = zenml_gateway(), ModalGateway()
+    zenml, modal = ZenMLGateway(), ModalGateway()
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         running: frozenset[str] = frozenset()

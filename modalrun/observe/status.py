@@ -15,7 +15,7 @@ from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import LATEST, RunRecord, select
 from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
 from modalrun.run.timeline import Timeline, timeline_of
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 
 _CANDIDATES = 50
 """Recent runs that are compared with a RUN argument that matches none."""
@@ -31,7 +31,7 @@ def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
         NotFoundError: It matches no run, or several.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     if argument == LATEST:
         newest = zenml.newest_runs(limit=1)
         if not newest:
@@ -61,7 +61,7 @@ def read_status(
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there. That
             Modal does not answer is no error: a note of the status says so.
     """
-    zenml = zenml or zenml_gateway()
+    zenml = zenml or ZenMLGateway()
     run, steps = zenml.read_run_and_steps(run_id)
     modal = modal or ModalGateway()
     found = _found(run, zenml, modal)
@@ -80,7 +80,7 @@ def read_timeline(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> Ti
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    attempts = (zenml or zenml_gateway()).step_attempts([status.run])[status.run.id]
+    attempts = (zenml or ZenMLGateway()).step_attempts([status.run])[status.run.id]
     return timeline_of(status, attempts, time.time())
 
 
@@ -90,7 +90,7 @@ def refresh(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> RunStatu
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: As for `read_status`.
     """
-    run, steps = (zenml or zenml_gateway()).read_run_and_steps(status.run.id)
+    run, steps = (zenml or ZenMLGateway()).read_run_and_steps(status.run.id)
     run = replace(run, metadata=run.metadata or status.run.metadata)
     return derive_status(run, steps, status.modal)
 
@@ -113,7 +113,7 @@ def connect(
         NotFoundError: It names a secret that ZenML does not have.
         ConnectionLostError: Modal or ZenML can't be reached.
     """
-    credentials = (zenml or zenml_gateway()).credentials_of(run_id, metadata.target)
+    credentials = (zenml or ZenMLGateway()).credentials_of(run_id, metadata.target)
     return (modal or ModalGateway()).connect(metadata.target, credentials=credentials)
 
 

@@ -57,14 +57,7 @@ def print_report(report: Report) -> None:
 def print_findings(
     findings: Sequence[Finding], labels: Mapping[str, str], seconds: float, target: str
 ) -> None:
-    """Print a line for each finding to stdout with its hint, and how many there are of each state.
-
-    Args:
-        findings: In order.
-        labels: The title of each check.
-        seconds: How long all took.
-        target: Where a run would go.
-    """
+    """Print a line for each finding to stdout, and how many there are of each state."""
     shown = make_console(stderr=False)
     width = max(len(labels[finding.check]) for finding in findings)
     indent = len("problem") + width + 4

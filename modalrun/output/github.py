@@ -176,7 +176,6 @@ def in_repository(root: Path | None, step: StepProgress) -> dict[str, str]:
 
     Args:
         root: The source root, to which the recorded place is relative.
-        step: A step that has failed.
     """
     file, _, line = ((step.failure and step.failure.place) or "").rpartition(":")
     workspace = os.environ.get("GITHUB_WORKSPACE")
@@ -193,7 +192,6 @@ def markdown(outcome: Outcome, room: int = _LARGEST_PAGE) -> str:
     """Render the end of a run for the page of a job.
 
     Args:
-        outcome: How the run ended.
         room: Bytes that the page may have at most; GitHub shows none of a larger one.
     """
     sign = "✅" if outcome.exit_code == 0 else "❌"

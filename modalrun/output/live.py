@@ -215,7 +215,6 @@ def progress_table(
     Args:
         steps: The steps to show, one or more.
         now: In seconds since the epoch.
-        width: Columns of the terminal.
         columns: Which of "gpu", "sandbox" and "progress" to show.
     """
     absent = {"gpu", "sandbox", "progress"} - set(columns)

@@ -32,8 +32,6 @@ def print_plan(
     """Print a plan to stdout.
 
     Args:
-        found: The plan.
-        tree: The source tree.
         explain: Of which values to show where they come from.
         files: Whether to list the files of the source tree.
     """

@@ -26,9 +26,6 @@ def told(
 
     Args:
         steps: The steps that have failed, each with its reason.
-        run_id: Their run.
-        width: Columns of the terminal.
-        style: Rich's style of the line.
     """
     lines = []
     for number, step in enumerate(steps):

@@ -7,7 +7,7 @@ from typing import Any
 
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import StepRecord
-from modalrun.run.timeline import PHASES, Phase, Span, Timeline, levels
+from modalrun.run.timeline import PHASES, Span, Timeline, levels
 from modalrun.run.usage import StepUsage
 from modalrun.util.timeformat import duration_of
 
@@ -25,7 +25,7 @@ _MOST_TICKS = 8
 def phases(line: Timeline) -> list[str]:
     """Return the phases that a timeline has, for its legend."""
     every = [span for spans_ in (line.run, *(s.spans for s in line.steps)) for span in spans_]
-    found = {_kind(span) for span in every}
+    found = {span.kind for span in every}
     return [phase for phase in CSS if phase in found]
 
 
@@ -37,11 +37,11 @@ def spans(line: Timeline, some: Sequence[Span]) -> tuple[list[dict[str, Any]], s
         left = max(0.0, (span.begin - line.begin) / whole * 1000)
         width = max(2.0, (span.end - span.begin) / whole * 1000)
         attempt = f" (try {span.attempt})" if span.attempt > 1 else ""
-        label = f"{_kind(span)}{attempt} {duration_of(span.end - span.begin)}"
+        label = f"{span.kind}{attempt} {duration_of(span.end - span.begin)}"
         label += ", goes on" if span.open else ""
         words.append(label)
         left = min(left, 998.0)
-        bars.append({"css": CSS[_kind(span)], "x": f"{left:.1f}", "width": f"{width:.1f}"})
+        bars.append({"css": CSS[span.kind], "x": f"{left:.1f}", "width": f"{width:.1f}"})
         bars[-1]["label"] = label
     return bars, ", ".join(words)
 
@@ -143,10 +143,6 @@ def _chart(
         "points": " ".join(["0,100", *points, "1000,100"]),
         "asked": f"{100 - 100 * asked / top:.1f}" if asked else None,
     }
-
-
-def _kind(span: Span) -> Phase | str:
-    return "failed" if span.failed and span.phase == "run" else span.phase
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -36,7 +36,6 @@ class Reporter:
         """
         Args:
             stdout: The console for the run's output; that of this process without one.
-            stderr: The console for the rest.
         """
         self._stdout = stdout or make_console(stderr=False)
         self._stderr = stderr or make_console(stderr=True)

@@ -144,9 +144,7 @@ def render(
     """Render a run.
 
     Args:
-        view: The run.
         now: In UTC, without a zone.
-        width: Columns of the terminal.
         rows: How many steps there is room for; None for all.
     """
     lines = _metadata(view, now, width)

@@ -51,7 +51,6 @@ def table(
             keeps. Names in the column "step" stay different from each other.
         optional: Columns that are left out where there is no room, in this order.
         least: The smallest width of columns.
-        header_style: Rich's style of the head.
     """
     widths = {
         name: max((least or {}).get(name, 0), len(name), *(row[name].cell_len for row in rows))

@@ -62,7 +62,7 @@ def with_bars(
     names = max(SHORT_NAME, (width or _WIDTH) // 4)
     others = sum(min(one, names) + 2 for one in widths)
     columns = max(_LEAST, min(_MOST, (width or _WIDTH) - others))
-    kinds = {_kind(span) for _, spans in rows for span in spans}
+    kinds = {span.kind for _, spans in rows for span in spans}
     if not kinds:
         return table([cells for cells, _ in rows], width, cut={"step": SHORT_NAME}) if rows else []
     drawn = [{**cells, "timeline": _bar(timeline, spans, columns)} for cells, spans in rows]
@@ -75,10 +75,6 @@ def with_bars(
     return [*lines, Text("  ").join(meaning)]
 
 
-def _kind(span: Span) -> str:
-    return "failed" if span.failed and span.phase == "run" else span.phase
-
-
 def _bar(timeline: Timeline, spans: Sequence[Span], columns: int) -> Text:
     scale = columns / max(timeline.end - timeline.begin, 1e-9)
     shown = [""] * columns
@@ -87,7 +83,7 @@ def _bar(timeline: Timeline, spans: Sequence[Span], columns: int) -> Text:
         # A short phase has a column, too.
         end = max(begin + 1, round((span.end - timeline.begin) * scale))
         for column in range(begin, min(columns, end)):
-            shown[column] = max(shown[column], _kind(span), key=_ORDER.index)
+            shown[column] = max(shown[column], span.kind, key=_ORDER.index)
     bar = Text()
     for kind in shown:
         bar.append(*(_LETTERS[kind] if kind else (" ", "")))

@@ -61,7 +61,6 @@ def wrapped_in_colour(text: str, width: int) -> list[str]:
 
     Args:
         text: One line; its only escape sequences are those of colours.
-        width: Columns of the terminal.
     """
     text = text.replace(NO_BREAK, " ")
     parts = wrapped(_COLOUR.sub("", text), width, indent=0)

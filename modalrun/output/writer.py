@@ -21,7 +21,6 @@ def out(text: str, *, fit: bool = False) -> None:
     """Write a text of one or more lines to stdout.
 
     Args:
-        text: The text.
         fit: Whether it is for people alone: on a terminal it is broken between words.
     """
     write_rendered(sys.stdout, f"{_fitted(text, sys.stdout) if fit else plain(text)}\n")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modalrun.errors import UsageError
+from modalrun.run.values import adapter
 from modalrun.spec.fields import FIELD_NAMES, ResourceFields, SettingFields
 from modalrun.spec.messages import path_name
 from modalrun.spec.schema import DockerKeys
@@ -172,7 +173,7 @@ def check(kind: type[Any], value: Any) -> Any:
         UsageError: It does not fit.
     """
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return adapter(kind).validate_python(value)
     except ValidationError as error:
         where, problem = validation_message(error, value)
         raise _wrong(f"'{path_name(where)}'{problem}") from None

@@ -94,7 +94,6 @@ class ProofReader:
     def __init__(self, key: bytes, stream: int, output: Output) -> None:
         """
         Args:
-            key: The child's key.
             stream: The descriptor of the stream in the child: 1 or 2.
             output: The stream of the sandbox that it is written to.
         """

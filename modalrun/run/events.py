@@ -10,12 +10,10 @@ User code can print to the same streams, so a line is an event only if each of i
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from modalrun.run.capacity_wait import CapacityWait
@@ -32,6 +30,7 @@ from modalrun.run.values import (
     StepName,
     Text,
     Word,
+    adapter,
 )
 from modalrun.util.text import one_line
 
@@ -202,7 +201,7 @@ def split(text: str) -> tuple[str, Event | None]:
         return text, None
     try:
         values = from_json(text[start + len(MARK) :], allow_inf_nan=False)
-        return text[:start], _adapter(values.pop("modalrun")).validate_python(values)
+        return text[:start], adapter(_KINDS[values.pop("modalrun")]).validate_python(values)
     except (ValueError, TypeError, KeyError, AttributeError):
         # User code has printed it. `ValidationError` is a ValueError.
         return text, None
@@ -225,8 +224,3 @@ class EventScanner:
         if len(self._pending) > _LONGEST:
             self._pending = b""
         return found
-
-
-@functools.cache
-def _adapter(kind: str) -> TypeAdapter[Event]:
-    return TypeAdapter(_KINDS[kind])

@@ -8,16 +8,16 @@ the driver's Modal token. It holds no secret.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from modalrun.run.events import StepState
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.values import adapter
 
 MANIFEST_FILE = "/opt/modalrun-manifest/manifest.json"
 """Where the manifest is in the run sandbox: outside the code, which belongs to the user."""
@@ -56,7 +56,7 @@ class RunManifest:
 
     def to_json(self) -> str:
         """Return the manifest as JSON; default values are left out."""
-        return _adapter().dump_json(self, exclude_defaults=True).decode()
+        return adapter(RunManifest).dump_json(self, exclude_defaults=True).decode()
 
     @staticmethod
     def from_json(text: str) -> RunManifest:
@@ -66,13 +66,8 @@ class RunManifest:
             ValueError: It is damaged.
         """
         try:
-            return _adapter().validate_json(text)
+            return adapter(RunManifest).validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the whole"
             raise ValueError(f"the manifest can't be read: {place}: {first['msg']}") from error
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[RunManifest]:
-    return TypeAdapter(RunManifest)

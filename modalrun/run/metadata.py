@@ -6,13 +6,12 @@ wrong one is taken as unknown.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.run_plan import Mode, Target
@@ -35,6 +34,7 @@ from modalrun.run.values import (
     StepName,
     Text,
     Word,
+    adapter,
 )
 from modalrun.util.text import one_line
 
@@ -204,10 +204,9 @@ def from_json(cls: type[M], values: Mapping[str, Any]) -> M | None:
     known = {f.name for f in fields(cls)} & values.keys()
     wrong = _wrong(cls, values)
     try:
-        found: M = _adapters()[cls].validate_python({n: values[n] for n in known - wrong})
+        return adapter(cls).validate_python({n: values[n] for n in known - wrong})
     except ValidationError:
         return None
-    return found
 
 
 def wrong_keys(metadata: Mapping[str, Any]) -> tuple[str, ...]:
@@ -223,13 +222,8 @@ def _wrong(
     """Return the fields whose values are wrong."""
     known = {f.name for f in fields(cls)} & values.keys()
     try:
-        _adapters()[cls].validate_python({name: values[name] for name in known})
+        adapter(cls).validate_python({name: values[name] for name in known})
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         return known & {str(one["loc"][0]) for one in found}
     return set()
-
-
-@functools.cache
-def _adapters() -> dict[type, TypeAdapter[Any]]:
-    return {cls: TypeAdapter(cls) for cls in (RunMetadata, Announced, StepMetadata)}

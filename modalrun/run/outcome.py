@@ -93,8 +93,6 @@ def exit_code_and_headline(
     whatever happened to the sandbox afterwards.
 
     Args:
-        end: How the run sandbox ended.
-        status: ZenML's status of the run.
         failed_steps: Steps that ZenML records as failed.
         timeout: The sandbox's timeout in seconds; 0 if it is not known.
     """

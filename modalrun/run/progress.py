@@ -88,27 +88,6 @@ class StepProgress:
         )
 
 
-@dataclass
-class Usage:
-    """A time of one step sandbox, from which its cost is computed.
-
-    Attributes:
-        step: The invocation id of the step that it runs, or has run before it waits.
-        gpu: As Modal writes it; None for a CPU sandbox.
-        started: In seconds since the epoch.
-        ended: In seconds since the epoch; None while it runs.
-    """
-
-    step: str
-    gpu: str | None
-    started: float
-    ended: float | None = None
-
-    def seconds(self, now: float) -> float:
-        """Return how long it has lasted so far."""
-        return (self.ended or now) - self.started
-
-
 class RunProgress:
     """The progress of all steps of a run.
 
@@ -119,12 +98,12 @@ class RunProgress:
 
     def __init__(self, steps: Iterable[str]) -> None:
         self.rows = {step: StepProgress(step) for step in steps}
-        self.idle: list[Usage] = []
+        self.idle: list[Idle] = []
 
     def apply(self, event: StepEvent | Idle | Redraw) -> None:
         """Update a step by an event; a replacement driver may repeat events."""
         if isinstance(event, Idle):
-            self.idle.append(Usage(event.step, event.gpu, 0.0, event.seconds))
+            self.idle.append(event)
             return
         if isinstance(event, Redraw):
             # The end of a step can overtake its last lines.

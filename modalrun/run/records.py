@@ -44,16 +44,8 @@ _DIGITS = re.compile(r"[0-9a-f]{4,32}")
 
 
 @dataclass(frozen=True)
-class StackRecord:
-    """Identify the stack of a run."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True)
-class UserRecord:
-    """Identify a user or service account of ZenML."""
+class Named:
+    """Identify the stack of a run, or the user or service account that has submitted it."""
 
     id: str
     name: str
@@ -115,8 +107,8 @@ class RunRecord:
     reason: str | None = None
     metadata: RunMetadata | None = None
     announced: Announced | None = None
-    stack: StackRecord | None = None
-    user: UserRecord | None = None
+    stack: Named | None = None
+    user: Named | None = None
     url: str | None = None
     wrong_metadata: tuple[str, ...] = ()
 

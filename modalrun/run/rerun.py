@@ -82,7 +82,6 @@ def decide(
     Args:
         steps: All steps, parents before children.
         begin: The steps to begin with, although they have succeeded.
-        dynamic: Whether the pipeline is dynamic.
 
     Returns:
         The names of those that are taken, and why each of the others runs.

@@ -8,7 +8,6 @@ which files there are, it reads from the source tree itself. It holds no secret.
 from __future__ import annotations
 
 import base64
-import functools
 import re
 import zlib
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from modalrun.run.metadata import PREFIX
+from modalrun.run.values import adapter
 
 KEY = f"{PREFIX}source"
 """The key of ZenML's metadata that the record is stored under, with the number of the piece."""
@@ -69,7 +69,7 @@ class Source:
 
     def to_metadata(self) -> dict[str, str]:
         """Return the record as ZenML's metadata, in as many pieces as it takes."""
-        text = _adapter().dump_json(self, exclude_defaults=True)
+        text = adapter(Source).dump_json(self, exclude_defaults=True)
         packed = base64.b85encode(zlib.compress(text, 9)).decode("ascii")
         pieces = [packed[start : start + PIECE] for start in range(0, len(packed), PIECE)]
         return {f"{KEY}_{number}": piece for number, piece in enumerate(pieces)}
@@ -87,7 +87,7 @@ class Source:
         if not pieces:
             return None
         try:
-            return _adapter().validate_json(_unpack(pieces))
+            return adapter(Source).validate_json(_unpack(pieces))
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = first["loc"][0] if first["loc"] else "the whole"
@@ -104,8 +104,3 @@ def _unpack(pieces: list[Any]) -> bytes:
     if not stream.eof:
         raise ValueError("too large, or cut")
     return text
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[Source]:
-    return TypeAdapter(Source)

@@ -7,11 +7,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from pydantic import TypeAdapter
-
 from modalrun.run import contract, tags
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.values import adapter
 
 OF_A_STEP = frozenset(
     {
@@ -42,15 +41,12 @@ class StepOrder:
 
     def to_json(self) -> str:
         """Return the order as one line of JSON."""
-        return _ORDER.dump_json(self).decode()
+        return adapter(StepOrder).dump_json(self).decode()
 
     @staticmethod
     def from_json(text: str | bytes) -> StepOrder:
         """Read an order from its JSON; raise ValueError for a damaged one."""
-        return _ORDER.validate_json(text)
-
-
-_ORDER = TypeAdapter(StepOrder)
+        return adapter(StepOrder).validate_json(text)
 
 
 def shared_env(spec: SandboxSpec) -> dict[str, str]:

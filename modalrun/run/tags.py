@@ -38,8 +38,6 @@ def step_sandbox_name(run_id: str, step: str, number: int, dynamic_run: str | No
     """Return the name of a step's sandbox, by which it is found.
 
     Args:
-        run_id: ZenML's run id.
-        step: The step's invocation id.
         number: The number among the step's sandboxes, from 1.
         dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to.
     """

@@ -31,8 +31,6 @@ class Status(Protocol):
     @property
     def steps(self) -> Sequence[StepRecord]: ...
     @property
-    def state(self) -> str: ...
-    @property
     def over(self) -> bool: ...
 
 
@@ -59,6 +57,11 @@ class Span:
     attempt: int = 1
     open: bool = False
     failed: bool = False
+
+    @property
+    def kind(self) -> Phase | Literal["failed"]:
+        """Its phase; "failed" for the run of an attempt that has failed."""
+        return "failed" if self.failed and self.phase == "run" else self.phase
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,6 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
     """Derive the timeline of a run.
 
     Args:
-        view: Its status.
         attempts: All records of its steps, in any order.
         now: The present, at which phases without an end are cut off.
     """
@@ -202,7 +204,6 @@ class _Spans:
 
         Args:
             step: The step as its run's status shows it.
-            attempts: Its records, oldest first.
             ready: When the steps before it had ended.
             waits: Whether it could run now.
         """

@@ -5,15 +5,14 @@ Whoever may write in the ZenML project can change it, so it is checked where it 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from modalrun.run.metadata import PREFIX
-from modalrun.run.values import CHECKED, Cores, Flag, Moment, Number, Seconds
+from modalrun.run.values import CHECKED, Cores, Flag, Moment, Number, Seconds, adapter
 
 KEY = f"{PREFIX}usage"
 """The key of a step's usage in the metadata of its record in ZenML."""
@@ -93,11 +92,6 @@ def usage_from_metadata(metadata: Mapping[str, Any]) -> StepUsage | None:
     if KEY not in metadata:
         return None
     try:
-        return _adapter().validate_python(metadata[KEY])
+        return adapter(StepUsage).validate_python(metadata[KEY])
     except ValidationError:
         return None
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[StepUsage]:
-    return TypeAdapter(StepUsage)

@@ -7,9 +7,12 @@ by pydantic where it is read. No value is converted.
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter
+
+T = TypeVar("T")
 
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 """No other fields, and finite numbers only."""
@@ -66,3 +69,14 @@ ExitCode = Annotated[int, Field(strict=True, ge=-(2**31), lt=2**32)]
 
 Flag = Annotated[bool, Field(strict=True)]
 """Yes or no."""
+
+
+def adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Return what reads and writes values of a class; it is made once, which takes milliseconds."""
+    # mypy takes no class for hashable.
+    return _made(kind)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _made(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -114,8 +114,8 @@ class ImageSetting(BaseModel):
         name: The name of an image published in Modal ("my-image", "my-image:v2",
             "environment/my-image"), or its id ("im-...").
         keep_entrypoint: Whether an ENTRYPOINT of the image wraps the command of its sandboxes;
-            it must end with `exec "$@"`. Without it there is none. May stand alone: then the
-            image is made from the Docker settings.
+            it must end with `exec` of its arguments (images.md). Without it there is none. May
+            stand alone: then the image is made from the Docker settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

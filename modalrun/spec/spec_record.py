@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from modalrun.run.values import adapter
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged, overlap
 from modalrun.spec.yaml_source import KeyPath
 
@@ -78,7 +79,7 @@ class SpecRecord:
         if (found := environment.get(KEY)) is None:
             return None
         try:
-            return TypeAdapter(SpecRecord).validate_python(found)
+            return adapter(SpecRecord).validate_python(found)
         except ValidationError:
             return None
 

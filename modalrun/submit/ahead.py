@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from modalrun.errors import ModalrunError
 from modalrun.modal_api import image_builder, images, sdk_internals
@@ -31,6 +31,7 @@ from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
 from modalrun.run.run_plan import Target
+from modalrun.run.values import adapter
 from modalrun.submit.source_ahead import SourceAhead
 from modalrun.util import background
 
@@ -61,7 +62,7 @@ class Asked:
     def from_json(values: Any) -> Asked:
         """Read what `to_json` returned; for anything else, return that nothing is known."""
         try:
-            return TypeAdapter(Asked).validate_python(values)
+            return adapter(Asked).validate_python(values)
         except ValidationError:
             return Asked()
 

@@ -28,9 +28,7 @@ def cancelled_when_stopped(
     """Interrupt the block when somebody stops the run.
 
     Args:
-        run_id: ZenML's run id.
         announcement: Metadata on where the run sandbox will be, for other processes.
-        zenml: Access to ZenML's records.
         announce_after: Seconds until the announcement is stored and the polling begins. A shorter
             submission makes no request.
         poll_every: Seconds between two reads of the run's status.

@@ -60,8 +60,6 @@ def create_run_sandbox(
         plan: Its plan, with built images.
         run: ZenML's record of it.
         staged: The source tree; the manifest is written beside it.
-        observer: Receives progress.
-        zenml: Access to ZenML's records.
         source: What to record of the source tree; None where it is recorded already.
         unanswered: Set while Modal has been asked for the sandbox and has not answered.
         ended: The steps that have ended before.

@@ -1,11 +1,10 @@
 """Compute the key of a submission: equal keys mean that nothing known here has changed.
 
-There are two, because which files go is known only once the pipeline is compiled. `of_spec` covers
-what is known when the spec is read. `with_tree` adds the files, by `Source.digest`: an entry that
-was stored under the first key says how they were selected. The stack is covered by its name and by
-what chooses it; whoever skips the compile must check that it is unchanged in ZenML. Code can also
-read what no key covers: files that are not in the source tree, the time, the network. No secret can
-be found from a key.
+The key covers what is known when the spec is read. Which files go is known only once the pipeline
+is compiled: whoever uses an entry compares them. The stack is covered by its name and by what
+chooses it; whoever skips the compile must check that it is unchanged in ZenML. Code can also read
+what the key does not cover: files that are not in the source tree, the time, the network. No secret
+can be found from it.
 """
 
 from __future__ import annotations
@@ -47,11 +46,6 @@ def of_spec(spec: RunSpec) -> str:
     for part in _parts(spec):
         total.update(f"{len(part)}:".encode() + part)
     return total.hexdigest()
-
-
-def with_tree(key: str, digest: str) -> str:
-    """Return the key of a spec together with its files."""
-    return hashlib.sha256(f"{key} {digest}".encode()).hexdigest()
 
 
 def _parts(spec: RunSpec) -> Iterator[bytes]:

@@ -168,7 +168,6 @@ def walk(folder: Path, skipped: Callable[[Path], str | None], left_out: LeftOut)
     """List the files below a folder, and links to folders; read `.gitignore` as Git does.
 
     Args:
-        folder: The folder.
         skipped: Returns the rule by which a folder is left out, if any, by its path.
         left_out: Receives what is left out. Paths are relative to `folder`, here too.
     """

@@ -20,12 +20,10 @@ from modalrun.plan import conditions as usual
 from modalrun.plan import deployment_file
 from modalrun.plan.conditions import Conditions
 from modalrun.plan.deployment import Deployment, with_run_options, with_spec
-from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.plan.stack import StackDescription
 from modalrun.run.records import CreatedRun
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.step_keys import for_steps
 from modalrun.submit import prepare, reuse
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage
@@ -88,9 +86,6 @@ class LeanSubmission:
     def create_run(self, source: Source | None) -> CreatedRun:
         """Create the record in ZenML.
 
-        Args:
-            source: The source tree that goes.
-
         Raises:
             UsageError: A file has changed since the source tree was compared.
             Exception: One of `REFUSALS`: there is no record.
@@ -117,14 +112,13 @@ def find(spec: RunSpec, key: str, configuration: Path) -> LeanSubmission | None:
     """Return a submission that needs no ZenML; None if there is none.
 
     Args:
-        spec: The run spec.
         key: Its key, by `fingerprint`.
         configuration: The user's own configuration folder of ZenML.
 
     Raises:
         ModalrunError: ZenML's server can't be reached, or a setting is wrong.
     """
-    if spec.rerun is not None or not config_files.store_url().startswith("http"):
+    if spec.rerun is not None or not config_files.has_server():
         return None
     remembered = reuse.recall(key, spec)
     path = prepare.deployment_path(spec)
@@ -144,10 +138,7 @@ def create_run(
     """Create the record of a run in ZenML, by requests where that is possible.
 
     Args:
-        spec: The run spec.
-        compiled: Its pipeline.
         lean: The submission that needs no ZenML, if it is one.
-        source: The source tree that goes.
 
     Raises:
         ModalrunError: As for `records.runs.create_run`.
@@ -184,20 +175,12 @@ def _of_file(spec: RunSpec, path: Path, configuration: Path) -> LeanSubmission:
     file = deployment_file.read(path)
     if file.conditions is None:
         raise Unusual("the file was not compiled for a ZenML server")
-    deployment = file.deployment
-    compiled_steps = file.snapshot["step_configurations"].items()
-    steps = {name: step["config"].get("name", name) for name, step in compiled_steps}
-    spec = for_steps(spec, steps, deployment.pipeline)
-    if (cache := spec.run_configuration.get("enable_cache")) is not None:
-        deployment = deployment.with_caching(bool(cache))
+    deployment, spec = prepare.of_file(file, spec)
     layers = [spec.layers, *spec.step_layers.values()]
     if _gather_here(deployment) or any(
         layer.docker for by_origin in layers for layer in by_origin.values()
     ):
         raise Unusual("the Docker settings name packages of this machine")
-    deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
-    deployment = deployment.with_layers(spec.layers, spec.step_layers)
-    check_foreign_docker(deployment, spec.source_root, spec.layers, spec.step_layers)
     server = Server(connect(configuration), file.stack.id)
     snapshot = with_run_options(file.snapshot, spec.run_configuration)
     if spec.has_settings:

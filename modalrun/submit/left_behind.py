@@ -24,8 +24,6 @@ def left_behind(selection: SourceSelection, target: Target, failure: Failure) ->
 
     Args:
         selection: Which files of which folder went.
-        target: Where the step ran.
-        failure: Why the step has failed.
 
     Returns:
         None if it missed nothing that is here.

@@ -44,12 +44,6 @@ def store(key: str, values: Mapping[str, Any]) -> None:
             path.unlink(missing_ok=True)
 
 
-def forget(key: str) -> None:
-    """Remove what is stored under a key."""
-    with contextlib.suppress(OSError):
-        (_folder() / f"{key}.json").unlink(missing_ok=True)
-
-
 def _folder() -> Path:
     import platformdirs
 

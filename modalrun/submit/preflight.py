@@ -77,11 +77,7 @@ def check(
     """Plan a compiled pipeline and check cost, stack, credentials and names.
 
     Args:
-        spec: The run spec.
-        compiled: Its pipeline.
-        observer: Receives the notes of the plan.
         max_cost: The most that the run may cost in USD; None for no limit.
-        modal: The functions on Modal; None for the real ones.
         earlier: What is recorded of a run that continues.
 
     Raises:

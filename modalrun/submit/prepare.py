@@ -33,11 +33,12 @@ from modalrun.spec.run_spec import RunSpec, check_spec
 from modalrun.spec.step_keys import for_steps
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit.runtime_packages import engine_packages
-from modalrun.submit.source_root import check_root
+from modalrun.submit.source_root import check_modules, check_root
 from modalrun.submit.source_tree import SourceSelection
 from modalrun.util import garbage_collection, timeline
 from modalrun.util.paths import checked_path, user_path
 from modalrun.zenml_api import config_files
+from modalrun.zenml_api.compiling.module_places import code_folders
 from modalrun.zenml_api.process import zenml_process
 
 if TYPE_CHECKING:
@@ -107,13 +108,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
             return replace(found, usage=used_before(found.plan) or "")
     with garbage_collection.paused():
         file = deployment_file.read(path)
-        spec = _with_values_of(spec, path, file)
-        compiled_steps = file.snapshot["step_configurations"].items()
-        steps = {name: step["config"].get("name", name) for name, step in compiled_steps}
-        spec = for_steps(spec, steps, file.deployment.pipeline)
-        deployment = file.deployment.with_layers(spec.layers, spec.step_layers)
-        check_foreign_docker(deployment, spec.source_root, spec.layers, spec.step_layers)
-        deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
+        deployment, spec = of_file(file, _with_values_of(spec, path, file))
         return plan_deployment(deployment, file.stack, spec, file.python_version)
 
 
@@ -126,9 +121,6 @@ def plan_deployment(
     """Plan a compiled deployment and price the plan.
 
     Args:
-        deployment: The compiled pipeline.
-        stack: The stack that it is compiled for.
-        spec: The run spec.
         python_version: The Python that compiled it, "3.11"; None for the one of this process.
 
     Raises:
@@ -140,13 +132,15 @@ def plan_deployment(
         target=spec.target,
         source_root=spec.source_root,
         python_version=python_version or _python_version(),
-        engine_packages=engine_packages(
-            built=on_modal, server=config_files.store_url().startswith("http")
-        ),
+        engine_packages=engine_packages(built=on_modal, server=config_files.has_server()),
         environment=configured_environment(spec.target),
     )
     if note := local_server_note(spec.target):
         plan = replace(plan, notes=(*plan.notes, note))
+    for image in plan.images.values():
+        docker = {"environment": dict((*image.environment, *image.runtime_environment))}
+        for folder in code_folders(spec.source_root, docker)[1:]:
+            check_modules(folder)
     problems = problems_on_modal(stack) if on_modal else ()
     no_login = store_credentials.missing(stack, plan, deployment)
     if not on_modal:
@@ -180,7 +174,6 @@ def load_deployment(spec: RunSpec, *, looks: bool = False) -> Compiled:
     Call it inside `zenml_process`.
 
     Args:
-        spec: The run spec.
         looks: Whether the caller only looks at it, and nothing may be stored in ZenML.
 
     Raises:
@@ -215,14 +208,31 @@ def plan_of_run(run_id: str, target: Target) -> PricedPlan:
         NotFoundError: There is no such run, or its deployment was deleted.
         UsageError: The stack was deleted, or can't be loaded here.
     """
-    from modalrun.zenml_api.gateway import zenml_gateway
+    from modalrun.zenml_api.gateway import ZenMLGateway
 
-    zenml = zenml_gateway()
     named = YamlSource(Path.cwd() / f"run {run_id}", {"deployment": run_id}, {})
     spec = check_spec(named, command_line(()), target=target)
     with garbage_collection.paused(), redirect_stdout(sys.stderr):
-        compiled = zenml.load_deployment_of_run(run_id, spec)
+        compiled = ZenMLGateway().load_deployment_of_run(run_id, spec)
     return plan_deployment(compiled.deployment, compiled.stack_description, spec)
+
+
+def of_file(file: DeploymentFile, spec: RunSpec) -> tuple[Deployment, RunSpec]:
+    """Return the deployment of a file with the values of a run spec, and the spec for its steps.
+
+    Raises:
+        UsageError: The spec names a step that there is not, or Docker settings that only the
+            pipeline's own code may have.
+    """
+    compiled_steps = file.snapshot["step_configurations"].items()
+    steps = {name: step["config"].get("name", name) for name, step in compiled_steps}
+    deployment, spec = file.deployment, for_steps(spec, steps, file.deployment.pipeline)
+    if (cache := spec.run_configuration.get("enable_cache")) is not None:
+        deployment = deployment.with_caching(bool(cache))
+    deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
+    deployment = deployment.with_layers(spec.layers, spec.step_layers)
+    check_foreign_docker(deployment, spec.source_root, spec.layers, spec.step_layers)
+    return deployment, spec
 
 
 def compile_to_file(spec: RunSpec, path: Path) -> Path | None:

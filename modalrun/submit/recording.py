@@ -35,11 +35,6 @@ def record_sandbox(
     """Store where the run sandbox is, from a background thread.
 
     Args:
-        zenml: Access to ZenML's records.
-        run_id: ZenML's run id.
-        plan: The run's plan.
-        sandbox: Its run sandbox.
-        root: The source root.
         requested: When Modal was asked for it, in seconds since the epoch.
         created: When it had created it.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.

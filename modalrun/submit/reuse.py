@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from modalrun.plan.conditions import Conditions
 from modalrun.plan.deployment import CompiledStep, Deployment, orchestrator_settings, read_snapshot
@@ -25,6 +25,7 @@ from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.stack import StackDescription
 from modalrun.run.records import CreatedRun
 from modalrun.run.source import Source
+from modalrun.run.values import adapter
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import plan_cache
@@ -92,7 +93,7 @@ class Remembered:
 def recall(key: str, spec: RunSpec) -> Remembered | None:
     """Return what is remembered under a key, if as far as this machine knows it still holds."""
     try:
-        found = _adapter().validate_python(plan_cache.load(key).get(NAME))
+        found = adapter(Remembered).validate_python(plan_cache.load(key).get(NAME))
     except ValidationError:
         return None
     if spec.own_code and not (found.day == _today() and unchanged(found.inputs)):
@@ -108,11 +109,6 @@ def remember(
     Nothing is remembered of one that a later one may have to differ from.
 
     Args:
-        key: Its key.
-        spec: Its run spec.
-        compiled: Its pipeline.
-        run: The run.
-        source: The source tree that has gone.
         began: When it began; what has changed since may not be what was compiled.
 
     Returns:
@@ -123,7 +119,7 @@ def remember(
         # It costs the next submission a few seconds.
         with contextlib.suppress(Exception):
             if (found := _remembered(spec, compiled, run, source, began)) is not None:
-                plan_cache.store(key, {NAME: _adapter().dump_python(found, mode="json")})
+                plan_cache.store(key, {NAME: adapter(Remembered).dump_python(found, mode="json")})
 
     thread = threading.Thread(target=work, name="remembering", daemon=True)
     thread.start()
@@ -173,7 +169,3 @@ def _remembered(
 
 def _today() -> str:
     return date.today().isoformat()
-
-
-def _adapter() -> TypeAdapter[Remembered]:
-    return TypeAdapter(Remembered)

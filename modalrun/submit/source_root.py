@@ -37,11 +37,20 @@ def check_root(root: Path) -> None:
         raise UsageError(
             f"The source root {root} is the folder for temporary files of all programs.", hint=hint
         )
-    for name, path in sorted(_modules(root)):
-        if _hides(name, root):
+    check_modules(root)
+
+
+def check_modules(folder: Path) -> None:
+    """Refuse a folder of Python's path with a module that hides one of ZenML's or modalrun's.
+
+    Raises:
+        UsageError: It holds such a module.
+    """
+    for name, path in sorted(_modules(folder)):
+        if _hides(name, folder):
             raise UsageError(
                 f"{path} hides the module '{name}' that ZenML and modalrun import: in a sandbox,"
-                " modules of the source root come first.",
+                " modules of the source root and of PYTHONPATH come first.",
                 hint="Rename it, or move it into a package of your own.",
             )
 

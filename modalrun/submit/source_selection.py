@@ -48,9 +48,6 @@ def select(selection: SourceSelection) -> SourceTree:
     no `.gitignore` excludes. `.dockerignore`, `NEVER` and virtual environments exclude more, and a
     credential file goes only if Git tracks it or `include` names it.
 
-    Args:
-        selection: Which files.
-
     Raises:
         UsageError: The source root is a private folder; a path of `include` is not below it; Git
             can't be asked about a repository; or the .dockerignore file is missing or invalid.

@@ -24,8 +24,6 @@ def stage(tree: SourceTree, folder: Path, given_up: threading.Event | None = Non
     """Copy the files of a source tree, so that edits during a submission have no effect.
 
     Args:
-        tree: The files.
-        folder: Where the copy goes.
         given_up: Ends the copying when it is set.
 
     Raises:
@@ -50,7 +48,6 @@ def stage_again(
     Args:
         source: The record of the source tree as it was submitted.
         selection: Where it is now, and which files a submission would take.
-        folder: Where the copy goes.
         rerun: Whether it is for a run of its own, which may have other files.
 
     Returns:

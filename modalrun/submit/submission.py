@@ -48,7 +48,7 @@ from modalrun.submit.staging import new_files_note, stage, stage_again
 from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files
-from modalrun.zenml_api.gateway import ZenMLGateway, zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 from modalrun.zenml_api.process import zenml_process
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.rest_store import RestStore
@@ -78,9 +78,6 @@ def submit(
     """Compile, plan and create a run; unless it is asynchronous, follow it to its end.
 
     Args:
-        spec: The checked run spec.
-        observer: Receives progress and the run's output.
-        stop: Stops a run by force.
         max_cost: The most that the run may cost in USD, by its ceiling; None for no limit.
         on_interrupt: What Ctrl-C and SIGTERM do once the run has its sandbox.
         fresh: Whether to compile although an earlier submission has compiled the same.
@@ -121,7 +118,7 @@ def submit(
         submission = Submission(
             job,
             observer,
-            zenml_gateway(),
+            ZenMLGateway(),
             copied,
             submitted=spec.rerun.source if spec.rerun else None,
         )

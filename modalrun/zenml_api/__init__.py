@@ -24,7 +24,7 @@ The rest of modalrun may call:
     execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
                          dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 
-For zenml_api alone: errors and retry (do not import ZenML), compat, lazy_integrations, surface,
+For zenml_api alone: errors and retry (do not import ZenML), compat, lazy_integrations,
 docker_digest.
 
 Unless its docstring says otherwise, a function that asks ZenML raises `AuthenticationError` if the

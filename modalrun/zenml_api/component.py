@@ -85,7 +85,6 @@ def component_values(component: OrchestratorComponent, cls: type[V]) -> V:
     """Return the values of a stack's orchestrator; none if it isn't for Modal.
 
     Args:
-        component: The orchestrator.
         cls: The class of the result, `ComponentValues` or one that knows more.
 
     Raises:

@@ -79,6 +79,11 @@ def store_url() -> str:
     return os.environ.get(STORE_URL) or str(configured or "")
 
 
+def has_server() -> bool:
+    """Return whether ZenML's store is a server."""
+    return store_url().startswith(("http://", "https://"))
+
+
 def database() -> Path | None:
     """Return the SQLite file that ZenML uses; None with a server or another database."""
     _, found, path = store_url().partition("sqlite:///")

@@ -1,106 +1,84 @@
-"""Describe the functions on ZenML that other packages call, so that tests can pass a fake.
+"""Collect the functions on ZenML that other packages call, so that tests can replace them.
 
-Neither importing this module nor `zenml_gateway` imports ZenML; its functions do where they must.
+Importing this module does not import ZenML; its functions do where they must.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
+
+from modalrun.plan.image_recipe import BuiltByZenML
+from modalrun.zenml_api.records import queries, run_access, stores, updates
 
 if TYPE_CHECKING:
     from modalrun.plan.image_recipe import RegistryCredentials
     from modalrun.plan.model import Plan
     from modalrun.run.artifacts import Artifact
-    from modalrun.run.records import App, DeploymentRecord, RunRecord, StepRecord
-    from modalrun.run.source import Source
     from modalrun.spec.run_spec import RunSpec
     from modalrun.zenml_api.compiling.compile import Compiled
 
 
-class ZenMLGateway(Protocol):
-    """The functions of `modalrun.zenml_api.surface`; their docstrings are there."""
+class ZenMLGateway:
+    """Read and change what ZenML has of runs. Tests have a fake with the same methods."""
 
-    def resolve_images(
-        self, plan: Plan, compiled: Compiled
-    ) -> tuple[Plan, RegistryCredentials | None]:
-        """Fill in what the plan's images need of the stack's container registry."""
+    active_user = staticmethod(queries.active_user)
+    matching_runs = staticmethod(queries.matching_runs)
+    newest_runs = staticmethod(queries.newest_runs)
+    read_run = staticmethod(queries.read_run)
+    read_run_and_steps = staticmethod(queries.read_run_and_steps)
+    step_attempts = staticmethod(queries.step_attempts)
+    step_names = staticmethod(queries.step_names)
+    app_of = staticmethod(run_access.app_of)
+    credentials_of = staticmethod(run_access.credentials_of)
+    deployment_of = staticmethod(run_access.deployment_of)
+    read_source = staticmethod(run_access.read_source)
+    record_stop_request = staticmethod(run_access.record_stop_request)
+    stop_requested = staticmethod(run_access.stop_requested)
+    unfinished_steps = staticmethod(run_access.unfinished_steps)
+    finalize_run = staticmethod(updates.finalize_run)
+    mark_stopping = staticmethod(updates.mark_stopping)
+    publish_metadata = staticmethod(updates.publish_metadata)
+    record_metadata = staticmethod(updates.record_metadata)
 
-    def publish_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> None:
-        """Store metadata with the run."""
+    @staticmethod
+    def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCredentials | None]:
+        """Do as `compiling.image_builds.resolve_images`, which takes long to import."""
+        kinds = {component.kind for component in compiled.stack_description.components}
+        built = any(isinstance(recipe.base, BuiltByZenML) for recipe in plan.images.values())
+        if not built and "container_registry" not in kinds:
+            return plan, None
+        from modalrun.zenml_api.compiling import image_builds
 
-    def stop_requested(self, run_id: str) -> bool:
-        """Return whether the run is stopping or stopped."""
+        return image_builds.resolve_images(plan, compiled)
 
-    def record_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> bool:
-        """Store where the run sandbox is; return whether the run was stopped meanwhile."""
+    @staticmethod
+    def artifacts_of(run_id: str) -> list[Artifact]:
+        """Do as `records.artifacts.artifacts_of`, for which ZenML is imported."""
+        stores.open_zenml()
+        from modalrun.zenml_api.records import artifacts
 
-    def read_run(self, run_id: str) -> RunRecord:
-        """Read the run's record."""
+        return artifacts.artifacts_of(run_id)
 
-    def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
-        """Read the run's record and those of all steps, parents before children."""
+    @staticmethod
+    def driver_environment(run_id: str) -> dict[str, str]:
+        """Do as `records.runs.driver_environment`, for which ZenML is imported."""
+        stores.open_zenml()
+        from modalrun.zenml_api.records import runs
 
-    def active_user(self) -> str:
-        """Return the id of the user, or service account, that this process acts as."""
+        return runs.driver_environment(run_id)
 
-    def matching_runs(self, text: str) -> list[RunRecord]:
-        """Return the runs with this name, or with an id that is or starts like this."""
+    @staticmethod
+    def load_deployment_of_run(run_id: str, spec: RunSpec) -> Compiled:
+        """Load the deployment of a run as a submission of it does, for the spec's target and tree.
 
-    def newest_runs(
-        self,
-        *,
-        limit: int,
-        states: Sequence[str] = (),
-        pipeline: str | None = None,
-        since: datetime | None = None,
-        everybodys: bool = False,
-    ) -> list[RunRecord]:
-        """Return the newest runs of the active project, newest first."""
+        Raises:
+            NotFoundError: There is no such run, or its deployment was deleted.
+            ModalrunError: As for `compiling.snapshots.from_zenml`.
+        """
+        stores.open_zenml()
+        from zenml.utils import source_utils
 
-    def step_names(self, run_id: str) -> tuple[str, ...] | None:
-        """Return the names of all steps; None for a dynamic pipeline, which may add some."""
+        from modalrun.zenml_api.compiling import snapshots
 
-    def step_attempts(self, runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
-        """Return every attempt of the steps of several runs, by run id."""
-
-    def artifacts_of(self, run_id: str, *, visualizations: bool = False) -> list[Artifact]:
-        """Return what the run's steps have made, also with what ZenML has stored to show."""
-
-    def unfinished_steps(self, run_id: str) -> tuple[str, ...]:
-        """Return the names of the steps that are recorded as unfinished."""
-
-    def credentials_of(self, run_id: str, target: str) -> tuple[str, str] | None:
-        """Return the Modal token of the run's orchestrator; None for Modal's configuration."""
-
-    def read_source(self, run_id: str) -> Source | None:
-        """Read the record of the run's source tree; None where there is none."""
-
-    def deployment_of(self, run_id: str) -> DeploymentRecord:
-        """Return what identifies the run's deployment."""
-
-    def load_deployment_of_run(self, run_id: str, spec: RunSpec) -> Compiled:
-        """Load the run's deployment as a submission of it does."""
-
-    def app_of(self, run_id: str) -> App | None:
-        """Return the app that the run's deployment names; None if that was deleted."""
-
-    def driver_environment(self, run_id: str) -> dict[str, str]:
-        """Return the variables by which a driver reaches ZenML; they hold its credentials."""
-
-    def record_stop_request(self, run_id: str) -> None:
-        """Record that the run's driver was asked to stop."""
-
-    def mark_stopping(self, run_id: str, reason: str) -> bool:
-        """Record that the run is to stop; return whether it was unfinished."""
-
-    def finalize_run(self, run_id: str, reason: str, *, stopped: bool = False) -> bool:
-        """Record the end of the run and of its unfinished steps; return whether any was open."""
-
-
-def zenml_gateway() -> ZenMLGateway:
-    """Return the real gateway."""
-    from modalrun.zenml_api import surface
-
-    return surface
+        source_utils.set_custom_source_root(str(spec.source_root))
+        return snapshots.from_zenml(run_access.deployment_id(run_id), spec)

@@ -15,7 +15,6 @@ import importlib.util
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zenml.integrations.integration import Integration
@@ -52,24 +51,22 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
             self._activate_for(key)
         return super().get(key, default)
 
+    # Who asks for all gets those of every installed integration.
     def keys(self) -> Any:
-        """Return the types of all materializers, those of every installed integration included."""
-        self._activate(list(self._waiting))
-        return super().keys()
+        return self._whole().keys()
 
     def items(self) -> Any:
-        """Do as `keys`."""
-        self._activate(list(self._waiting))
-        return super().items()
+        return self._whole().items()
 
     def values(self) -> Any:
-        """Do as `keys`."""
-        self._activate(list(self._waiting))
-        return super().values()
+        return self._whole().values()
 
-    def __iter__(self) -> Iterator[type]:
+    def __iter__(self) -> Any:
+        return self._whole().__iter__()
+
+    def _whole(self) -> Any:
         self._activate(list(self._waiting))
-        return super().__iter__()
+        return super()
 
     def _activate_for(self, type_: type) -> None:
         package = type_.__module__.partition(".")[0]

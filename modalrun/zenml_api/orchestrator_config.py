@@ -8,23 +8,11 @@ from zenml.utils.secret_utils import SecretField
 
 from modalrun.errors import NotFoundError
 from modalrun.zenml_api.component import (
-    FLAVOR,
-    OUR_FLAVORS,
     ComponentValues,
     OrchestratorComponent,
-    component_defaults,
     component_values,
     is_reference,
 )
-
-__all__ = [
-    "FLAVOR",
-    "OUR_FLAVORS",
-    "ModalOrchestratorConfig",
-    "component_config",
-    "component_defaults",
-    "credentials",
-]
 
 
 class ModalOrchestratorConfig(BaseOrchestratorConfig, ComponentValues):

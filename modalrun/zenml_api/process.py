@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.util import compatibility, garbage_collection, interrupts
@@ -25,9 +24,6 @@ from modalrun.zenml_api.records import stores
 @contextlib.contextmanager
 def zenml_process(source_root: Path) -> Iterator[None]:
     """Prepare this process to use ZenML for a project, until the context ends.
-
-    Args:
-        source_root: The project's folder.
 
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
@@ -92,7 +88,7 @@ def zenml_server(folder: Path) -> Iterator[bool]:
         ConnectionLostError, ServerError: As for a request.
     """
     store = None
-    if urlsplit(config_files.store_url()).scheme in {"http", "https"}:
+    if config_files.has_server():
         from modalrun.zenml_api.records.rest_store import RestStore
         from modalrun.zenml_api.rest.session import connect
         from modalrun.zenml_api.rest.settings import Unusual
@@ -143,10 +139,7 @@ def _is_current() -> bool:
 
 
 def prepare_process(source_root: Path) -> None:
-    """Set what ZenML reads from the environment when it is imported. For this process only.
-
-    Args:
-        source_root: The project's folder.
+    """Check that ZenML's server answers, and set what ZenML reads from the environment.
 
     Raises:
         ConnectionLostError: There is a ZenML server, and it doesn't answer.
@@ -166,10 +159,7 @@ def require_server() -> None:
         ConnectionLostError: Nothing answers at its address.
     """
     url = config_files.store_url()
-    if urlsplit(url).scheme not in {"http", "https"}:
-        return
-    problem = connection_problem(url)
-    if problem is not None:
+    if config_files.has_server() and (problem := connection_problem(url)) is not None:
         raise ConnectionLostError(
             f"The ZenML server at {url} can't be reached: {problem}.",
             effect="Nothing was created.",

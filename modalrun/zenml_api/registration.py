@@ -14,8 +14,8 @@ from zenml.utils import source_utils
 from modalrun.errors import UsageError
 from modalrun.plan.stack import StackDescription
 from modalrun.spec.run_spec import Target
+from modalrun.zenml_api.component import FLAVOR
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.orchestrator_config import FLAVOR
 from modalrun.zenml_api.stack_description import describe_stack
 from modalrun.zenml_api.stacks import find_stack, load_stack
 
@@ -58,7 +58,6 @@ def register(base: StackDescription, name: str, target: Target) -> Registered:
     Args:
         base: The stack whose other components the new one gets.
         name: Of orchestrator and stack.
-        target: Where the stack's runs go.
 
     Raises:
         UsageError: A name is taken by something else. Nothing was registered.

@@ -49,7 +49,6 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
     Args:
         compiled: The pipeline of the earlier run, as it was or compiled anew.
         spec: The spec that it is compiled from.
-        request: The earlier run.
 
     Raises:
         NotFoundError: There is no such run, or no step to begin with.

@@ -15,10 +15,10 @@ from zenml.utils import pagination_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.util.nearest import did_you_mean
-from modalrun.zenml_api.component import OrchestratorComponent
+from modalrun.zenml_api.component import FLAVOR, OrchestratorComponent
 from modalrun.zenml_api.errors import first_line
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
-from modalrun.zenml_api.orchestrator_config import FLAVOR, ModalOrchestratorConfig
+from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
 
 def find_stack(name_or_id: str | None, *, at: str = "") -> StackResponse:

@@ -16,12 +16,9 @@ from modalrun.plan.deployment import Deployment
 from modalrun.plan.stack import StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.zenml_api.compiling.requirements import with_packages
+from modalrun.zenml_api.component import component_defaults
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.orchestrator_config import (
-    component_config,
-    component_defaults,
-    credentials,
-)
+from modalrun.zenml_api.orchestrator_config import component_config, credentials
 from modalrun.zenml_api.records.runs import complete
 from modalrun.zenml_api.stack_description import describe_stack
 from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of

@@ -57,7 +57,7 @@ def assert_nothing_created(world: World, done: Result) -> None:
         (f"{START}steps: [train]\n", 3, r"'steps' must be a mapping"),
         (f"{START}modal:\n  enviroment: dev\n", 4, r"'enviroment'.*\n.*'environment'"),
         (f"{START}source_root: nowhere\n", 3, r"no folder .*nowhere"),
-        (f"{START}settings: {{\n", 4, r"not YAML"),
+        (f"{START}settings: {{\n", 3, r"not YAML: the { that begins here is not closed"),
         ("", None, r"is empty"),
         ("- a\n- b\n", 1, r"a list"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import DEADLINE
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -17,12 +18,21 @@ pytestmark = pytest.mark.e2e
 
 SPEC = "pipeline: diamond.diamond\ntarget: local\n"
 
+COMPLETE = f"""
+from modalrun.__main__ import main
+from modalrun.zenml_api.records import completion
+completion.TIMEOUT_SECONDS = {DEADLINE}
+main()
+"""
+"""A completion that waits for the records: a ZenML server on a busy machine may take more than two
+seconds for one answer, and a SQLite file may be locked as long."""
+
 
 def completed(world: World, *typed: str, shell: str = "bash", **environment: str) -> list[str]:
     """Return what is offered for the last word."""
     line = " ".join(("modalrun", *typed))
     done = world.start(
-        [sys.executable, "-c", "from modalrun.__main__ import main; main()"],
+        [sys.executable, "-c", COMPLETE],
         _MODALRUN_COMPLETE=f"complete_{shell}",
         COMP_WORDS=line,
         COMP_CWORD=str(len(typed)),

@@ -94,6 +94,9 @@ def test_nobody_can_be_asked(world: World) -> None:
 
 @pytest.mark.exhaustive
 def test_the_text(world: World) -> None:
+    world.server()
+    (world.state / "faults.json").write_text(json.dumps({"lags": {"list": 5}}))
+
     done = world.modalrun("smoke", "--target", "local", NO_COLOR="1").finish()
 
     assert done.exit_code == 0, done.stdout
@@ -101,7 +104,7 @@ def test_the_text(world: World) -> None:
     shown = done.stdout.splitlines()
     assert any(line.startswith("ok       driver: app") for line in shown)
     assert any(line.startswith("ok       first process") for line in shown)
-    assert any(line.strip().startswith("-> modalrun's supervisor ends") for line in shown)
+    assert any(line.strip().startswith("-> 'stop' lists again") for line in shown)
     assert "target local" in shown[-1] and "broken" not in done.stdout
 
 

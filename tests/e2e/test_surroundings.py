@@ -91,11 +91,15 @@ def test_two_runs_at_the_same_time_share_nothing_but_the_app(world: World) -> No
     one, two = (surroundings(command.finish()) for command in commands)
     assert all("met the other run" in command.stdout.text for command in commands)
     assert [run.status for run in world.runs()] == ["completed", "completed"]
+    # The paths may be equal, as on Modal: each has a root of its own.
+    assert (one["met"], two["met"]) == ([["of-r"]] * 3, [["of-w"]] * 3)
     for private in ("home", "config", "cwd"):
-        assert one[private] != two[private]
         for found in (one, two):
             assert not found[private].startswith((str(world.home), str(world.zenml_config)))
-            assert not Path(found[private]).exists(), "it went with its sandbox"
+    world.wait_until(
+        lambda: not any({"of-r", "of-w"} & {*names} for _, _, names in os.walk(world.state)),
+        "what they have written went with their sandboxes",
+    )
     assert world.apps() == ["zenml-pipeline-surroundings"]
     # The spec's own folder is the source root where nothing else is said.
     assert "r.yaml" in one["files"] and "diamond.py" in one["files"]

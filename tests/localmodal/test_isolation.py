@@ -279,6 +279,24 @@ def test_hidden_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert seen([], {part: tmp_path}, "/usr") == [volume]
 
 
+def test_the_python_of_an_image_below_a_shared_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is in the state folder, which stays hidden where a folder above it is shared."""
+    state, python = tmp_path / "state", tmp_path / "state" / "pythons" / "one"
+    python.mkdir(parents=True)
+    monkeypatch.setenv(view.SHARED_VARIABLE, str(tmp_path))
+    machine = view.Machine(home="/home/me", state=str(state))
+
+    found = machine.view(Path("/r"), [], {}, (), prefix=str(python), variables={})
+
+    assert [mount for mount in found.mounts if mount[1].startswith(str(tmp_path))] == [
+        (str(tmp_path), str(tmp_path), True),
+        ("", str(state), True),
+        (str(python), str(python), False),
+    ]
+
+
 def test_no_volume_is_where_the_system_is(sdk: Sdk, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     volume = modal.Volume.from_name("kept", create_if_missing=True)

@@ -38,7 +38,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from modalrun.errors import ModalrunError
 from modalrun.zenml_api import config_files, process
-from modalrun.zenml_api.gateway import zenml_gateway
+from modalrun.zenml_api.gateway import ZenMLGateway
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.rest_store import RestStore
 from modalrun.zenml_api.rest.session import connect
@@ -83,11 +83,11 @@ folder = config_files.folder()
 with process.zenml_process(Path.cwd()):
     lean = RestStore(connect(folder))
     stores.use(lean)
-    by_requests = list(everything(zenml_gateway()))
+    by_requests = list(everything(ZenMLGateway()))
     assert lean._zenml is None
     stores.open_zenml()
     stores.use(None)
-    by_zenml = list(everything(zenml_gateway()))
+    by_zenml = list(everything(ZenMLGateway()))
 result = [by_requests, by_zenml]
 """
 

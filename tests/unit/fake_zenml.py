@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class FakeZenML:
-    """ZenML with one run: a `ZenMLGateway`.
+    """ZenML with one run: in place of `ZenMLGateway`.
 
     Attributes:
         run: The run's record; `read_run` returns it.
@@ -119,7 +119,7 @@ class FakeZenML:
     def read_source(self, run_id: str) -> Source | None:
         return self.source
 
-    def artifacts_of(self, run_id: str, *, visualizations: bool = False) -> list[Artifact]:
+    def artifacts_of(self, run_id: str) -> list[Artifact]:
         return []
 
     def deployment_of(self, run_id: str) -> DeploymentRecord:

@@ -12,7 +12,7 @@ from modalrun.observe.report import Report
 from modalrun.run.artifacts import Artifact, Visualization
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import RunRecord, StackRecord, StepRecord, UserRecord
+from modalrun.run.records import Named, RunRecord, StepRecord
 from modalrun.run.status import NOT_ASKED, Note, SandboxState, derive_status
 from modalrun.run.timeline import timeline_of
 from modalrun.run.usage import StepUsage, UsagePoint
@@ -112,8 +112,8 @@ def report(
         max(ends, default=NOON + timedelta(seconds=5)) if finished else None,
         reason=text if status == "failed" else None,
         metadata=metadata if started else None,
-        stack=StackRecord("st-1", text),
-        user=UserRecord("us-1", text),
+        stack=Named("st-1", text),
+        user=Named("us-1", text),
         url=url,
     )
     last = {one.name: one for one in attempts}

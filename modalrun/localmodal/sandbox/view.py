@@ -187,11 +187,13 @@ class Machine:
                 _expose(path, taken, self._secrets, mounts, links)
         mounts += [(path, path, True) for path in dict.fromkeys(shared)]
         seen = [path for _, path, _ in mounts]
-        for path in (self.home, self.state):
-            # A folder that is shared by name is meant.
-            visible = Path(path).is_dir() and any(_is_below(path, other) for other in seen)
-            if visible and path not in shared:
-                mounts.append(("", path, True))
+        # A folder that is shared by name is meant.
+        emptied = [
+            path
+            for path in {self.home, self.state}.difference(shared)
+            if Path(path).is_dir() and any(_is_below(path, other) for other in seen)
+        ]
+        mounts += [("", path, True) for path in emptied]
         # Certificates may be those of the server, in the state folder.
         named = [os.environ[name] for name in _CERTIFICATES if os.environ.get(name)]
         certificates = [path for path in named if Path(path).exists()]
@@ -207,7 +209,8 @@ class Machine:
         for path in needed:
             visible = any(_is_below(path, folder) for folder in self._folders)
             hidden = not visible or any(_is_below(path, secret) for secret in self._secrets)
-            if hidden and not any(_is_below(path, folder) for folder in shared):
+            hidden = hidden and not any(_is_below(path, folder) for folder in shared)
+            if hidden or any(_is_below(path, folder) for folder in emptied):
                 mounts.append((os.path.realpath(path), path, False))
         for path, folder in volumes.items():
             mounts.append((str(folder), os.path.normpath(path), path not in read_only))

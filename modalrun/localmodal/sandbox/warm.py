@@ -124,10 +124,6 @@ class Warm:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             if signal.getsignal(number) is not signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
-        # Python's own settings at its start.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no objects for what is closed.
             with contextlib.suppress(OSError):
                 if int(name) > 2 and not os.get_inheritable(int(name)):
@@ -146,6 +142,10 @@ class Warm:
         sys.modules["__main__"].__dict__["__builtins__"] = sys.modules["builtins"]
         importlib.invalidate_caches()
         gc.enable()
+        # Python's own settings at its start; until here SIGINT ends the process in silence.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
 def _leave(code: object) -> NoReturn:

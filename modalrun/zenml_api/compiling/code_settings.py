@@ -74,9 +74,6 @@ def set_settings(
 
     Args:
         pipeline: A prepared pipeline, a copy of the user's.
-        resolved: The settings of the pipeline.
-        steps: The settings of each step.
-        name: The name of the stack's orchestrator.
     """
     replaced = {*OUR_FLAVOR_KEYS, *ZENML_FLAVOR_KEYS, "resources", f"orchestrator:{name}"}
 

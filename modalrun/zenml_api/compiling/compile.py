@@ -45,13 +45,13 @@ from modalrun.zenml_api.compiling.parameter_checks import (
 )
 from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.compiling.user_code import import_pipeline, user_code
+from modalrun.zenml_api.component import component_defaults
 from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.orchestrator_config import (
     ModalOrchestratorConfig,
     component_config,
-    component_defaults,
     credentials,
 )
 from modalrun.zenml_api.stack_description import describe_stack
@@ -108,7 +108,6 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
     external artifacts, and nothing else.
 
     Args:
-        spec: The run spec.
         looks: Whether the result is only looked at: no external artifact is stored.
 
     Raises:

@@ -38,7 +38,6 @@ def resolved(
     """Fill in what a recipe needs of the stack's container registry.
 
     Args:
-        recipe: The recipe of a sandbox.
         stack: The stack that it was compiled for, which must be ZenML's active one.
         step: The step whose sandbox it is; None for the pipeline's.
         build: ZenML's build of the deployment, if there is one already.

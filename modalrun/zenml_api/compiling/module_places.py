@@ -43,10 +43,6 @@ _DISTRIBUTIONS = {
 def missing_module_hint(name: str, source_root: Path) -> str | None:
     """Return what to do where code imports a module that is not there.
 
-    Args:
-        name: The module.
-        source_root: The source root.
-
     Returns:
         None if a part of it is there: then the name is wrong.
     """
@@ -100,8 +96,6 @@ def check_places(
     """Refuse modules that a sandbox would not find.
 
     Args:
-        source_root: The source root.
-        before: The surroundings of the import.
         own: The modules of the pipeline and of its steps, which a sandbox imports by name.
         docker: The fields of its `DockerSettings`, with the packages gathered from them.
 

@@ -130,7 +130,6 @@ def _fit(
         given: The values, by the names that errors have for them.
         check: Raises a ValidationError for values.
         place: Returns the path of a value in the spec.
-        spec: The run spec.
         mistakes: Collects what is wrong even so.
     """
     error = _error(check, given)

@@ -39,7 +39,6 @@ def with_packages(
     """Add the packages that they ask for to the Docker settings of a deployment and its steps.
 
     Args:
-        stack: The stack that it is compiled for.
         source_root: What relative paths are relative to.
         built: Whether images are built from it; the local Modal server only records the packages.
 

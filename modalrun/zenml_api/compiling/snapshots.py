@@ -28,8 +28,8 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.step_keys import for_steps
 from modalrun.zenml_api.compiling.compile import Compiled, assemble, use_stack
+from modalrun.zenml_api.component import OUR_FLAVORS, component_defaults
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.orchestrator_config import OUR_FLAVORS, component_defaults
 from modalrun.zenml_api.stacks import orchestrator_of
 
 

@@ -37,7 +37,6 @@ def user_code(spec: RunSpec, doing: str) -> Iterator[None]:
     Whatever that code raises, and an exit that it asks for, becomes an error that names its line.
 
     Args:
-        spec: The run spec.
         doing: What the block does, for the error: "importing 'my_module'".
 
     Raises:

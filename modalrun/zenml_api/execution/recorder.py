@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from zenml.orchestrators.step_launcher import StepLauncher
 
-from modalrun.run.metadata import StepMetadata, step_waits_metadata
-from modalrun.run.records import StepRecord
+from modalrun.run.metadata import step_waits_metadata
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records import run_access, step_records, updates
@@ -15,7 +14,7 @@ from modalrun.zenml_api.records.cache import Cache
 
 
 class RunRecorder:
-    """One run's records in ZenML.
+    """One run's records in ZenML: what `records` has, of this run.
 
     A method that raises `AuthenticationError` or `ConnectionLostError` can be called again.
     """
@@ -25,6 +24,13 @@ class RunRecorder:
         self._run_id = run_id
         with translated():
             self._loaded = LoadedRun(run_id, closed=True)
+        self.states = partial(step_records.step_states, run_id, detailed=True)
+        self.step_state = partial(step_records.step_state, run_id, detailed=True)
+        self.fail_step = partial(step_records.fail_step, run_id)
+        self.stop_step = partial(step_records.stop_step, run_id)
+        self.record_exit = step_records.record_metadata
+        self.stop_requested = partial(run_access.stop_requested, run_id)
+        self.finalize = partial(updates.finalize_run, run_id)
 
     def set_running(self) -> None:
         """Record that the run has begun, as ZenML's own launcher does with a run's first step."""
@@ -34,14 +40,6 @@ class RunRecorder:
             launcher = StepLauncher(snapshot, step, self._loaded.orchestrator_run_id)
             self._loaded.run, _ = launcher._create_or_reuse_run()
 
-    def states(self) -> dict[str, StepRecord]:
-        """Return the last record of each step that has one, with its metadata."""
-        return step_records.step_states(self._run_id, detailed=True)
-
-    def step_state(self, step: str) -> StepRecord | None:
-        """Return the last record of a step, with its reason; None if there is none."""
-        return step_records.step_state(self._run_id, step, detailed=True)
-
     def cached(self, step: str) -> bool:
         """Record a step as CACHED if it is in ZenML's cache; return whether it is.
 
@@ -50,28 +48,6 @@ class RunRecorder:
         with translated():
             return Cache(self._loaded.snapshot, self._loaded.run, self._loaded.stack).record(step)
 
-    def fail_step(
-        self, step: str, reason: str, *, final: bool = False, lines: Sequence[str] = ()
-    ) -> StepRecord | None:
-        """Record a step's failure; see `step_records.fail_step`."""
-        return step_records.fail_step(self._run_id, step, reason, final=final, lines=lines)
-
-    def stop_step(self, step: str, reason: str) -> StepRecord | None:
-        """Record that a running step was stopped; see `step_records.stop_step`."""
-        return step_records.stop_step(self._run_id, step, reason)
-
-    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
-        """Store a sandbox's exit with a step's record; see `step_records.record_metadata`."""
-        step_records.record_metadata(step_run, metadata)
-
     def store_waits(self, waits: dict[str, str]) -> None:
         """Store what steps wait for with the run, for `status`."""
         updates.publish_metadata(self._run_id, step_waits_metadata(waits))
-
-    def stop_requested(self) -> bool:
-        """Return whether ZenML records that the run is stopping or stopped."""
-        return run_access.stop_requested(self._run_id)
-
-    def finalize(self, reason: str, *, stopped: bool = False) -> bool:
-        """Record the end of the run; see `updates.finalize_run`."""
-        return updates.finalize_run(self._run_id, reason, stopped=stopped)

@@ -8,7 +8,6 @@ import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, Protocol
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from zenml.client import Client
@@ -24,7 +23,7 @@ from modalrun.run.zenml_modules import DATABASE_MODULES, ZENML_MODULES
 from modalrun.util import line_ends
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import database_errors
-from modalrun.zenml_api.execution import containment, steps
+from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.launcher import Launcher
 from modalrun.zenml_api.execution.steps import LoadedRun
@@ -38,8 +37,7 @@ FinalStatus = Literal["completed", "failed", "stopped", "running"]
 
 def import_ahead() -> None:
     """Import what ZenML imports when it opens its store and runs a step, for forks to have it."""
-    server = urlsplit(config_files.store_url()).scheme in {"http", "https"}
-    skipped = DATABASE_MODULES if server else frozenset()
+    skipped = DATABASE_MODULES if config_files.has_server() else frozenset()
     for name in (name for name in ZENML_MODULES if name not in skipped):
         module, _, function = name.partition(":")
         # Another version of ZenML may lack one.
@@ -83,7 +81,6 @@ class SingleStep:
 
         Args:
             loaded: Its run, with this step's configuration.
-            name: The step's invocation id.
             step_run: The id of the record to execute again; None for a new record.
             metadata: Describes this sandbox; stored with the record as soon as there is one.
         """
@@ -93,18 +90,6 @@ class SingleStep:
         self._launcher = Launcher(
             self._loaded.snapshot, self._step, self._loaded.orchestrator_run_id, metadata
         )
-
-    @classmethod
-    def load(
-        cls,
-        run_id: str,
-        name: str,
-        *,
-        step_run: str | None = None,
-        metadata: StepMetadata | None = None,
-    ) -> SingleStep:
-        """Load the run, and the part of its deployment that belongs to this step."""
-        return cls(steps.load(run_id, name), name, step_run=step_run, metadata=metadata)
 
     def _configuration(self, name: str) -> Step:
         """Return the step's configuration; in a dynamic pipeline its record holds it."""
@@ -119,7 +104,6 @@ class SingleStep:
         """Run the step once and return its recorded status.
 
         Args:
-            signals: Handles a termination.
             failed: Gets what the step raised.
 
         Raises:

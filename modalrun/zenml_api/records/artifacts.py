@@ -21,11 +21,10 @@ LARGEST_IN_ALL = 700_000
 _PAGE = 100
 
 
-def artifacts_of(run_id: str, *, visualizations: bool) -> list[Artifact]:
-    """Return what the steps of a run have made, in the order of the steps' records.
+def artifacts_of(run_id: str) -> list[Artifact]:
+    """Return what the steps of a run have made, and what ZenML has stored to show of it.
 
-    Args:
-        visualizations: Whether to read what ZenML has stored to show; large ones are left out.
+    They are in the order of the steps' records. Large visualizations are left out.
     """
     found = []
     left = LARGEST_IN_ALL
@@ -46,7 +45,7 @@ def artifacts_of(run_id: str, *, visualizations: bool) -> list[Artifact]:
                 for version in versions:
                     shown: list[Visualization] = []
                     whole = stored.get(version.id, version)
-                    for one in _visualizations(whole) if visualizations else ():
+                    for one in _visualizations(whole):
                         fits = len(one.content) <= left
                         shown.append(one if fits else _note("too large for this page"))
                         left -= len(one.content) if fits else 0

@@ -74,9 +74,7 @@ def newest_runs(
     """Return the newest runs of the active project, newest first; one query per hundred.
 
     Args:
-        limit: The maximal number of runs.
         states: Only runs with one of these ZenML statuses; empty for all.
-        pipeline: Only runs of this pipeline.
         since: Only runs that were created at this time (UTC) or later.
         everybodys: Whether to include runs that modalrun did not start.
     """
@@ -210,15 +208,9 @@ def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[Sto
     store = stores.current()
 
     def read(hydrate: bool) -> list[StoredStep]:
-        found: list[StoredStep] = []
-        page, pages = 1, 1
-        while page <= pages:
-            answer = store.steps(
-                pipeline_run_id=run_id, hydrate=hydrate, page=page, size=_STEP_PAGE, **filters
-            )
-            found += answer.items
-            page, pages = page + 1, answer.pages
-        return found
+        return all_pages(
+            store.steps, pipeline_run_id=run_id, hydrate=hydrate, size=_STEP_PAGE, **filters
+        )
 
     def one(step: StoredStep) -> StoredStep:
         return _with_metadata_or_not(lambda: store.step(step.record.id), lambda: step)
@@ -230,13 +222,18 @@ def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[Sto
     return sorted(found, key=lambda step: (step.created, step.record.attempt))
 
 
-def _with_metadata_or_not(read: Callable[[], T], plain: Callable[[], T]) -> T:
-    """Read with metadata, or if ZenML can't decode them, without.
+def all_pages(read: Callable[..., Page[T]], **filters: Any) -> list[T]:
+    """Return the items of all pages of a list of `Store`."""
+    page, pages, found = 1, 1, list[T]()
+    while page <= pages:
+        answer = read(page=page, **filters)
+        found += answer.items
+        page, pages = page + 1, answer.pages
+    return found
 
-    Args:
-        read: Reads with metadata.
-        plain: Reads without.
-    """
+
+def _with_metadata_or_not(read: Callable[[], T], plain: Callable[[], T]) -> T:
+    """Read with metadata, or if ZenML can't decode them, without (`plain`)."""
     try:
         with impatient():
             return read()

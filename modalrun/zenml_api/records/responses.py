@@ -20,7 +20,7 @@ from modalrun.run.metadata import (
     from_metadata,
     wrong_keys,
 )
-from modalrun.run.records import RunRecord, StackRecord, StepRecord, UserRecord
+from modalrun.run.records import Named, RunRecord, StepRecord
 from modalrun.run.usage import usage_from_metadata
 
 Json = dict[str, Any]
@@ -121,8 +121,8 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         reason=body["status_reason"],
         metadata=from_metadata(RunMetadata, values),
         announced=from_metadata(Announced, values),
-        stack=None if stack is None else StackRecord(stack["id"], stack["name"]),
-        user=None if user is None else UserRecord(user["id"], user["name"]),
+        stack=None if stack is None else Named(stack["id"], stack["name"]),
+        user=None if user is None else Named(user["id"], user["name"]),
         url=url,
         wrong_metadata=("all",) if metadata is None else wrong_keys(values),
     )

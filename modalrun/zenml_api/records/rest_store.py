@@ -80,29 +80,24 @@ class RestStore:
 
     @_or_by_zenml
     def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
-        """See `Store`."""
         return self._run(self._session.get(f"/runs/{run_id}", hydrate=hydrate))
 
     @_or_by_zenml
     def runs(self, *, hydrate: bool, **filters: Any) -> Page[StoredRun]:
-        """See `Store`."""
         page = self._page("/runs", "desc:created", hydrate, filters)
         return Page([self._run(run) for run in page["items"]], page["total_pages"])
 
     @_or_by_zenml
     def step(self, step_run_id: str, *, hydrate: bool = True) -> StoredStep:
-        """See `Store`."""
         return stored_step(self._session.get(f"/steps/{step_run_id}", hydrate=hydrate))
 
     @_or_by_zenml
     def steps(self, *, hydrate: bool, **filters: Any) -> Page[StoredStep]:
-        """See `Store`."""
         page = self._page("/steps", "created", hydrate, filters)
         return Page([stored_step(step) for step in page["items"]], page["total_pages"])
 
     @_or_by_zenml
     def deployment(self, deployment_id: str, only: list[str]) -> StoredDeployment:
-        """See `Store`."""
         path = f"/pipeline_snapshots/{deployment_id}"
         return stored_deployment(
             self._session.get(path, hydrate=True, step_configuration_filter=only)
@@ -110,7 +105,6 @@ class RestStore:
 
     @_or_by_zenml
     def orchestrator(self, stack_id: str) -> OrchestratorComponent:
-        """See `Store`."""
         from modalrun.zenml_api.component import OrchestratorComponent
 
         stack = self._session.get(f"/stacks/{stack_id}", hydrate=True)
@@ -121,24 +115,20 @@ class RestStore:
 
     @_or_by_zenml
     def active_user(self) -> str:
-        """See `Store`."""
         return str(self._session.get("/current-user")["id"])
 
     @_or_by_zenml
     def update_run(self, run_id: str, **changes: Any) -> StoredRun:
-        """See `Store`."""
         return self._run(self._session.put(f"/runs/{run_id}", changes))
 
     @_or_by_zenml
     def update_step(self, step_run_id: str, **changes: Any) -> StoredStep:
-        """See `Store`."""
         return stored_step(self._session.put(f"/steps/{step_run_id}", changes))
 
     @_or_by_zenml
     def add_metadata(
         self, kind: Literal["pipeline_run", "step_run"], owner: str, values: Mapping[str, Any]
     ) -> None:
-        """See `Store`."""
         if any(len(json.dumps(value)) > _LONGEST_VALUE for value in values.values()):
             raise Unusual("ZenML's client leaves out what is too long, and warns")
         self._session.post(

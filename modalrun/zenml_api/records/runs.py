@@ -105,7 +105,6 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
     """Return a placeholder run that ZenML has created.
 
     Args:
-        compiled: Its pipeline.
         variables: ZenML's own variables for the sandbox.
 
     Raises:

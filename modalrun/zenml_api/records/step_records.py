@@ -59,12 +59,10 @@ def fail_step(
     "retrying" (`sql_zen_store.py:13129`, 0.98.0), and the next attempt gets a record of its own.
 
     Args:
-        step: The step's invocation id.
         reason: The reason, in a sentence; stored with the record.
         attempt: Which attempt it is, from 1. Its process may have died before it made a record.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
             has no other final status that leaves the rest of the run alone.
-        lines: The last lines that it has printed.
 
     Returns:
         The record afterwards; None if ZenML creates none any more, because the run is over.
@@ -154,7 +152,6 @@ def record_metadata(step_run_id: str, metadata: StepMetadata | StepUsage) -> Non
     """Store metadata of a step's sandbox, or its usage; a failure to do so is only logged.
 
     Args:
-        step_run_id: ZenML's step run id.
         metadata: Fields that are None stay as they are stored.
     """
     try:

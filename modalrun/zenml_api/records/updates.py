@@ -11,7 +11,7 @@ from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX
 from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
 from modalrun.zenml_api.records import stores
-from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
+from modalrun.zenml_api.records.queries import UNDECODABLE, all_pages, get_run, step_runs
 from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun
 from modalrun.zenml_api.records.step_records import end_step
 
@@ -64,7 +64,6 @@ def finalize_run(
 
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
-        stopped: Whether the run was stopped on request.
         lines: What steps have printed last, by their names; or what the only unfinished one has.
 
     Returns:
@@ -183,10 +182,5 @@ def _children(run: StoredRun) -> list[str]:
     """Return the unfinished runs of child pipelines."""
     if not run.dynamic:
         return []
-    store, found = stores.current(), list[StoredRun]()
-    page, pages = 1, 1
-    while page <= pages:
-        answer = store.runs(hydrate=False, parent_run_id=run.record.id, page=page, size=100)
-        found += answer.items
-        page, pages = page + 1, answer.pages
+    found = all_pages(stores.current().runs, hydrate=False, parent_run_id=run.record.id, size=100)
     return [child.record.id for child in found if not child.record.finished]

@@ -72,48 +72,39 @@ class ZenMLStore:
     """The store of ZenML's client; see `stores.Store`."""
 
     def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
-        """See `Store`."""
         return _run(Client().zen_store.get_run(UUID(run_id), hydrate=hydrate))
 
     def runs(self, *, hydrate: bool, **filters: Any) -> Page[StoredRun]:
-        """See `Store`."""
         page = Client().list_pipeline_runs(hydrate=hydrate, **filters)
         return Page([_run(run) for run in page.items], page.total_pages)
 
     def step(self, step_run_id: str, *, hydrate: bool = True) -> StoredStep:
-        """See `Store`."""
         return _step(Client().zen_store.get_run_step(UUID(step_run_id), hydrate=hydrate))
 
     def steps(self, *, hydrate: bool, **filters: Any) -> Page[StoredStep]:
-        """See `Store`."""
         page = Client().list_run_steps(hydrate=hydrate, **filters)
         return Page([_step(step) for step in page.items], page.total_pages)
 
     def deployment(self, deployment_id: str, only: list[str]) -> StoredDeployment:
-        """See `Store`."""
         snapshot = Client().zen_store.get_snapshot(
             UUID(deployment_id), step_configuration_filter=only
         )
         return stored_deployment(snapshot.model_dump(mode="json", include=_SNAPSHOT))
 
     def orchestrator(self, stack_id: str) -> OrchestratorComponent:
-        """See `Store`."""
         from modalrun.zenml_api.stacks import orchestrator_of
 
         return orchestrator_of(Client().zen_store.get_stack(UUID(stack_id)))
 
     def active_user(self) -> str:
-        """See `Store`."""
         return str(Client().active_user.id)
 
     def update_run(self, run_id: str, **changes: Any) -> StoredRun:
-        """See `Store`."""
         update = PipelineRunUpdate(**changes)
         with _allowed():
             return _run(Client().zen_store.update_run(UUID(run_id), update))
 
     def update_step(self, step_run_id: str, **changes: Any) -> StoredStep:
-        """See `Store`."""
         update = StepRunUpdate(**changes)
         with _allowed():
             return _step(Client().zen_store.update_run_step(UUID(step_run_id), update))
@@ -121,7 +112,6 @@ class ZenMLStore:
     def add_metadata(
         self, kind: Literal["pipeline_run", "step_run"], owner: str, values: Mapping[str, Any]
     ) -> None:
-        """See `Store`."""
         resource = RunMetadataResource(id=UUID(owner), type=MetadataResourceTypes(kind))
         typed = {key: Uri(one) if isinstance(one, Link) else one for key, one in values.items()}
         Client().create_run_metadata(metadata=typed, resources=[resource])
@@ -129,9 +119,6 @@ class ZenMLStore:
 
 def create_failed_step(run_id: str, step: str, info: Mapping[str, str]) -> StoredStep:
     """Create the record of an attempt at a step that has failed.
-
-    Args:
-        info: ZenML's `exception_info`.
 
     Raises:
         NotAllowedError: There is one meanwhile, or the run is over.

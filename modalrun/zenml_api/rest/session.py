@@ -80,7 +80,6 @@ class Session:
         """Prepare a session; nothing is sent.
 
         Args:
-            settings: Where the server is.
             folder: The user's own configuration folder of ZenML, where tokens are kept.
             adapter: What sends the requests; by default it waits out a server's trouble.
         """
@@ -114,15 +113,6 @@ class Session:
         if not isinstance(found, dict):
             raise Unusual(f"the server describes itself as {found!r}")
         return found
-
-    def require_version(self) -> None:
-        """Check that the server is of the installed ZenML's version, whose answers are known.
-
-        Raises:
-            Unusual: It isn't.
-        """
-        if self.info.get("version") != version("zenml"):
-            raise Unusual(f"the server is of version {self.info.get('version')}")
 
     @cached_property
     def project(self) -> dict[str, Any]:
@@ -229,7 +219,7 @@ class Session:
 
 
 def connect(folder: Path) -> Session:
-    """Return a session with the configured server, once it has said its version.
+    """Return a session with the configured server, if it is of the installed ZenML's version.
 
     Args:
         folder: The user's own configuration folder of ZenML (`config_files.folder()` before
@@ -240,7 +230,8 @@ def connect(folder: Path) -> Session:
         ConnectionLostError, ServerError: As for a request.
     """
     session = Session(server_settings(), folder)
-    session.require_version()
+    if (found := session.info.get("version")) != version("zenml"):
+        raise Unusual(f"the server is of version {found}")
     return session
 
 

@@ -45,7 +45,6 @@ class Server:
         """Read the stack.
 
         Args:
-            session: The connection.
             stack_id: The stack that the deployment was compiled for.
         """
         if any(os.environ.get(name) for name in _NEEDS_CLIENT):
@@ -136,8 +135,6 @@ class Server:
         """Create the placeholder run of a stored snapshot; as `records.runs.create_run`.
 
         Args:
-            snapshot_id: Its id.
-            snapshot: The snapshot itself.
             local_artifacts: Whether the artifact store is on this machine.
 
         Raises:

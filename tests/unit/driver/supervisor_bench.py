@@ -28,16 +28,36 @@ if "modalrun.driver.finalize" in sys.orig_argv:
     os._exit(0)
 """
 
-QUICK = """
+MAIN = """
 import os, sys
 from modalrun.driver import supervisor
-supervisor.TERMINATE_GRACE_SECONDS = supervisor.DRAIN_SECONDS = 0.3
 code = supervisor.main()
 sys.stdout.flush()
 sys.stderr.flush()
 os._exit(code)
 """
-"""The supervisor's own last lines, with shorter waits."""
+"""The supervisor's own last lines."""
+
+QUICK = """
+from modalrun.driver import supervisor
+supervisor.TERMINATE_GRACE_SECONDS = supervisor.DRAIN_SECONDS = 0.3
+"""
+"""Makes its waits shorter."""
+
+DEADLINE = """
+import os, time
+from modalrun.driver import supervisor
+wait = supervisor._wait
+def wait_from_the_start(child, seconds, environment):
+    while not os.path.exists("ready"):
+        time.sleep(0.01)
+    with open("left", "w") as file:
+        file.write(str(seconds))
+    return wait(child, 0, environment)
+supervisor._wait = wait_from_the_start
+"""
+"""Lets the deadline come once the child has created the file `ready`, however slow that is, and
+writes the seconds that were left into `left`."""
 
 DRIVER = "from modalrun.run import contract\ncontract.DRIVER_MODULE = 'child'\n"
 """Makes the child a driver."""
@@ -70,13 +90,10 @@ class Bench:
         (folder / "sitecustomize.py").write_text(FINALIZE, encoding="utf-8")
         (folder / "tmp").mkdir()
 
-    def command(self, child: str, *, quick: bool, driver: bool = False) -> list[str]:
+    def command(self, child: str, first: str = "") -> list[str]:
+        """Return a command that runs a child; the supervisor's process executes `first` first."""
         (self.folder / "child.py").write_text(textwrap.dedent(child), encoding="utf-8")
-        how = (
-            ["-c", (DRIVER if driver else "") + QUICK]
-            if quick
-            else ["-m", "modalrun.driver.supervisor"]
-        )
+        how = ["-c", first + MAIN] if first else ["-m", "modalrun.driver.supervisor"]
         return [sys.executable, *how, "child"]
 
     def environment(
@@ -105,11 +122,11 @@ class Bench:
         timeout: float = 100,
         run_id: str | None = "some-run",
         step: str | None = None,
-        quick: bool = False,
+        first: str = "",
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a child to its end; the result has the output without the last line."""
         done = subprocess.run(
-            self.command(child, quick=quick),
+            self.command(child, first),
             env=self.environment(timeout, run_id, step),
             cwd=self.folder,
             capture_output=True,
@@ -124,17 +141,16 @@ class Bench:
         self,
         child: str,
         *,
-        quick: bool = False,
+        first: str = "",
         step: str | None = None,
         group: bool = False,
-        driver: bool = False,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A supervisor whose child has printed `ready` and sits in what comes after it.
 
         With `group` it leads a process group of its own, as below the init of a sandbox.
         """
         with subprocess.Popen(
-            self.command(child, quick=quick, driver=driver),
+            self.command(child, first),
             env=self.environment(100, "some-run", step),
             cwd=self.folder,
             stdin=subprocess.PIPE,

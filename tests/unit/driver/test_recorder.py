@@ -13,7 +13,7 @@ from zenml.exceptions import IllegalOperationError
 
 from modalrun.driver import recorder
 from modalrun.driver.recorder import AsyncRecorder
-from modalrun.errors import AuthenticationError, ConnectionLostError, ServerError
+from modalrun.errors import AuthenticationError, ConnectionLostError, MachineError, ServerError
 
 
 @pytest.fixture
@@ -58,6 +58,12 @@ def test_an_unreachable_server_is_retried_without_limit(said: list[str]) -> None
 def test_a_lasting_server_error_is_raised(said: list[str]) -> None:
     with pytest.raises(OSError, match="for good"):
         ask(said, *[OSError("for good")] * 100)
+
+
+def test_a_database_that_stays_full_is_no_bug(said: list[str]) -> None:
+    full = sqlalchemy.exc.OperationalError("UPDATE", {}, Exception("database or disk is full"))
+    with pytest.raises(MachineError, match=r"database .*can't be used: database or disk is full"):
+        ask(said, *[full] * 100)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -214,3 +215,15 @@ def test_what_is_loaded_ahead_ends_with_the_step(seconds: float) -> None:
     assert time.monotonic() - began < 30
     # Later ends of processes disturb nothing.
     assert (step.wait(), other.wait(), subprocess.call(["true"])) == (0, 0, 0)
+
+
+def test_what_is_loaded_ahead_ends_although_that_is_ignored_once() -> None:
+    step = subprocess.Popen(["sleep", "0.1"])
+    began = time.monotonic()
+    with pytest.raises(_StepEnded), _until_end_of(step.pid):
+        # As Python does in the callbacks of an import.
+        with contextlib.suppress(_StepEnded):
+            time.sleep(60)
+        time.sleep(60)
+    assert time.monotonic() - began < 30
+    step.wait()

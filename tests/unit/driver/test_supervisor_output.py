@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.driver.supervisor_bench import LAST, WAITING, Bench
+from tests.unit.driver.supervisor_bench import LAST, QUICK, WAITING, Bench
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_invalid_utf_8_is_replaced(bench: Bench) -> None:
 
 def test_the_last_line_of_both_streams_says_that_nothing_follows(bench: Bench) -> None:
     done = subprocess.run(
-        bench.command("print('no line feed', end='')", quick=False),
+        bench.command("print('no line feed', end='')"),
         env=bench.environment(100, None),
         cwd=bench.folder,
         capture_output=True,
@@ -89,7 +89,7 @@ def test_supervisor_ends_although_a_grandchild_holds_the_pipes(bench: Bench) -> 
     os._exit(1)
     """
     with subprocess.Popen(
-        bench.command(child, quick=True),
+        bench.command(child, QUICK),
         env=bench.environment(100, None),
         cwd=bench.folder,
         stdout=subprocess.PIPE,

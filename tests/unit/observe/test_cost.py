@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from modalrun.observe.cost import cost_details, spent
 from modalrun.plan.pricing import LIST_PRICES, dollars
+from modalrun.run.events import Idle
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.progress import Usage
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
@@ -61,7 +61,7 @@ def test_every_sandbox_counts_with_the_gpu_that_it_got_from_its_start() -> None:
         started=at(10).timestamp(),
     )
     train = StepRecord("train", "completed", start=at(15), end=at(1008), metadata=known)
-    idle = [Usage("train", "T4", 0.0, 2.0)]
+    idle = [Idle("train", "sb-2", 2.0, "T4")]
     run = recorded(seconds=2000)
     lines = dict(cost_details(planned("modal"), run, [train], idle, at(9000)))
     # 2000 s of the driver, 1000 s of the step: about $0.30, rounded up.

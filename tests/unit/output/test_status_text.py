@@ -15,7 +15,7 @@ from modalrun.output.console import print_lines
 from modalrun.output.status_text import foremost
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import RunRecord, StackRecord, StepRecord
+from modalrun.run.records import Named, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import NOT_ASKED, SandboxState, derive_status
 
@@ -45,7 +45,7 @@ RUN = RunRecord(
     NOON + timedelta(hours=2),
     reason="Steps failed.\nAll of them.",
     metadata=FACTS,
-    stack=StackRecord("a-stack-id", "our-stack"),
+    stack=Named("a-stack-id", "our-stack"),
 )
 
 

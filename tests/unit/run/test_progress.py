@@ -85,7 +85,7 @@ def test_a_sandbox_may_wait_between_two_attempts() -> None:
     board.apply(StepEvent("a", "running", at=16.5, attempt=2, sandbox="sb-1"))
     board.apply(StepEvent("a", "completed", at=18, attempt=2))
     board.apply(StepEvent("b", "running", at=19, sandbox="sb-1"))
-    assert [(used.step, used.gpu, used.seconds(30)) for used in board.idle] == [("a", "T4", 2.5)]
+    assert board.idle == [Idle("a", "sb-1", 2.5, "T4")]
 
 
 def test_a_step_that_nobody_knew_of_is_shown_too() -> None:

@@ -22,6 +22,7 @@ from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.source import Source
+from modalrun.run.values import adapter
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import lean, plan_cache, reuse
 from modalrun.submit.lean import LeanSubmission, create_run, find
@@ -143,7 +144,7 @@ def remember(spec: RunSpec, tmp_path: Path, **changed: Any) -> None:
         gathered={"": {"packages": [], "apt": []}},
         notes=(),
     )
-    stored = reuse._adapter().dump_python(replace(entry, **changed), mode="json")
+    stored = adapter(reuse.Remembered).dump_python(replace(entry, **changed), mode="json")
     plan_cache.store("key", {"compiled": stored})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_what_the_plan_warns_of(load: Load) -> None:
     assert [note for note in priced.notes if "http://10.0.0.7 has a private address" in note]
     local = plan_deployment(made.deployment, made.stack_description, load(LOCAL))
     assert not [note for note in local.notes if "private" in note or "refuse" in note]
+
+
+def test_a_folder_of_the_path_must_not_hide_a_module_either(load: Load) -> None:
+    made, spec = compiled(), load(LOCAL)
+    (spec.source_root / "src").mkdir()
+    (spec.source_root / "src" / "yaml.py").write_text("")
+    plan_deployment(made.deployment, made.stack_description, spec)
+    deployment = replace(made.deployment, docker={"environment": {"PYTHONPATH": "src"}})
+    with pytest.raises(UsageError, match=r"src/yaml\.py hides the module 'yaml'"):
+        plan_deployment(deployment, made.stack_description, spec)
 
 
 def test_the_same_stack_on_the_local_server(load: Load, modal: FakeModal) -> None:

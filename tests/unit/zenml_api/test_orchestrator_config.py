@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.validation import validation_message
-from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig, component_defaults
+from modalrun.zenml_api.component import component_defaults
+from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
 SECRET = "as-not-to-be-shown"
 
