@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from modalrun.modal_api.client import Connection
 
-AHEAD_SECONDS = 5.0
+AHEAD_SECONDS = 10.0
 """How long the submission may take to create the sandboxes of the first steps."""
 
 _LOOK_UPS = 16

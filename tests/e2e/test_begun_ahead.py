@@ -38,7 +38,7 @@ def said(world: World) -> list[str]:
 
 @pytest.mark.parametrize("limit", ["", ", max_parallelism: 2"])
 def test_the_first_steps_start_beside_their_driver(world: World, limit: str) -> None:
-    let(world, boot_delay=5)
+    let(world, boot_delay=10)
     (world.root / "diary").mkdir()
     spec = per_step("fan.fan", WARM + limit, count=3, diary=world.root / "diary")
     done = world.popen(per_step("warm.saying", WARM) if not limit else spec).finish(LONG)
@@ -60,7 +60,7 @@ def test_the_first_steps_start_beside_their_driver(world: World, limit: str) -> 
         {"action": "error", "status": "INVALID_ARGUMENT"},
         {"action": "lose_answer"},
         # Longer than the submission waits; its driver is quicker.
-        {"action": "delay", "seconds": 10},
+        {"action": "delay", "seconds": 15},
     ],
     ids=["refused", "not answered", "late"],
 )

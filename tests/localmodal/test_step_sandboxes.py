@@ -152,9 +152,10 @@ def test_one_that_ends_while_the_running_ones_are_listed(sdk: Sdk, play: Play) -
 
 
 def test_the_submission_creates_what_a_driver_finds_running_or_ended(
-    sdk: Sdk, play: Play, tmp_path: Path
+    sdk: Sdk, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that it tries to create itself: the tags are those of the one that there is."""
+    monkeypatch.setattr("modalrun.modal_api.step_sandboxes.AHEAD_SECONDS", PATIENCE)
     connection: Any = SimpleNamespace(
         app=lambda *_: sdk.app(), client=sdk.client, mounts_package=False, mounted={}
     )
@@ -167,20 +168,20 @@ def test_the_submission_creates_what_a_driver_finds_running_or_ended(
             driver.spec("true"),
         )
         specs = [
-            driver.spec("sleep", "600", step=step, **{TAG_ORDER: f"order {step}"}) for step in "ab"
+            driver.spec("sleep", "600", step=step, **{TAG_ORDER: f"order-{step}"}) for step in "ab"
         ]
         source = tmp_path / "source"
         await asyncio.to_thread(create_ahead, connection, plan, specs, {}, source)
         found = await driver.sandboxes.named(str(specs[0].name))
         assert found is not None
-        assert (found.step, found.tags[TAG_ORDER]) == ("a", "order a")
+        assert (found.step, found.tags[TAG_ORDER]) == ("a", "order-a")
         again = await driver.create("sleep", "600")
-        assert (again.id, again.tags[TAG_ORDER]) == (found.id, "order a")
+        assert (again.id, again.tags[TAG_ORDER]) == (found.id, "order-a")
         await found.terminate()
         assert (await found.ended()).kind is ExitKind.TERMINATED
         ended = await driver.sandboxes.named(str(specs[0].name))
         assert ended is not None
-        assert (ended.id, ended.tags[TAG_ORDER]) == (found.id, "order a")
+        assert (ended.id, ended.tags[TAG_ORDER]) == (found.id, "order-a")
         assert (await ended.ended()).kind is ExitKind.TERMINATED
         assert await driver.sandboxes.named("another") is None
         await driver.sandboxes.terminate_all()
