@@ -129,7 +129,7 @@ class WarmSandboxes:
             if (found := self._adopt(sandbox)) is not None
         ]
 
-    async def ahead(self) -> list[StepSandbox | Lease]:
+    async def ahead(self) -> list[Lease]:
         """Return the attempts that the submission has begun (`RunManifest.ahead`)."""
 
         async def find(step: str) -> Lease | None:

@@ -176,6 +176,7 @@ class StepSandboxes:
 
     async def named(self, name: str) -> StepSandbox | None:
         """Return the sandbox of a name, running or ended; None if there is none."""
+        import modal
 
         async def find() -> StepSandbox | None:
             connection = await self._pool.get()
@@ -185,8 +186,6 @@ class StepSandboxes:
             except modal.exception.NotFoundError:
                 return None
             return StepSandbox(self._pool, connection, sandbox, tags=tags)
-
-        import modal
 
         self._requested[name] = found = await self._pool.call(find)
         return found

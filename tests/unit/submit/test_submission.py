@@ -125,7 +125,8 @@ def test_the_first_steps_begin_beside_the_driver_if_their_sandboxes_are_kept_war
 
 @pytest.mark.parametrize("settings", [{"keep_warm": 0}, {"gpu": "T4"}, {"mode": "pipeline"}])
 def test_no_step_begins_before_the_driver(spec: RunSpec, settings: dict[str, Any]) -> None:
-    bench = Bench(spec, **{"mode": "per_step", "keep_warm": 30, **settings})
+    together: dict[str, Any] = {"mode": "per_step", "keep_warm": 30, **settings}
+    bench = Bench(spec, **together)
     bench.create()
     assert "create train ahead" not in bench.effects
 
