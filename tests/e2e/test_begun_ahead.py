@@ -39,7 +39,6 @@ def said(world: World) -> list[str]:
 @pytest.mark.parametrize("limit", ["", ", max_parallelism: 2"])
 def test_the_first_steps_start_beside_their_driver(world: World, limit: str) -> None:
     let(world, boot_delay=10)
-    (world.root / "diary").mkdir()
     spec = per_step("fan.fan", WARM + limit, count=3, diary=world.root / "diary")
     done = world.popen(per_step("warm.saying", WARM) if not limit else spec).finish(LONG)
 
