@@ -96,7 +96,7 @@ def test_a_driver_that_never_comes(world: World) -> None:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_stop_before_the_driver_has_come(world: World, force: bool) -> None:
-    let(world, boot_delay=10)
+    let(world, boot_delay=45)
     done = world.submit(per_step("warm.saying", WARM), "--async")
     assert done.exit_code == 0, done.stderr
     run_id = world.only_run().id
