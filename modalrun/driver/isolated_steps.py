@@ -216,6 +216,10 @@ class IsolatedSteps:
                 end = await attempts.wait() if attempts.sandbox else sandbox_exit.LOST
                 if not await self._is_restarted(submitted, end):
                     break
+            if end.killed and not submitted.cancelled:
+                # ZenML is not asked from here: what it used is told in the reason only.
+                used = await attempts.used(submitted.step.step_run)
+                end = end.with_peak(used.peak_memory) if used else end
         except Exception as error:
             # A bug of modalrun must neither hang the run nor pass for a success.
             end = sandbox_exit.refused(reason_of(error))

@@ -54,6 +54,10 @@ class Lease:
         """Return the end of what the sandbox has printed."""
         return await self._sandbox.output_tail()
 
+    async def told_usage(self) -> list[str]:
+        """Return what the steps of the sandbox have used."""
+        return await self._sandbox.told_usage()
+
     async def terminate(self) -> None:
         """Terminate the sandbox, if the step has not ended."""
         if not self._end.done():

@@ -32,6 +32,16 @@ def pump(child: Child, key: bytes) -> list[threading.Thread]:
     ]
 
 
+def write_event(event: bytes) -> bool:
+    """Write an event of the supervisor's own to stdout, unless that is within a line."""
+    with _locks[1], contextlib.suppress(OSError):
+        if _outputs[1].at_start:
+            sys.stdout.buffer.write(_outputs[1].event(event))
+            sys.stdout.buffer.flush()
+            return True
+    return False
+
+
 def write_end() -> None:
     """Write the last line of both streams: whoever has it has everything before it."""
     for number, sink in ((1, sys.stdout.buffer), (2, sys.stderr.buffer)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from modalrun.errors import ConnectionLostError, ServerError
+from modalrun.errors import ConnectionLostError, MachineError, ServerError
 from modalrun.run.reporting import log_line
 from modalrun.util import garbage_collection
 from modalrun.util.backoff import pauses
@@ -19,9 +19,6 @@ T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two calls while ZenML can't be reached, growing."""
-
-TROUBLED_TRIES = 7
-"""How often a call is made that a database answers with an error: for about half a minute."""
 
 
 class AsyncRecorder:
@@ -39,42 +36,31 @@ class AsyncRecorder:
         """Call a function with the recorder until ZenML answers; return its result.
 
         Raises:
-            Exception: ZenML refuses, or has had errors of its own for minutes.
+            Exception: ZenML refuses, or has had errors of its own, or of its disk, for some time.
         """
         loop = asyncio.get_running_loop()
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        tries = 0
         while True:
-            tries += 1
             try:
-                return await loop.run_in_executor(self._thread, lambda: question(self._loaded()))
-            except ServerError:
-                # Each request was repeated for minutes.
+                return await loop.run_in_executor(self._thread, self._ask, question)
+            except (ServerError, MachineError):
+                # It was repeated already.
                 raise
             except ConnectionLostError as error:
                 self._log(f"{error.message}; trying again")
-            except Exception as error:
-                if not _is_trouble(error):
-                    raise
-                if tries >= TROUBLED_TRIES:
-                    from modalrun.zenml_api.errors import store_error
-
-                    raise (store_error(error) or error) from None
-                self._log(f"ZenML has trouble: {type(error).__name__}: {error}; trying again")
             await asyncio.sleep(next(waits))
 
-    def _loaded(self) -> RunRecorder:
+    def _ask(self, question: Callable[[RunRecorder], T]) -> T:
         if self._recorder is None:
             with garbage_collection.paused():
                 from modalrun.zenml_api.execution.recorder import RunRecorder
 
                 self._recorder = RunRecorder(self._run_id)
-        return self._recorder
+        recorder = self._recorder
+        from modalrun.zenml_api.errors import database_errors, store_error
+        from modalrun.zenml_api.retry import while_database_fails
 
-
-def _is_trouble(error: Exception) -> bool:
-    """Return whether a further call may help: a broken request, a full disk or database.
-
-    The errors of `requests` are OSErrors, and SQLAlchemy has its own.
-    """
-    return isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")
+        try:
+            return while_database_fails(lambda: question(recorder))
+        except database_errors() as error:
+            raise store_error(error) or error from None

@@ -193,6 +193,7 @@ class StaticStep:
         failed = has_failed(record, attempts.failures)
         if failed and record is not None and record.failure:
             end = replace(end, reason=str(record.failure))
+        end = await self._with_usage(record, end)
         if record is not None and (running or failed) and attempts.sandbox_id:
             # Else the record is that of an earlier attempt.
             self._record_exit(record.id, attempts.sandbox_id, end)
@@ -250,6 +251,18 @@ class StaticStep:
             log_line(f"{text}: {type(error).__name__}: {error}")
             return False
 
+    async def _with_usage(self, record: StepRecord | None, end: SandboxExit) -> SandboxExit:
+        """Store what a step has used whose sandbox was killed; return the end with the peak."""
+        if record is None or not (end.killed and is_running(record)):
+            return end
+        step_run = record.id
+        if self._context.early_end.termination or not (usage := await self.attempts.used(step_run)):
+            return end
+        self._context.background.start(
+            self._call(lambda recorder: recorder.record_metadata(step_run, usage))
+        )
+        return end.with_peak(usage.peak_memory)
+
     def _record_exit(self, record: str, sandbox: str, end: SandboxExit) -> None:
         """Store with the step's record how its sandbox ended, in the background."""
         metadata = StepMetadata(
@@ -259,7 +272,7 @@ class StaticStep:
             infrastructure_retries=self.attempts.restarts or None,
         )
         self._context.background.start(
-            self._call(lambda recorder: recorder.record_exit(record, metadata))
+            self._call(lambda recorder: recorder.record_metadata(record, metadata))
         )
 
     async def _record_failure(self, reason: str, *, final: bool, lines: Sequence[str] = ()) -> None:

@@ -21,6 +21,8 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.run.usage import StepUsage
+from modalrun.run.usage_log import of_killed
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
@@ -146,6 +148,14 @@ class StepAttempts:
         if self._ended is not None:
             last.add((await self._ended.output_tail()).encode())
         return last.lines()
+
+    async def used(self, record: str) -> StepUsage | None:
+        """Return what the step has used in a sandbox that was killed, as far as that was told.
+
+        Args:
+            record: ZenML's id of its record.
+        """
+        return of_killed(record, await self._ended.told_usage()) if self._ended else None
 
     def restart(self, end: SandboxExit) -> str | None:
         """Count a restart for the infrastructure's fault; return why, None if it is refused."""

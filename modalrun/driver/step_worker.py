@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from modalrun.driver import privileges, spawn, supervisor
 from modalrun.driver.child_environment import beside

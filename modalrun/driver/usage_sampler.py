@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
+from modalrun.driver.output_pumps import write_event
 from modalrun.driver.privileges import without_source
 from modalrun.run import contract
-from modalrun.run.usage_log import Reading, add, read
+from modalrun.run.usage_log import Reading, add, event, read
 
 INTERVAL = 2.0
 """Seconds between two samples at least."""
@@ -25,6 +26,9 @@ SHARE = 0.005
 
 The system goes through all pages of a process for that.
 """
+
+RISE = 1.1
+"""How much the memory of a step rises until that is told, in case that its sandbox is killed."""
 
 Gpu = tuple[float, int, int]
 """How busy the GPUs are in percent; of one, the most memory used, and what it has, in bytes."""
@@ -50,7 +54,8 @@ def _run(path: str) -> None:
 
 
 def _sample(path: str) -> None:
-    running: dict[str, int] = {}
+    running: dict[str, Reading] = {}
+    told: dict[str, int] = {}
     shared: dict[int, int] = {}
     place, pause, anew = 0, INTERVAL, 0.0
     read_gpu: Callable[[], Gpu | None] | None = None
@@ -60,17 +65,22 @@ def _sample(path: str) -> None:
         readings, place = read(path, place)
         for one in readings:
             if one.kind == "begin":
-                running[one.record] = one.pid
+                running[one.record] = one
             elif one.kind == "end":
                 running.pop(one.record, None)
             elif one.kind == "death":
-                running = {record: pid for record, pid in running.items() if pid != one.pid}
+                running = {key: begin for key, begin in running.items() if begin.pid != one.pid}
         if running:
             if looks_anew := time.monotonic() > anew:
                 shared.clear()
             read_gpu = read_gpu or gpu_reader()
-            for one in sampled(set(running.values()), read_gpu(), shared):
+            pids = {begin.pid for begin in running.values()}
+            for one in sampled(pids, read_gpu(), shared):
                 add(path, one)
+                for record, begin in running.items():
+                    rises = begin.pid == one.pid and one.memory > RISE * told.get(record, 0)
+                    if rises and write_event(event(begin, one)):
+                        told[record] = one.memory
             rest = (time.thread_time() - began) / SHARE
             if looks_anew:
                 anew = time.monotonic() + rest
@@ -87,7 +97,7 @@ def sampled(roots: Collection[int], gpu: Gpu | None, shared: dict[int, int]) -> 
             is added. A fork shares nearly all with its parent.
     """
     with without_source():
-        import psutil  # type: ignore[import-untyped]
+        import psutil
 
     found: dict[int, tuple[float, int]] = {}
     owners: dict[int, int] = {}
@@ -118,13 +128,13 @@ def sampled(roots: Collection[int], gpu: Gpu | None, shared: dict[int, int]) -> 
 def gpu_reader() -> Callable[[], Gpu | None]:
     """Return a function that reads the sandbox's GPUs; its result is None if that can't be done.
 
-    Not without the package `nvidia-ml-py` in the image.
+    Not without the package `nvidia-ml-py`, which a finished image may lack.
     """
     if contract.GPU not in os.environ:
         return lambda: None
     try:
         with without_source():
-            import pynvml  # type: ignore[import-not-found]
+            import pynvml
         pynvml.nvmlInit()
         gpus = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
     except Exception:

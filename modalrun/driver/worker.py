@@ -8,6 +8,7 @@ the worker answers each.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -27,6 +28,9 @@ from modalrun.run.reporting import one_line
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.execution.pipeline_steps import PipelineSteps
+
+_RECORDING = ("fail", "stop", "finalize")
+"""The methods that only change records, and can be called again."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +141,13 @@ class Worker:
 
     def answer(self, request: Request) -> Any:
         """Call the method that a request names."""
-        if not self._connected:
-            from modalrun.zenml_api.retry import open_store
+        from modalrun.zenml_api.retry import open_store, while_database_fails
 
+        if not self._connected:
             open_store(in_sandbox=True)
             self._connected = True
-        return getattr(self, request.method)(*request.arguments)
+        call = functools.partial(getattr(self, request.method), *request.arguments)
+        return while_database_fails(call) if request.method in _RECORDING else call()
 
     def graph(self) -> Graph:
         """Load the run, and describe it.
@@ -178,11 +183,8 @@ class Worker:
     ) -> StepEnd:
         """Record the failure of a step whose worker has died; return how its record ends."""
         from modalrun.zenml_api.records.step_records import fail_step
-        from modalrun.zenml_api.retry import while_database_fails
 
-        record = while_database_fails(
-            lambda: fail_step(self._run_id, name, reason, attempt=attempt, final=final, lines=lines)
-        )
+        record = fail_step(self._run_id, name, reason, attempt=attempt, final=final, lines=lines)
         if record is not None and record.successful:
             return StepEnd("completed")
         return StepEnd("failed", reason)
@@ -190,9 +192,8 @@ class Worker:
     def stop(self, name: str, reason: str) -> None:
         """Record that a step whose worker was ended has stopped."""
         from modalrun.zenml_api.records.step_records import stop_step
-        from modalrun.zenml_api.retry import while_database_fails
 
-        while_database_fails(lambda: stop_step(self._run_id, name, reason))
+        stop_step(self._run_id, name, reason)
 
     def cleanup(self) -> None:
         """Call the cleanup hook, if this worker has called the init hook."""
@@ -202,11 +203,8 @@ class Worker:
     def finalize(self, reason: str, stopped: bool, lines: Mapping[str, Sequence[str]]) -> None:
         """Leave no `running` record in ZenML; `lines` are the last ones of steps."""
         from modalrun.zenml_api.records.updates import finalize_run
-        from modalrun.zenml_api.retry import while_database_fails
 
-        while_database_fails(
-            lambda: finalize_run(self._run_id, reason, stopped=stopped, lines=lines)
-        )
+        finalize_run(self._run_id, reason, stopped=stopped, lines=lines)
 
     @property
     def _steps(self) -> PipelineSteps:

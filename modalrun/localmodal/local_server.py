@@ -139,7 +139,6 @@ class LocalServer:
 
     def _build(self, clock: Clock) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
-        environments = Environments(store, clock, self._rules)
         self._mounts = Mounts(self._state, store, clock, guard, self._disk)
         apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
         images = Images(
@@ -153,6 +152,7 @@ class LocalServer:
         secrets = Secrets(store, clock)
         shared = os.environ.get(SHARED_VOLUMES_VARIABLE) == "1"
         volumes = Volumes(self._state, store, clock, shared=shared)
+        queues, dicts = Queues(store, clock), Dicts(store, clock)
         files = VolumeFiles(volumes, self._mounts, guard, self._disk)
         self._rpcs = SandboxRpcs(
             store=store,
@@ -174,7 +174,7 @@ class LocalServer:
             problem=self._disk.problem,
         )
         for subject in (
-            environments,
+            Environments(store, clock, self._rules, (apps, volumes, queues, dicts)),
             Workspace(guard),
             apps,
             images,
@@ -183,8 +183,8 @@ class LocalServer:
             volumes,
             files,
             VolumeSync(volumes, sandboxes),
-            Queues(store, clock),
-            Dicts(store, clock),
+            queues,
+            dicts,
             self._rpcs,
             LogRpcs(
                 store,

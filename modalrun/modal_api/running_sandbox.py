@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import ConnectionLostError
+from modalrun.modal_api import sandbox_events
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_buffer import OutputChunk, StreamName
@@ -120,6 +121,10 @@ class RunningSandbox:
         # The SDK has waited for the end, so there is one.
         assert end is not None
         return end
+
+    def told_usage(self) -> list[str]:
+        """Return what its steps have used; see `sandbox_events.told_usage`."""
+        return asyncio.run(sandbox_events.told_usage(self._sandbox))
 
     def cancel_wait(self) -> None:
         """End a `wait` of another thread; the SDK reports a call that outlives its client."""

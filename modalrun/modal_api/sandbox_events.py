@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import aclosing
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.connection_pool import FIRST_PAUSE, LONGEST_PAUSE
 from modalrun.modal_api.errors import WorkerGoneError, stream_errors
 from modalrun.modal_api.sdk_internals import MissingBytes, StreamPosition, inner, read, sdk_loop
-from modalrun.run.events import Event, EventScanner
+from modalrun.run.events import Event, EventScanner, Used
 from modalrun.util.backoff import pauses
+from modalrun.util.modal_catalog import MAX_TIMEOUT
 
 if TYPE_CHECKING:
     import modal
+
+
+TOLD_SECONDS = 5.0
+
+_USED = '{"modalrun": "used"'
 
 
 async def listen(
@@ -36,6 +44,22 @@ async def listen(
         sdk_loop(),
     )
     await asyncio.wrap_future(reading)
+
+
+async def told_usage(sandbox: modal.Sandbox) -> list[str]:
+    """Return the readings of its steps that a sandbox has told; none if Modal does not say."""
+
+    async def read() -> str:
+        since = datetime.now(timezone.utc) - timedelta(seconds=MAX_TIMEOUT)
+        entries = sandbox.logs.fetch.aio(since=since, source="stdout", search_text=_USED)
+        return "".join([one.message async for one in entries])
+
+    # What is only told must not end a run.
+    with contextlib.suppress(Exception):
+        text = await asyncio.wait_for(read(), TOLD_SECONDS)
+        events = EventScanner().feed(text.encode())
+        return [one for event in events if isinstance(event, Used) for one in event.readings]
+    return []
 
 
 async def _listen(

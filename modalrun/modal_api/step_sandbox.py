@@ -140,6 +140,10 @@ class StepSandbox:
             return await asyncio.wait_for(read(), TAIL_SECONDS)
         return ""
 
+    async def told_usage(self) -> list[str]:
+        """Return what its steps have used; see `sandbox_events.told_usage`."""
+        return await sandbox_events.told_usage(self._sandbox)
+
     async def terminate(self) -> None:
         """Terminate it; do nothing if it has ended."""
         with contextlib.suppress(NotFoundError):

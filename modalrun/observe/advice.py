@@ -10,7 +10,7 @@ from math import ceil
 from modalrun.errors import NotFoundError
 from modalrun.observe import status
 from modalrun.plan.pricing import per_second
-from modalrun.run.advice import ran_out_of_memory
+from modalrun.run.failure_hints import ran_out_of_memory
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import LATEST, RunRecord, StepRecord
 from modalrun.run.run_plan import Mode

@@ -17,7 +17,7 @@ from modalrun.errors import (
 )
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
-from modalrun.run.advice import advice, advice_on_end
+from modalrun.run.failure_hints import hint_on_end, hint_on_failure
 from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
     ENDED_AS_A_WHOLE,
@@ -71,7 +71,8 @@ def derive_outcome(
                 # Another driver would need as much memory.
                 run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
-        zenml.finalize_run(run.run_id, _reason(end, how, timeout))
+        used = run.sandbox.told_usage() if end.killed else ()
+        zenml.finalize_run(run.run_id, _reason(end, how, timeout), used=used)
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
@@ -103,8 +104,9 @@ def derive_outcome(
     )
     details += _outputs(run.run_id, steps)
     told = any(step.status == "failed" and step.next for step in steps)
-    if not told and (text := advice(record.reason) or advice_on_end(end, run.plan.settings.mode)):
-        details.append(("next", text))
+    hint = hint_on_failure(record.reason) or hint_on_end(end, run.plan.settings.mode)
+    if hint and not told:
+        details.append(("next", hint))
     if may_be_rerun(record):
         details.append(("rerun", f"modalrun rerun {run.run_id}"))
     if record.status == PAUSED:

@@ -137,9 +137,10 @@ def _spec(run: RunRecord, zenml: ZenMLGateway) -> list[str]:
         return [error.problem]
     if record is None:
         return ["No run spec is stored with this run's deployment."]
-    # The record leaves it out: without it, the spec would run in Modal's cloud.
-    target = {"target": run.place.target} if run.place is not None else {}
-    text = yaml.safe_dump(_without_values({**record.file, **target}), sort_keys=False)
+    # The record leaves them out: without them, the spec would run elsewhere.
+    where: dict[str, str] = {"target": run.place.target} if run.place is not None else {}
+    where |= {"stack": run.stack.name} if run.stack is not None else {}
+    text = yaml.safe_dump(_without_values({**record.file, **where}), sort_keys=False)
     lines = without_credentials(text).splitlines()
     for flag, path, value in record.flags:
         shown = _without_values({path[-1]: value})[path[-1]]

@@ -128,7 +128,8 @@ def _remarks(advice: Advice) -> list[str]:
                 hint = "move preprocessing to a CPU step"
                 remarks.append(f"{name}: GPU ({one.gpu}) busy {one.gpu_busy} %: {hint}.")
             elif one.gpu_busy is None:
-                remarks.append(f"{name}: GPU use is not known without 'nvidia-ml-py' in its image.")
+                why = "the local Modal server has no GPU; an image of yours needs 'nvidia-ml-py'"
+                remarks.append(f"{name}: GPU use is not known ({why}).")
             else:
                 remarks.append(f"{name}: GPU ({one.gpu}) busy {one.gpu_busy} %.")
     total = sum((one.saved or Decimal(0) for one in advice.steps), Decimal(0))

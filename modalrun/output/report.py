@@ -85,7 +85,10 @@ def _page(report: Report) -> dict[str, Any]:
     view, run = report.view, report.view.run
     anchors = {one.step.name: f"step-{n}" for n, one in enumerate(report.timeline.steps)}
     failed = [step for step in view.steps if step.status == "failed"]
-    usage = _usage(report, anchors)
+    usage, unshown = _usage(report, anchors)
+    cards = [_artifact(one, run.url, anchors) for one in report.artifacts]
+    cards.sort(key=lambda one: not one["wide"])
+    taken = {step.name for step in view.steps if step.status in {"cached", "skipped"}}
     headline = run.reason if view.state != "completed" and run.reason else view.headline
     page: dict[str, Any] = {
         "title": run.pipeline or run.name,
@@ -103,13 +106,13 @@ def _page(report: Report) -> dict[str, Any]:
         "ticks": ticks(report.timeline),
         "rows": list(_rows(report, anchors)),
         "graph": graph([one.step for one in report.timeline.steps], anchors, _TONES),
+        "unshown_failures": len(failed) - MOST_FAILURES,
         "usage": usage,
+        "unshown_usage": unshown,
         "steps": [_step(one, report, anchors) for one in report.timeline.steps],
         "cost_note": _cost_note(report),
-        "artifacts": sorted(
-            (_artifact(one, run.url, anchors) for one in report.artifacts),
-            key=lambda one: not one["wide"],
-        ),
+        "artifacts": [one for one in cards if one["step"] not in taken],
+        "earlier": [one for one in cards if one["step"] in taken],
         "spec": report.spec,
         "plan": report.plan,
         "footer": f"modalrun {__version__}, {_moment(report.now)}, from the records in ZenML."
@@ -117,7 +120,7 @@ def _page(report: Report) -> dict[str, Any]:
         "refresh": f"modalrun report {run.id}",
     }
     names = ("failures", "timeline", "graph", "usage", "steps", "artifacts", "configuration")
-    shown = {"failures": failed, "usage": usage, "artifacts": report.artifacts}
+    shown = {"failures": failed, "usage": usage, "artifacts": cards}
     titles = {"failures": "What failed", "usage": "Usage"}
     page["sections"] = [
         (titles.get(name, name.capitalize()), name) for name in names if shown.get(name, True)
@@ -250,7 +253,8 @@ def _cost_note(report: Report) -> str | None:
     return f"The cost of a step is {what} at Modal's list prices of {LIST_PRICES.as_of}.{local}"
 
 
-def _usage(report: Report, anchors: Mapping[str, str]) -> list[dict[str, Any]]:
+def _usage(report: Report, anchors: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
+    """Return the charts of the steps that took the longest, and how many others are left out."""
     measured = [
         (attempt.usage, attempt.metadata or report.view.run.metadata, attempt.name)
         for one in report.timeline.steps
@@ -258,11 +262,12 @@ def _usage(report: Report, anchors: Mapping[str, str]) -> list[dict[str, Any]]:
         if attempt.usage is not None and attempt.usage.points and one.spans
     ]
     longest = sorted(measured, key=lambda one: -one[0].seconds)[:MOST_CHARTS]
-    return [
+    shown = [
         {"name": name, "anchor": anchors[name], "charts": charts(usage, asked)}
         for usage, asked, name in measured
         if (usage, asked, name) in longest
     ]
+    return shown, len(measured) - len(shown)
 
 
 def _artifact(one: Artifact, url: str | None, anchors: Mapping[str, str]) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def image_recipe(
     local: bool,
     image: ImageSetting | Mapping[str, Any] | None = None,
     driver: Driver | None = None,
+    gpu: bool = False,
 ) -> tuple[ImageRecipe, list[str]]:
     """Translate Docker settings into the recipe of one sandbox's image, and notes for the user.
 
@@ -93,6 +94,7 @@ def image_recipe(
         local: Whether the run is for the local Modal server, which builds no image.
         image: The setting `image`; None for an image made from the Docker settings.
         driver: The driver that runs in the sandbox; None for none.
+        gpu: Whether the sandbox has a GPU, whose use is measured.
 
     Raises:
         UsageError: Settings can't be translated (on Modal), a file that they name is missing, or
@@ -121,6 +123,9 @@ def image_recipe(
         recipe = _of_driver(recipe, python_version, engine_packages)
     elif driver == "dynamic" and not recipe.packages:
         recipe = _with_modal(recipe, engine_packages, remarks)
+    if gpu and recipe.packages:
+        # Last: the layers below are those of the steps without a GPU.
+        recipe = replace(recipe, packages=(*recipe.packages, image_layers.GPU_FIGURES))
     recipe = image_layers.with_git(recipe, source_root, remarks)
     if remarks.problems:
         raise _refusal(remarks.problems)

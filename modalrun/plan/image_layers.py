@@ -23,6 +23,9 @@ _FROM_GIT = re.compile(r"\bgit\+[a-z]+:|\bgit\s*=\s*[\"']", re.IGNORECASE)
 _APT_PACKAGE = re.compile(r"[a-z0-9][A-Za-z0-9+.:=~_*-]*")
 _OWN_CHECKOUT = re.compile(r"(-e |--editable).*egg=modalrun")
 
+GPU_FIGURES = Packages("modalrun's figures of the GPU", ("nvidia-ml-py",))
+"""What reads how busy a GPU is; it needs nothing else."""
+
 
 @dataclass
 class Remarks:

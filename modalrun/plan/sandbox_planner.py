@@ -21,7 +21,7 @@ from modalrun.spec.precedence import Layers, Origin, SettingsLayer, Value, flatt
 from modalrun.util.modal_catalog import MAX_TIMEOUT
 
 BuildRecipe = Callable[..., tuple[ImageRecipe, list[str]]]
-"""`docker_settings.image_recipe`, bound to all but the Docker settings, `image` and `driver`."""
+"""`docker_settings.image_recipe`, bound to what all sandboxes share."""
 
 
 class SandboxPlanner:
@@ -44,7 +44,7 @@ class SandboxPlanner:
         self.images: dict[str, ImageRecipe] = {}
         self.origins: dict[str, Mapping[str, Value]] = {}
         self._build_recipe = build_recipe
-        self._made: list[tuple[tuple[Mapping[str, Any], Any, Driver | None], str]] = []
+        self._made: list[tuple[tuple[Any, ...], str]] = []
         self._notes: list[str] = []
         self._step_notes: dict[str, list[str]] = {}
 
@@ -89,7 +89,8 @@ class SandboxPlanner:
         region = values["region"].value
         volumes = values["volumes"].value or {}
         _check_mount_points(name, volumes, values["volumes"].source)
-        image = self._image(docker, values["image"].value, driver)
+        with_gpu = bool(resolved.resources.gpus)
+        image = self._image(docker, values["image"].value, driver, with_gpu)
         env = {
             **variables,
             "PYTHONUNBUFFERED": "1",
@@ -128,12 +129,14 @@ class SandboxPlanner:
         grouped = (f"{some_steps(names)}: {text}" for text, names in self._step_notes.items())
         return (*dict.fromkeys(self._notes), *grouped)
 
-    def _image(self, docker: Mapping[str, Any], image: Any, driver: Driver | None) -> str:
-        wanted = (docker, image, driver)
+    def _image(
+        self, docker: Mapping[str, Any], image: Any, driver: Driver | None, with_gpu: bool
+    ) -> str:
+        wanted = (docker, image, driver, with_gpu)
         for made, key in self._made:
             if made == wanted:
                 return key
-        recipe, notes = self._build_recipe(docker, image=image, driver=driver)
+        recipe, notes = self._build_recipe(docker, image=image, driver=driver, gpu=with_gpu)
         variables = dict((*recipe.environment, *recipe.runtime_environment))
         check_environment("the Docker settings", variables)
         self.note(*notes)

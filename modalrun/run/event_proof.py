@@ -60,18 +60,22 @@ class Prover:
 
 
 class Output:
-    """One stream of a sandbox: write events, and text in which nothing passes for one."""
+    """One stream of a sandbox: write events, and text in which nothing passes for one.
+
+    Attributes:
+        at_start: Whether what was written last ends a line.
+    """
 
     def __init__(self) -> None:
-        # The end of the last text, and whether it ends a line.
+        # The end of the last text.
         self._tail = b""
-        self._at_start = True
+        self.at_start = True
 
     def text(self, data: bytes) -> bytes:
         """Return text of user code as it is written."""
         if not data:
             return b""
-        self._at_start = data.endswith(b"\n")
+        self.at_start = data.endswith(b"\n")
         tail, self._tail = self._tail, data[-_REST:]
         if len(data) < _REST:
             self._tail = (tail + data)[-_REST:]
@@ -83,8 +87,8 @@ class Output:
     def event(self, encoded: bytes) -> bytes:
         """Return an event as it is written: on a line of its own."""
         line = MARK.encode() + encoded + b"\n"
-        before = b"" if self._at_start else b"\n"
-        self._tail, self._at_start = b"", True
+        before = b"" if self.at_start else b"\n"
+        self._tail, self.at_start = b"", True
         return before + line
 
 

@@ -165,7 +165,20 @@ class Redraw:
     text: Text
 
 
-Event = StepEvent | LinesOf | OrderEnd | Idle | Redraw
+@dataclass(frozen=True)
+class Used:
+    """What a step has used so far, told when its memory rises: Modal may end its whole sandbox.
+
+    Attributes:
+        readings: Its begin and a sample, as `run/usage_log.py` writes them.
+    """
+
+    __pydantic_config__ = CHECKED
+
+    readings: tuple[Text, ...]
+
+
+Event = StepEvent | LinesOf | OrderEnd | Idle | Redraw | Used
 _MARK = PREFIX.encode()
 _LONGEST = 65_536
 """Bytes of an event at most."""
@@ -176,6 +189,7 @@ _KINDS: dict[str, type[Event]] = {
     "order": OrderEnd,
     "idle": Idle,
     "redraw": Redraw,
+    "used": Used,
 }
 
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from modalrun.run import events
 from modalrun.run.event_proof import END, MARK
-from modalrun.run.events import Idle, LinesOf, OrderEnd, Redraw, StepEvent
+from modalrun.run.events import Idle, LinesOf, OrderEnd, Redraw, StepEvent, Used
 from modalrun.run.values import LONGEST_TEXT
 from modalrun.util import redraws
 from modalrun.util.line_assembler import LineAssembler
@@ -201,8 +201,8 @@ class RunLines:
 
     def _of_run(self, stream: _Stream, sandbox: str, event: events.Event) -> list[Item] | None:
         """Return what an event in a run sandbox's output tells; None if it is an ordinary line."""
-        if isinstance(event, OrderEnd):
-            return None
+        if isinstance(event, OrderEnd | Used):
+            return [] if isinstance(event, Used) else None
         if isinstance(event, Idle):
             return [event]
         if isinstance(event, LinesOf):
@@ -226,7 +226,7 @@ class RunLines:
 
     def _possible(self, event: events.Event) -> bool:
         """Return whether the run can have the step of an event, and its sandbox."""
-        if isinstance(event, OrderEnd) or event.step is None:
+        if isinstance(event, OrderEnd | Used) or event.step is None:
             return True
         named = {event.step}
         if isinstance(event, StepEvent | Idle) and event.sandbox is not None:
@@ -243,7 +243,7 @@ class RunLines:
         """Return what an event in a step sandbox's output tells; None if it is an ordinary line."""
         if sandbox not in self._steps:
             return None
-        if isinstance(event, OrderEnd):
+        if isinstance(event, OrderEnd | Used):
             # It is for the driver.
             return []
         if isinstance(event, LinesOf):

@@ -11,10 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.run.advice import advice
 from modalrun.run.artifacts import Artifact
 from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
+from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
 from modalrun.run.usage import StepUsage
@@ -126,7 +126,7 @@ class RunRecord:
     def next(self) -> str | None:
         """What to do about its failure, where that is known."""
         hints = (self.metadata and self.metadata.hints) or {}
-        return next(iter(hints.values()), None) or advice(self.reason)
+        return next(iter(hints.values()), None) or hint_on_failure(self.reason)
 
     @property
     def problem(self) -> str | None:
@@ -195,7 +195,7 @@ class StepRecord:
     @property
     def next(self) -> str | None:
         """What to do about its failure, where that is known."""
-        return self.hint or advice(self.reason)
+        return self.hint or hint_on_failure(self.reason)
 
     @property
     def successful(self) -> bool:

@@ -143,6 +143,12 @@ class SandboxExit:
         reason = f"The sandbox needed more memory than its limit of {limit} MiB."
         return replace(self, kind=ExitKind.OUT_OF_MEMORY, reason=reason)
 
+    def with_peak(self, mib: int) -> SandboxExit:
+        """Add the most memory that was used to an end for want of it."""
+        if self.kind not in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
+            return self
+        return replace(self, reason=f"{self.reason.rstrip('.')}: peak {mib:,} MiB.")
+
 
 LOST = SandboxExit(ExitKind.LOST, None, "Modal does not know the sandbox any more.")
 

@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
-from modalrun.run.advice import advice_on_end
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.failure_hints import hint_on_end
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.outcome import (
     ENDED_AS_A_WHOLE,
@@ -102,7 +102,7 @@ class RunStatus:
         run, end = self.run, self.modal.end
         if not self.over or self.exit_code == 0 or any(step.next for step in self.failed):
             return None
-        return run.next or (advice_on_end(end, run.place.mode) if end and run.place else None)
+        return run.next or (hint_on_end(end, run.place.mode) if end and run.place else None)
 
     @property
     def failed(self) -> list[StepRecord]:

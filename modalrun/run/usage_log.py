@@ -119,6 +119,19 @@ def of_dead(record: str, environment: Mapping[str, str]) -> StepUsage | None:
     return _usage(begin, [one for one in after if one.kind == "sample"], death)
 
 
+def event(begin: Reading, sample: Reading) -> bytes:
+    """Encode a sample of a step as a `run.events.Used`: Modal may end the whole sandbox."""
+    readings = [json.dumps(begin), json.dumps(sample)]
+    return json.dumps({"modalrun": "used", "readings": readings}).encode()
+
+
+def of_killed(record: str, told: Iterable[str]) -> StepUsage | None:
+    """Return what a step has used whose whole sandbox has ended, by the readings told before."""
+    readings = list(_parsed(told))
+    begin = next((one for one in readings if one.record == record), None)
+    return None if begin is None else _usage(begin, readings, None)
+
+
 def peak(pid: int, environment: Mapping[str, str]) -> tuple[int, float | None] | None:
     """Return the most memory of a dead process in MiB, and how many seconds before its end.
 
@@ -218,7 +231,7 @@ def _points(begin: Reading, readings: list[Reading], shortest: float) -> list[Us
     return points
 
 
-def _parsed(lines: Iterable[bytes]) -> Iterator[Reading]:
+def _parsed(lines: Iterable[bytes | str]) -> Iterator[Reading]:
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, RecursionError):
             reading = Reading(*json.loads(line))

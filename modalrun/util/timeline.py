@@ -85,7 +85,7 @@ def lines(phases: Sequence[Phase], start: float, now: float) -> list[str]:
 
 def _start(first: float) -> float:
     """Return when this process was started, if that was for the submission."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     age = time.time() - psutil.Process().create_time()
     started = time.monotonic() - age

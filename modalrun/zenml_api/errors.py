@@ -25,7 +25,13 @@ from modalrun.zenml_api import config_files
 _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIVE_PROJECT_ID."
 
 # A server that goes away after it has been reached (`rest_zen_store.py:5193`, 0.98.0).
-_UNREACHABLE = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError)
+_UNREACHABLE = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.RetryError,
+    # An answer that breaks off.
+    requests.exceptions.ChunkedEncodingError,
+)
 
 
 def database_errors() -> tuple[type[Any], ...]:

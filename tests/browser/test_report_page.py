@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 SCHEMES = ("light", "dark")
+PATIENCE = 150_000
+"""Milliseconds: Playwright's own half a minute is short on a busy machine."""
+
 DEFAULT = {(390, "light"), (1000, "dark")}
 LOOKS = pytest.mark.parametrize(
     ("width", "scheme"),
@@ -60,7 +63,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with sync_api.sync_playwright() as playwright:
         # Root, as in a container, has no other sandbox.
         found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], env={**os.environ, "HOME": home}
+            executable_path=CHROMIUM,
+            args=["--no-sandbox"],
+            env={**os.environ, "HOME": home},
+            timeout=PATIENCE,
         )
         yield found
         found.close()
@@ -77,6 +83,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
         )
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         found = Opened(context.new_page())
         found.page.on("console", lambda message: found.messages.append(message.text))
@@ -165,6 +172,13 @@ def test_everything_can_be_read(show: Open, width: int, scheme: str) -> None:
         assert found.page.evaluate(_POOR_CONTRAST) == []
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("width", [390, 1000])
+def test_long_names_fit(show: Open, width: int) -> None:
+    page = show(mixed("unbroken" * 30), width).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_the_checks_see_what_they_look_for(show: Open) -> None:
     page = show(mixed()).page
     page.add_style_tag(
@@ -205,6 +219,34 @@ def test_every_bar_and_node_is_painted_in_its_colour(show: Open, width: int, sch
         if picture.getpixel((int(x), int(y))) != tuple(colour)
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_box_shows_where_more_can_be_scrolled_to(show: Open, scheme: str) -> None:
+    from PIL import Image
+
+    box = show(large(12), 390, scheme).page.locator(".graph-box")
+
+    def edge() -> set[Any]:
+        picture = Image.open(io.BytesIO(box.screenshot())).convert("RGB")
+        # Between the nodes of a column.
+        return {picture.getpixel((picture.width - 1, 53 + 58 * n)) for n in range(1, 6)}
+
+    (shaded,) = edge()
+    box.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+    (plain,) = edge()
+    assert sum(shaded) < sum(plain)
+
+
+def test_what_scrolls_is_whole_in_print(show: Open) -> None:
+    page = show(mixed(), 1000, "dark").page
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")
+    page.emulate_media(media="print")
+    boxes = page.locator("pre, .scroll:not(.graph-box), .body, .failure")
+    heights = boxes.evaluate_all("all => all.map(one => [one.scrollHeight, one.clientHeight])")
+    assert len(heights) > 10
+    assert all(0 < whole <= shown + 1 for whole, shown in heights)
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(26, 34, 48)"
 
 
 def test_light_and_dark_have_the_same_layout(show: Open) -> None:

@@ -9,6 +9,7 @@ import modal
 import pytest
 from modal.exception import (
     SandboxFilesystemDirectoryNotEmptyError,
+    SandboxFilesystemError,
     SandboxFilesystemIsADirectoryError,
     SandboxFilesystemNotADirectoryError,
     SandboxFilesystemNotFoundError,
@@ -83,6 +84,12 @@ def test_files_and_folders_and_the_errors_of_the_sdk(
         files.remove("/work/folder")
     with pytest.raises(SandboxFilesystemPathAlreadyExistsError):
         files.make_directory("/work/file")
+
+
+@pytest.mark.exhaustive
+def test_a_path_that_no_system_has(sandbox: modal.Sandbox) -> None:
+    with pytest.raises(SandboxFilesystemError, match="embedded null byte"):
+        sandbox.filesystem.read_text("/work/a\0b")
 
 
 @pytest.mark.exhaustive

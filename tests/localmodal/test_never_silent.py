@@ -50,13 +50,13 @@ def test_fields_that_are_not_kept(sdk: Sdk, backend: dict[str, Any]) -> None:
         warnings.simplefilter("always")
         sdk.create("true", app=app, **backend).wait()
         assert caught == []
-        options = {"verbose": True, "runtime": "gvisor"}
+        options = {"verbose": True, "runtime": "gvisor", "cpu": (1, 2), "memory": (128, 256)}
         sdk.create("true", app=app, **options, **backend).wait()
     assert {one.category for one in caught} == {ServerWarning}
     rpc = "SandboxCreate" if backend else "SandboxCreateV2"
     assert sorted(str(one.message) for one in caught) == [
         f"The local Modal server ignores 'definition.{name}' of {rpc}"
-        for name in ("runtime", "verbose")
+        for name in ("resources.memory_mb_max", "resources.milli_cpu_max", "runtime", "verbose")
     ]
     with pytest.raises(UnimplementedError, match=r"'definition\.custom_domain' of SandboxCreate"):
         sdk.create("true", app=app, custom_domain="example.com", **backend)

@@ -149,6 +149,26 @@ def test_what_nobody_made(sdk: Sdk) -> None:
     modal.Volume.from_name("other", create_if_missing=True, client=client).hydrate()
 
 
+def test_an_environment_is_deleted_with_all_that_is_in_it(sdk: Sdk) -> None:
+    where: dict[str, Any] = {"environment_name": "stg", "create_if_missing": True}
+    for _ in range(2):
+        modal.Environment.objects.create("stg", client=sdk.client)
+        kinds = (modal.Volume, modal.Dict, modal.Queue, modal.Secret)
+        listed = [kind.objects.list(environment_name="stg", client=sdk.client) for kind in kinds]
+        assert listed == [[], [], [], []]
+        modal.Dict.from_name("d", client=sdk.client, **where).put(1, 2)
+        modal.Queue.from_name("q", client=sdk.client, **where).put(1)
+        modal.Secret.objects.create("s", {"A": "1"}, environment_name="stg", client=sdk.client)
+        app = modal.App.lookup("a", client=sdk.client, **where)
+        volume = modal.Volume.from_name("v", client=sdk.client, **where)
+        sandbox = sdk.create("sh", "-c", "touch /v/x; sleep 100", app=app, volumes={"/v": volume})
+        modal.Environment.objects.delete("stg", client=sdk.client)
+        sandbox.wait(raise_on_termination=False)
+        assert sandbox.returncode == 137
+        with pytest.raises(NotFoundError, match=volume.object_id):
+            volume.listdir("/")
+
+
 def test_mount_points(sdk: Sdk) -> None:
     volume = modal.Volume.from_name("v", create_if_missing=True, client=sdk.client)
     volume.hydrate()

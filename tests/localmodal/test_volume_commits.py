@@ -15,16 +15,21 @@ from modalrun.localmodal.server_info import ServerInfo
 from .support import Sdk, kill_server
 from .test_volumes import paths, put, read
 
-READER = "while read line; do cat x y 2>&-; echo; done"
+READER = "while read line; do cat /data/x /data/y 2>&-; echo; done"
 COMMIT = """
 import sys, modal
 volume = modal.Volume.from_name("data")
-open("x", "w").write("by commit")
+open("/data/x", "w").write("by commit")
 volume.commit()
 print("committed", flush=True)
 sys.stdin.readline()
+with open("/data/x"):
+    try:
+        volume.reload()
+    except RuntimeError as error:
+        print(error, flush=True)
 volume.reload()
-print(open("y").read(), flush=True)
+print(open("/data/y").read(), flush=True)
 other = modal.Volume.from_name("other", create_if_missing=True)
 try:
     other.reload()
@@ -41,7 +46,7 @@ def volume(sdk: Sdk) -> modal.Volume:
 
 def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: Any) -> None:
     put(volume, x=b"0")
-    options = {"volumes": {"/data": volume}, "workdir": "/data", **backend}
+    options = {"volumes": {"/data": volume}, **backend}
     reader = sdk.create("sh", "-c", READER, **options)
     seen = iter(reader.stdout)
 
@@ -51,7 +56,9 @@ def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: An
         return next(seen)
 
     assert look() == "0\n"
-    writer = sdk.create("sh", "-c", "echo 1 > x; echo 2 > y; echo; read line", **options)
+    writer = sdk.create(
+        "sh", "-c", "cd data; echo 1 > x; echo 2 > y; echo; read line", workdir="/", **options
+    )
     assert next(iter(writer.stdout)) == "\n"
     assert (paths(volume), read(volume, "x"), look()) == (["x"], b"0", "0\n")
     writer.stdin.write_eof()
@@ -63,7 +70,7 @@ def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: An
     assert next(seen) == "2\n"
     assert next(seen) == "\n"
     # A kill commits as well.
-    reader.exec("sh", "-c", "rm x").wait()
+    reader.exec("sh", "-c", "rm /data/x").wait()
     assert "x" in paths(volume)
     reader.terminate(wait=True)
     assert paths(volume) == ["y"]
@@ -71,15 +78,16 @@ def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: An
 
 def test_commit_inside_a_sandbox(sdk: Sdk, volume: modal.Volume) -> None:
     sandbox = sdk.create(
-        "python", "-c", COMMIT,
-        volumes={"/data": volume}, workdir="/data", env=dict(sdk.info.environ()),
-    )  # fmt: skip
+        "python", "-c", COMMIT, volumes={"/data": volume}, env=dict(sdk.info.environ())
+    )
     printed = iter(sandbox.stdout)
     assert next(printed) == "committed\n"
     assert read(volume, "x") == b"by commit"
     put(volume, y=b"of others")
     sandbox.stdin.write("\n")
     sandbox.stdin.drain()
+    busy = "there are open files preventing the operation: /data"
+    assert next(printed).startswith(f"{busy}/x is open")
     assert next(printed) == "of others\n"
     assert "only inside a sandbox that mounts it" in next(printed)
     other = sdk.create("cat", volumes={"/data": volume}, workdir="/data")
@@ -87,6 +95,8 @@ def test_commit_inside_a_sandbox(sdk: Sdk, volume: modal.Volume) -> None:
     assert "z" not in paths(volume)
     other.exec("sync", "/data").wait()
     assert read(volume, "z") == b"synced\n"
+    with pytest.raises(ConflictError, match=f"{busy} is open"):
+        other.reload_volumes()
     with pytest.raises((RuntimeError, ConflictError)):
         volume.commit()
 

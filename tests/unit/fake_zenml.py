@@ -86,7 +86,9 @@ class FakeZenML:
         self.run = replace(self.run, status="stopping")
         return True
 
-    def finalize_run(self, run_id: str, reason: str, *, stopped: bool = False) -> bool:
+    def finalize_run(
+        self, run_id: str, reason: str, *, stopped: bool = False, used: Sequence[str] = ()
+    ) -> bool:
         self.effects.add("finalize run")
         self.reasons.append(reason)
         if self.run.finished or (self.run.status == "paused" and not stopped):

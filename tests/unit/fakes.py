@@ -124,6 +124,9 @@ class FakeSandbox(RunningSandbox):
             raise end
         return end
 
+    def told_usage(self) -> list[str]:
+        return []
+
     def cancel_wait(self) -> None:
         self.cancelled = True
         self._end.put(asyncio.CancelledError())

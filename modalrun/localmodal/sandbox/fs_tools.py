@@ -220,6 +220,9 @@ def main(root: str, command: Mapping[str, Mapping[str, Any]]) -> None:
         getattr(Tools(root.rstrip("/")), name)(**arguments)
     except OSError as error:
         _fail(_KINDS.get(error.errno or 0, "Io"), error.strerror or str(error))
+    except ValueError as error:
+        # No system has such a path.
+        _fail("Io", str(error))
 
 
 if __name__ == "__main__":

@@ -171,6 +171,10 @@ class Sandboxes:
     async def _commit(self, sandbox: LiveSandbox) -> bool:
         """Commit the volumes at the end; return whether all is committed."""
         problem = await sandbox.volumes.close()
+        for path in sandbox.volumes.changed_at_once:
+            text = f"{path} was changed in place. Sandboxes share a file of its size, so others saw"
+            text += " the change before its commit. To prevent it, write a new file and rename it."
+            self._logs.append(sandbox.record.id, STDERR, f"{text}\n".encode())
         if problem is not None:
             reason = self._disk.problem(problem) or str(problem)
             text = f"Not all changes of its volumes are committed: {reason}"

@@ -103,7 +103,7 @@ FIELDS = {
     " -direct_sandbox_commands_enabled !_restore_instance_type !custom_domain"
     " !include_oidc_identity_token readiness_probe ?inbound_cidr_allowlist environment_variables"
     " !experimental_outbound_policy !include_x509_svid !outbound_policy",
-    "Resources": "memory_mb milli_cpu gpu_config memory_mb_max ?ephemeral_disk_mb milli_cpu_max"
+    "Resources": "memory_mb milli_cpu gpu_config ?memory_mb_max ?ephemeral_disk_mb ?milli_cpu_max"
     " ?rdma -skip_num_threads_env_vars",
     "GPUConfig": "-type count gpu_type",
     "SchedulerPlacement": "regions ?_zone ?_lifecycle ?_instance_types -nonpreemptible",

@@ -83,6 +83,10 @@ class Apps(Service):
             self._sandboxes.terminate(record.id, "Its app was stopped.")
         self._on_stop()
 
+    def drop(self, object_id: str) -> None:
+        self._stop(self.get(object_id))
+        super().drop(object_id)
+
     def _expect_heartbeat(self, app_id: str) -> None:
         if timer := self._heartbeats.pop(app_id, None):
             timer.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -27,9 +29,13 @@ class Environments(Service):
     kind = "environment"
     prefix = "en"
 
-    def __init__(self, store: Store, clock: Clock, rules: CatalogRules) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, rules: CatalogRules, contents: Iterable[Service]
+    ) -> None:
+        """`contents` has the services whose objects are more than a record in the store."""
         super().__init__(store, clock)
         self._rules = rules
+        self._contents = contents
         if not self.named("", DEFAULT_ENVIRONMENT):
             self.add("", DEFAULT_ENVIRONMENT)
 
@@ -93,7 +99,11 @@ class Environments(Service):
                 Status.FAILED_PRECONDITION,
                 f"The environment '{DEFAULT_ENVIRONMENT}' cannot be deleted",
             )
-        self._store.delete("environment", item.id)
+        for service in self._contents:
+            for content in self._store.all(service.kind, item.name):
+                service.drop(content.id)
+        self._store.delete_all(item.name)
+        self.drop(item.id)
         return Empty()
 
 

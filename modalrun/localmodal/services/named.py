@@ -77,8 +77,7 @@ class NamedService(Service):
             self._heartbeats[object_id] = loop.call_later(_HEARTBEAT_LIMIT, self.drop, object_id)
 
     def drop(self, object_id: str) -> None:
-        """Delete an object with its content. Raises GRPCError (NOT_FOUND)."""
-        self._store.delete(self.kind, self.get(object_id).id)
+        super().drop(object_id)
         if timer := self._heartbeats.pop(object_id, None):
             timer.cancel()
 

@@ -123,5 +123,5 @@ class Secrets(Service):
 
     @rpc("SecretDelete")
     async def delete(self, request: api.SecretDeleteRequest) -> Empty:
-        self._store.delete("secret", self.get(request.secret_id).id)
+        self.drop(request.secret_id)
         return Empty()

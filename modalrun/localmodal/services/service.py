@@ -45,6 +45,10 @@ class Service:
         self._store.put(item)
         return item
 
+    def drop(self, object_id: str) -> None:
+        """Delete an object with its content. Raises GRPCError (NOT_FOUND)."""
+        self._store.delete(self.kind, self.get(object_id).id)
+
     def resolve(self, environment: str) -> str:
         """Return an environment's name, the default for "". Raises GRPCError (NOT_FOUND)."""
         if not self._store.named("environment", "", environment or DEFAULT_ENVIRONMENT):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
@@ -12,10 +14,11 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 from modal_proto import task_command_router_pb2 as router
 
+from modalrun.localmodal.sandbox.live import LiveSandbox
+from modalrun.localmodal.sandbox.process import SandboxProcess
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import peer_port, rpc
 from modalrun.localmodal.services.volumes import Volumes
-from modalrun.localmodal.storage.volume_trees import MountedVolumes
 
 
 class VolumeSync:
@@ -25,8 +28,8 @@ class VolumeSync:
         self._volumes = volumes
         self._sandboxes = sandboxes
 
-    async def _mounted(self, volume_id: str) -> MountedVolumes:
-        """Return the volumes of the sandbox that makes the current call. Raises GRPCError."""
+    async def _caller(self, volume_id: str) -> LiveSandbox:
+        """Return the sandbox that makes the current call. Raises GRPCError."""
         volume = self._volumes.get(volume_id)
         keepers = {
             live.process.keeper: record.id
@@ -41,18 +44,17 @@ class VolumeSync:
                 f"Volume '{volume.name or volume.id}' can be committed and reloaded only inside a"
                 " sandbox that mounts it",
             )
-        return live.volumes
+        return live
 
     @rpc("VolumeCommit")
     async def commit(self, request: api.VolumeCommitRequest) -> api.VolumeCommitResponse:
-        mounted = await self._mounted(request.volume_id)
-        await mounted.commit(request.volume_id)
+        sandbox = await self._caller(request.volume_id)
+        await sandbox.volumes.commit(request.volume_id)
         return api.VolumeCommitResponse()
 
     @rpc("VolumeReload")
     async def reload(self, request: api.VolumeReloadRequest) -> Empty:
-        mounted = await self._mounted(request.volume_id)
-        await mounted.reload(request.volume_id)
+        await _reload(await self._caller(request.volume_id), request.volume_id)
         return Empty()
 
     @rpc("TaskReloadVolumes")
@@ -60,8 +62,38 @@ class VolumeSync:
         self, request: router.TaskReloadVolumesRequest
     ) -> router.TaskReloadVolumesResponse:
         if live := self._sandboxes.live(self._sandboxes.of_task(request.task_id).id):
-            await live.volumes.reload()
+            await _reload(live)
         return router.TaskReloadVolumesResponse()
+
+
+async def _reload(sandbox: LiveSandbox, volume_id: str = "") -> None:
+    """Reload a volume, or all. Raises GRPCError if one is in use, as Modal does."""
+    held = await asyncio.to_thread(_held, sandbox.process) if sandbox.process else set()
+    if path := await sandbox.volumes.used(held, volume_id):
+        # The SDK looks for this sentence (`Volume.reload`, 1.6.4). The working folder counts, too
+        # (modal-client pull request 1669, read 2026-11-28).
+        raise GRPCError(
+            Status.FAILED_PRECONDITION,
+            f"there are open files preventing the operation: {path} is open, or the working folder"
+            " of a process",
+        )
+    await sandbox.volumes.reload(volume_id)
+
+
+def _held(sandbox: SandboxProcess) -> set[tuple[int, int]]:
+    """Return device and inode of what the processes of an isolated sandbox have open."""
+    held = set()
+    # The second namespace is that of mounts.
+    for mounts in map(os.fstat, sandbox.namespaces[1:2]):
+        for process in Path("/proc").glob("[0-9]*"):
+            # It may end meanwhile, or close a file.
+            with suppress(OSError):
+                if os.path.samestat((process / "ns" / "mnt").stat(), mounts):
+                    for file in (process / "cwd", *(process / "fd").iterdir()):
+                        with suppress(OSError):
+                            status = file.stat()
+                            held.add((status.st_dev, status.st_ino))
+    return held
 
 
 def _sandbox_of(port: int, keepers: Mapping[int | None, str]) -> str:
@@ -71,7 +103,7 @@ def _sandbox_of(port: int, keepers: Mapping[int | None, str]) -> str:
         port: The port.
         keepers: The sandboxes by the ids of their keepers.
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     for connection in psutil.net_connections("tcp"):
         if connection.laddr and connection.laddr.port == port and connection.pid:

@@ -170,6 +170,10 @@ class Store:
     def delete(self, kind: str, object_id: str) -> None:
         self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, object_id))
 
+    def delete_all(self, environment: str) -> None:
+        """Delete all objects of an environment."""
+        self._db.execute("DELETE FROM objects WHERE environment = ?", (environment,))
+
     def delete_older(self, kind: str, before: float) -> None:
         """Delete the objects of a kind that were created before a time."""
         self._db.execute("DELETE FROM objects WHERE kind = ? AND created_at < ?", (kind, before))

@@ -11,8 +11,9 @@ import asyncio
 import json
 import logging
 import os
+import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class VolumeTree:
     Attributes:
         mount: Where and how the volume is mounted.
         folder: The files.
+        changed_at_once: Paths of linked files whose content was changed, which all sandboxes saw.
     """
 
     def __init__(self, state: StateDir, mount: Mount, folder: Path) -> None:
@@ -61,6 +63,7 @@ class VolumeTree:
         self._record = folder.with_suffix(".json")
         # The signatures of files that are the same on both sides.
         self._known: dict[str, str] = {}
+        self.changed_at_once: set[str] = set()
 
     def open(self) -> None:
         """Start with the committed files. Raises OSError."""
@@ -84,8 +87,12 @@ class VolumeTree:
         if self.mount.read_only or not self._committed.root.is_dir():
             return
         changed, gone = changes(self._scan(self._own), self._known)
-        copied = largest_copied(item.status.st_size for item in changed)
-        brought = self._committed.bring(self._own, changed, move=last, copied=copied)
+        for item in changed:
+            if item.status.st_nlink > 1 and stat.S_ISREG(item.status.st_mode):
+                there = self._committed.status(item.target)
+                if there is not None and os.path.samestat(there, item.status):
+                    self.changed_at_once.add(f"{self.mount.path}/{item.source}")
+        brought = self._committed.bring(self._own, changed, move=last)
         self._forget(self._committed, gone)
         self._known |= brought
         if not last:
@@ -99,6 +106,12 @@ class VolumeTree:
         if self._committed.root.is_dir():
             self._fetch()
             self._save()
+
+    def used(self, held: Collection[tuple[int, int]]) -> str:
+        """Return the first path whose device and inode are held; empty for none."""
+        found = {"": self.folder.stat(), **self._scan(self._own)}
+        paths = (path for path, s in found.items() if (s.st_dev, s.st_ino) in held)
+        return next((f"{self.mount.path}/{path}".rstrip("/") for path in paths), "")
 
     def _fetch(self) -> None:
         there = self._scan(self._committed)
@@ -196,6 +209,11 @@ class MountedVolumes:
         """Commit one volume, or all. Raises OSError."""
         await self._each(volume_id, VolumeTree.commit)
 
+    @property
+    def changed_at_once(self) -> list[str]:
+        """The paths of linked files that were changed in place."""
+        return sorted(path for tree in self._opened for path in tree.changed_at_once)
+
     async def close(self) -> OSError | None:
         """Commit all and give the files up; return why not all is committed."""
         problem = None
@@ -207,6 +225,12 @@ class MountedVolumes:
                 log.error("%s is not committed: %s", tree.folder, error)
                 problem = error
         return problem
+
+    async def used(self, held: Collection[tuple[int, int]], volume_id: str = "") -> str:
+        """Return a path in one volume, or all, whose device and inode are held; empty for none."""
+        chosen = [tree for tree in self._opened if volume_id in ("", tree.mount.volume_id)]
+        paths = [await asyncio.to_thread(tree.used, held) for tree in chosen]
+        return next(filter(None, paths), "")
 
     async def reload(self, volume_id: str = "") -> None:
         """Commit one volume, or all, and fetch what others have committed. Raises OSError."""

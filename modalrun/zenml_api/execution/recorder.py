@@ -28,7 +28,7 @@ class RunRecorder:
         self.step_state = partial(step_records.step_state, run_id, detailed=True)
         self.fail_step = partial(step_records.fail_step, run_id)
         self.stop_step = partial(step_records.stop_step, run_id)
-        self.record_exit = step_records.record_metadata
+        self.record_metadata = step_records.record_metadata
         self.stop_requested = partial(run_access.stop_requested, run_id)
         self.finalize = partial(updates.finalize_run, run_id)
 

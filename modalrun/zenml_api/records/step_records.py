@@ -112,16 +112,24 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
             return step_state(run_id, step)
 
 
-def end_step(step_run_id: str, status: str, reason: str, lines: Sequence[str] = ()) -> StepRecord:
+def end_step(
+    step_run_id: str,
+    status: str,
+    reason: str,
+    lines: Sequence[str] = (),
+    used: Sequence[str] = (),
+) -> StepRecord:
     """Record the end of a step, the reason, and the last lines before it; return the record.
 
-    If its process has died in this sandbox, what it has used is stored too.
+    If its process has died in this sandbox, or with one that has told it, what it has used is
+    stored too.
 
     Raises:
         NotAllowedError: ZenML takes no such status any more.
     """
     store = stores.current()
-    if (usage := usage_log.of_dead(step_run_id, os.environ)) is not None:
+    dead = usage_log.of_dead(step_run_id, os.environ)
+    if (usage := dead or usage_log.of_killed(step_run_id, used)) is not None:
         record_metadata(step_run_id, usage)
     try:
         ended = store.update_step(

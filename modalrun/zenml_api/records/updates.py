@@ -55,6 +55,7 @@ def finalize_run(
     *,
     stopped: bool = False,
     lines: Mapping[str, Sequence[str]] | Sequence[str] = (),
+    used: Sequence[str] = (),
 ) -> bool:
     """Record the end of a run whose process has ended.
 
@@ -65,6 +66,7 @@ def finalize_run(
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
         lines: What steps have printed last, by their names; or what the only unfinished one has.
+        used: What they have used, as the killed sandbox has told it.
 
     Returns:
         Whether any record was unfinished.
@@ -96,7 +98,7 @@ def finalize_run(
             with _recorded(run):
                 for final in dict.fromkeys((status, "stopped")):
                     last = lines.get(step.record.name, ())
-                    if end_step(step.record.id, final, reason, last).finished:
+                    if end_step(step.record.id, final, reason, last, used).finished:
                         break
             changed = True
         return _end_run(get_run(run_id), status, reason) or changed

@@ -86,6 +86,24 @@ def dying(folder: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@step
+def taken(folder: str) -> None:
+    """Hold 300 MiB until that was sampled twice, and let the first process of the sandbox die."""
+    held = bytearray(b"x") * (300 * MIB)
+    tell(folder, "taken", memory=resident())
+    log = Path(os.environ["MODALRUN_USAGE_FILE"])
+
+    def samples() -> int:
+        readings = map(json.loads, log.read_text().splitlines())
+        return sum(one[0] == "sample" and one[4] > 300 * MIB for one in readings)
+
+    while samples() < 2:
+        time.sleep(0.1)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    del held
+
+
 @pipeline(enable_cache=False)
 def using(folder: str) -> None:
     """All of them, side by side if they may be."""
@@ -98,6 +116,12 @@ def using_dynamic(folder: str) -> None:
     """Some, one after the other in the process of the run."""
     for one in (computing, hoarding, sleeping):
         one(folder, id=one.name)
+
+
+@pipeline(enable_cache=False)
+def using_too_much(folder: str) -> None:
+    """Run the step whose sandbox is killed."""
+    taken(folder)
 
 
 @step

@@ -20,6 +20,7 @@ from modalrun.run.records import StepRecord
 from modalrun.run.run_plan import PlannedStep, RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.usage import StepUsage
 
 DONE = SandboxExit(ExitKind.COMPLETED, 0, "The step completed.")
 FAILED = SandboxExit(ExitKind.FAILED, 1, "It raised.")
@@ -37,6 +38,7 @@ class Box:
         self.tags: dict[str, str] = {}
         self.terminated = False
         self.fault: Exception | None = None
+        self.told: list[str] = []
         self._over = asyncio.Event()
         self._end = DONE
 
@@ -55,6 +57,9 @@ class Box:
 
     async def output_tail(self) -> str:
         return f"last words of {self.id}\n"
+
+    async def told_usage(self) -> list[str]:
+        return self.told
 
     async def terminate(self) -> None:
         self.terminated = True
@@ -98,6 +103,7 @@ class Recorder:
         self.stopping = False
         self.waits: list[dict[str, str]] = []
         self.exits: list[tuple[str, str]] = []
+        self.peaks: list[tuple[str, int]] = []
         self.failures: list[tuple[str, bool]] = []
         self.lines: list[str] = []
 
@@ -113,8 +119,11 @@ class Recorder:
     def cached(self, step: str) -> bool:
         raise LookupError("of ZenML's")
 
-    def record_exit(self, step_run: str, metadata: StepMetadata) -> None:
-        self.exits.append((step_run, metadata.sandbox_id))
+    def record_metadata(self, step_run: str, metadata: StepMetadata | StepUsage) -> None:
+        if isinstance(metadata, StepUsage):
+            self.peaks.append((step_run, metadata.peak_memory))
+        else:
+            self.exits.append((step_run, metadata.sandbox_id))
 
     def fail_step(
         self, step: str, reason: str, *, final: bool = False, lines: Sequence[str] = ()

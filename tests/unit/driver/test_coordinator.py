@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,8 @@ from modalrun.run import events
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep
-from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
+from modalrun.run.sandbox_exit import ExitKind, ModalStatus, SandboxExit, read_exit
+from modalrun.run.usage_log import Reading
 from tests.unit.driver.coordinator_bench import (
     DONE,
     FAILED,
@@ -153,6 +155,23 @@ def test_a_step_whose_sandboxes_are_killed_keeps_its_last_lines() -> None:
         await run
         assert bench.records.recorder.failures == [("It was killed.", True)]
         assert bench.records.recorder.lines == ["last words of sb-a-3"]
+
+    play(scene)
+
+
+def test_what_a_step_has_used_whose_sandbox_ran_out_of_memory_is_stored() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []})
+        run = bench.begin()
+        box = await bench.boxes.wait("sb-a-1")
+        bench.records.recorder.states["a"] = state("a", "running")
+        begin = Reading("begin", 1.0, 7, 0.5, 0, record="record-a")
+        box.told = [json.dumps(begin), json.dumps(Reading("sample", 3.0, 7, 1.5, 700 << 20))]
+        box.end(read_exit(137, ModalStatus.KERNEL_OOM_KILL))
+        await run
+        assert bench.records.recorder.peaks == [("record-a", 700)]
+        (failure,) = bench.records.recorder.failures
+        assert failure == ("The sandbox ran out of memory: peak 700 MiB.", True)
 
     play(scene)
 

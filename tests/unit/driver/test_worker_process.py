@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modalrun.driver.throttle import PAUSE
 from modalrun.run import events
 from modalrun.run.events import Redraw
 
@@ -192,6 +193,7 @@ def test_the_last_words_belong_to_their_step(tmp_path: Path) -> None:
 def test_the_bars_of_steps_side_by_side_are_told_and_logged_once(tmp_path: Path) -> None:
     bar = "[(print('%d %%' % n, end='\\\\r', flush=True), time.sleep(0.02)) for n in range(60)]"
     write_bench(tmp_path, f'await asyncio.gather(*(step(pool, f"{{n}}: {bar}") for n in "ab"))')
+    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "bench.py"],
         capture_output=True,
@@ -200,12 +202,13 @@ def test_the_bars_of_steps_side_by_side_are_told_and_logged_once(tmp_path: Path)
         cwd=tmp_path,
         env={**os.environ, "MODALRUN_RUN_ID": "some-run"},
     )
+    most = 2 + (time.monotonic() - began) / PAUSE
     assert done.returncode == 0, done.stderr.decode()
     text = done.stdout.decode()
     told = [e for line in text.split("\n") if isinstance(e := events.split(line)[1], Redraw)]
     for name in "ab":
         texts = [one.text for one in told if one.step == name]
-        assert 1 <= sum(text != "" for text in texts) <= 6
+        assert 1 <= sum(text != "" for text in texts) <= most
         assert texts[-1] == "", "the line is in the log"
     printed = [line for line in tagged(text) if events.MARK not in line]
     # Of the states before the last one, some are dropped.

@@ -160,6 +160,25 @@ def test_large_files_are_not_copied(
     assert content(b.folder) == content(volume)
 
 
+def test_a_large_file_that_is_changed_in_place(
+    volume: Path, sandbox: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a sandbox has committed is its own from then on; a shared file is told of."""
+    monkeypatch.setattr(trees, "_COPIED", 0)
+    monkeypatch.setattr(trees, "_clone", lambda source, target: False)
+    (volume / "old").write_text("1")
+    a = sandbox()
+    (a.folder / "new").write_text("1")
+    a.commit()
+    (a.folder / "new").write_text("not committed")
+    assert content(volume) == {"new": "1", "old": "1"}
+    (a.folder / "old").write_text("22")
+    a.commit()
+    assert a.changed_at_once == {"/v/old"}
+    (a.folder / "old").write_text("not committed")
+    assert content(volume) == {"new": "not committed", "old": "22"}
+
+
 def test_read_only_and_a_part(volume: Path, sandbox: Open) -> None:
     (volume / "part").mkdir()
     (volume / "part" / "x").write_text("1")

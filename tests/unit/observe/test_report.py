@@ -8,7 +8,7 @@ import pytest
 
 from modalrun.observe.report import read_report
 from modalrun.run.metadata import RunMetadata
-from modalrun.run.records import DeploymentRecord
+from modalrun.run.records import DeploymentRecord, Named
 from modalrun.spec.spec_record import SpecRecord
 from tests.unit.fake_zenml import FakeZenML
 from tests.unit.fakes import Effects
@@ -27,8 +27,9 @@ def zenml() -> FakeZenML:
 def test_the_shown_run_spec_runs_where_the_run_did(zenml: FakeZenML) -> None:
     record = SpecRecord({"pipeline": "q.q"}, [("--gpu", ("gpu",), "T4")])
     zenml.deployment = DeploymentRecord("d", environment=record.to_environment())
+    zenml.run = replace(zenml.run, stack=Named("st-1", "remote"))
     found = read_report(zenml.run.id, (), zenml=zenml)
-    assert found.spec == ("pipeline: q.q", "target: local", '# --gpu "T4"')
+    assert found.spec == ("pipeline: q.q", "target: local", "stack: remote", '# --gpu "T4"')
 
 
 def test_a_rerun_names_the_run_that_it_reruns(zenml: FakeZenML) -> None:

@@ -82,7 +82,7 @@ def test_what_else_is_said_of_gpus_and_prices(capsys: pytest.CaptureFixture[str]
     dear = replace(FEATURES, saved=Decimal(-1))
     advice_text.print_advice(replace(ADVICE, steps=(unknown, busy, dear), unmeasured=()))
     out = capsys.readouterr().out
-    assert "train: GPU use is not known without 'nvidia-ml-py' in its image." in out
+    assert "train: GPU use is not known (the local Modal server has no GPU" in out
     assert "tune: GPU (A100) busy 80 %." in out
     assert "All of it costs $0.6128 a run on Modal" in out
 

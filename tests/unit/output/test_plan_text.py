@@ -86,7 +86,7 @@ def test_the_image_makes_room_for_the_table() -> None:
     assert text[6].split() == [
         *("sandbox", "gpu", "cpu", "memory", "region", "timeout", "$/hour", "ceiling"),
     ]
-    assert text[9] == "  image  debian slim, Python 3.11 + 2 packages"
+    assert text[9] == "  image  debian slim, Python 3.11 + 3 packages"
 
 
 def test_values_are_shown_as_yaml_has_them() -> None:

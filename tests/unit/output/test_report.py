@@ -64,6 +64,7 @@ def test_a_large_run_has_a_page_of_a_size_that_can_be_sent(count: int) -> None:
     assert len(page.encode()) < 1_000_000 * max(1, count / 100)
     assert page.count('<details class="step"') == count
     assert page.count('aria-label="Usage of') == min(count, MOST_CHARTS)
+    assert f"{count - MOST_CHARTS} others are not shown" in page
     # A name has one anchor, which all links lead to.
     anchors = re.findall(r' id="(step-\d+)"', page)
     assert len(set(anchors)) == count
@@ -75,6 +76,7 @@ def test_many_failures_are_not_all_told() -> None:
         report(*(step(f"s{n}", n, 1, status="failed") for n in range(50)), status="failed")
     )
     assert page.count('<article class="card failure"') == MOST_FAILURES
+    assert "30 more steps have failed." in page
 
 
 def test_a_run_that_goes_on_is_shown_as_it_is_now() -> None:
@@ -102,6 +104,18 @@ def test_a_result_of_an_earlier_run_has_no_bar() -> None:
     taken = step("load", -500, 10, status="skipped")
     page = render(report(taken, step("train", 5, 10, upstream=("load",))))
     assert 'aria-label="load, skipped">' in page
+
+
+def test_artifacts_of_earlier_runs_come_last_and_folded() -> None:
+    artifacts = tuple(
+        Artifact(name, "o", f"of {name}", "1", "T", "u") for name in ("load", "train")
+    )
+    found = report(
+        step("load", -500, 10, status="cached"), step("train", 5, 10), artifacts=artifacts
+    )
+    before, _, folded = render(found).partition("Taken from earlier runs (1)</summary>")
+    assert "of train" in before and before.endswith('<details class="fold"><summary>')
+    assert "Artifact of load" in folded and "Artifact of load" not in before
 
 
 def test_visualizations_of_unknown_content_are_named() -> None:

@@ -36,6 +36,7 @@ def recipe(
     image: dict[str, Any] | None = None,
     driver: Driver | None = None,
     engine: tuple[str, ...] = ENGINE,
+    gpu: bool = False,
 ) -> tuple[ImageRecipe, list[str]]:
     return image_recipe(
         docker,
@@ -45,6 +46,7 @@ def recipe(
         local=local,
         image=image,
         driver=driver,
+        gpu=gpu,
     )
 
 
@@ -136,6 +138,15 @@ def test_hashes_and_pins_do_not_go_together() -> None:
 @pytest.mark.parametrize("line", ["modalrun", "modalrun==0.1", "-e git+https://h/m#egg=modalrun"])
 def test_modalrun_is_mounted_not_installed(line: str) -> None:
     assert recipe(gathered(("requirements", [line])))[0] == PLAIN
+
+
+def test_a_gpu_is_measured_with_a_layer_above_those_of_other_steps() -> None:
+    docker = {"requirements": ["numpy"]}
+    (plain, _), (made, _) = recipe(docker), recipe(docker, gpu=True)
+    assert made.packages[:-1] == plain.packages
+    assert made.packages[-1].lines == ("nvidia-ml-py",)
+    finished, _ = recipe({"skip_build": True, "parent_image": "registry/me/image:1"}, gpu=True)
+    assert finished.packages == ()
 
 
 def test_no_cache_builds_anew() -> None:

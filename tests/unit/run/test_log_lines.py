@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modalrun.run import events
 from modalrun.run.event_proof import END
-from modalrun.run.events import LinesOf, OrderEnd, Redraw, StepEvent
+from modalrun.run.events import LinesOf, OrderEnd, Redraw, StepEvent, Used
 from modalrun.run.log_lines import Item, LineFilter, LineSelection, LogLine, RunLines
 
 RUN = "sb-run"
@@ -205,6 +205,7 @@ def test_a_step_sandbox_that_is_kept_warm_tells_which_step_prints() -> None:
             "at the start\n",
             events.line(LinesOf("load", 2)),
             events.line(StepEvent("load", "running", 2.0)),
+            events.line(Used(("[]",))),
             "loaded\nno line feed",
             events.line(OrderEnd("secret", 0)),
             # The driver's event about the next step may come later.
@@ -242,6 +243,7 @@ def test_waiting_is_told_by_the_run_sandbox_alone() -> None:
     lines = RunLines(RUN)
     idle = events.Idle("load", "sb-1", 2.0)
     assert lines.feed(RUN, "stdout", events.line(idle)) == [idle]
+    assert lines.feed(RUN, "stdout", events.line(Used(("[]",)))) == []
     (line,) = lines.feed(RUN, "stdout", events.line(OrderEnd("secret", 0)))
     assert isinstance(line, LogLine)
 

@@ -9,8 +9,19 @@ from pathlib import Path
 import pytest
 
 from modalrun.run import contract, usage_log
+from modalrun.run.events import EventScanner, Used
 from modalrun.run.usage import StepUsage, UsagePoint
-from modalrun.run.usage_log import Measured, Reading, add, add_death, of_dead, peak, read
+from modalrun.run.usage_log import (
+    Measured,
+    Reading,
+    add,
+    add_death,
+    event,
+    of_dead,
+    of_killed,
+    peak,
+    read,
+)
 
 MIB = 1024 * 1024
 ID = "00000000-0000-4000-8000-000000000001"
@@ -36,6 +47,19 @@ def died(log: str, *readings: Reading) -> StepUsage | None:
     for one in readings:
         add(log, one)
     return of_dead(ID, {contract.USAGE_FILE: log})
+
+
+def test_a_step_whose_whole_sandbox_was_killed() -> None:
+    samples = [sample(at, at - 98, memory) for at, memory in ((102.0, 300), (106.0, 800))]
+    output = b"".join(b"\x1e%s\n" % event(begun(100.0), one) for one in samples)
+    found = EventScanner().feed(output)
+    told = [reading for one in found if isinstance(one, Used) for reading in one.readings]
+    used = of_killed(ID, told)
+    assert used is not None and used.killed
+    assert (used.peak_memory, used.seconds, used.cpu_seconds) == (800, 6.0, 7.0)
+    assert [point.memory for point in used.points] == [300, 800]
+    assert of_killed("another", told) is None
+    assert of_killed(ID, told[:1]) is None
 
 
 def test_a_step_whose_process_died(log: str) -> None:

@@ -40,6 +40,11 @@ NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this 
         (requests.ConnectionError("Connection refused"), ConnectionLostError, "refused"),
         (requests.ReadTimeout("Read timed out."), ConnectionLostError, "timed out"),
         (
+            requests.exceptions.ChunkedEncodingError("Connection broken"),
+            ConnectionLostError,
+            "can't be reached: Connection broken",
+        ),
+        (
             requests.exceptions.RetryError("too many 503 error responses"),
             ConnectionLostError,
             "503",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modalrun.run.advice import advice, advice_on_end
 from modalrun.run.failure import Failure, of_steps
+from modalrun.run.failure_hints import hint_on_end, hint_on_failure
 from modalrun.run.sandbox_exit import ModalStatus, read_exit
 
 
@@ -25,7 +25,7 @@ from modalrun.run.sandbox_exit import ModalStatus, read_exit
     ],
 )
 def test_a_reason_with_a_known_remedy(reason: str, word: str) -> None:
-    assert word in (advice(reason) or "")
+    assert word in (hint_on_failure(reason) or "")
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_a_reason_with_a_known_remedy(reason: str, word: str) -> None:
     ],
 )
 def test_a_reason_without_one(reason: str | None) -> None:
-    assert advice(reason) is None
+    assert hint_on_failure(reason) is None
 
 
 def test_a_driver_gets_no_more_memory() -> None:
     end = read_exit(137, ModalStatus.KERNEL_OOM_KILL)
-    assert advice_on_end(end, "per_step") is None
-    assert "memory" in (advice_on_end(end, "pipeline") or "")
+    assert hint_on_end(end, "per_step") is None
+    assert "memory" in (hint_on_end(end, "pipeline") or "")

@@ -15,7 +15,7 @@ _TIMEOUT = (
     "raise 'settings: orchestrator: timeout' (or '--timeout'); it counts from the creation of the"
     " sandbox"
 )
-_ADVICE = (
+_HINTS = (
     (
         r"ModuleNotFoundError: No module named '([\w.]+)'",
         r"the sandbox has no module '\1': if it is a package's, add that to 'settings: docker:"
@@ -35,13 +35,13 @@ _ADVICE = (
 """Patterns of reasons, and what helps."""
 
 
-def advice(reason: str | None) -> str | None:
+def hint_on_failure(reason: str | None) -> str | None:
     """Return what to do about a failure; None if its reason does not say so.
 
     Args:
         reason: That of a step, or of a run, which names the step's.
     """
-    for pattern, text in _ADVICE:
+    for pattern, text in _HINTS:
         if found := re.search(pattern, reason or ""):
             return found.expand(text)
     return None
@@ -52,10 +52,10 @@ def ran_out_of_memory(reason: str | None) -> bool:
 
     Not for the text of an exception, which may say anything.
     """
-    return advice(reason) == _MEMORY
+    return hint_on_failure(reason) == _MEMORY
 
 
-def advice_on_end(end: SandboxExit, mode: Mode) -> str | None:
+def hint_on_end(end: SandboxExit, mode: Mode) -> str | None:
     """Return what to do about the end of a run sandbox; None if nothing is known to help."""
     if end.kind is ExitKind.TIMED_OUT:
         return _TIMEOUT
