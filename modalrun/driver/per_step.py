@@ -70,6 +70,7 @@ async def drive(manifest: RunManifest) -> int:
     taken = None
     if os.environ.get(contract.TAKE_OVER):
         taken = await _take_over(manifest, coordinator, recorder)
+        coordinator.waits.store()
     elif manifest.ahead:
         taken = Takeover(await sandboxes.ahead(), {})
     watching = asyncio.create_task(_watch_for_stop(coordinator, recorder))
@@ -87,7 +88,6 @@ async def _take_over(
     manifest: RunManifest, coordinator: Coordinator, recorder: AsyncRecorder
 ) -> Takeover:
     """Find what an earlier driver of this run has left."""
-    coordinator.waits.store()
     # Before the records: a sandbox that has ended by then has recorded its step's end.
     sandboxes = await coordinator.sandboxes.running()
     records, stopped = await asyncio.gather(
