@@ -62,7 +62,8 @@ def _flush(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
 
-    interrupted = code in (130, 143)
+    # What a reader that does not read holds up must not hold up an end by a signal.
+    interrupted = code in (129, 130, 143)
     interrupts.within(interrupts.OUTPUT_SECONDS if interrupted else None, flush)
 
 

@@ -54,12 +54,7 @@ def init(
     from modalrun.flavor import init_project
 
     done = init_project.initialize(
-        Path.cwd(),
-        pipeline=pipeline,
-        from_stack=from_stack,
-        target=target,
-        name=name,
-        spec=spec,
+        Path.cwd(), pipeline=pipeline, from_stack=from_stack, target=target, name=name, spec=spec
     )
     for text, new in done.steps:
         writer.err(f"{'+' if new else '='} {text}")

@@ -52,85 +52,6 @@ Target = Annotated[
         " the run spec."
     ),
 ]
-Mode = Annotated[
-    Literal["pipeline", "per_step"] | None,
-    typer.Option(help="One sandbox for all steps ('pipeline'), or one for each ('per_step')."),
-]
-Gpu = Annotated[
-    str | None,
-    typer.Option(
-        autocompletion=completion.gpus,
-        help="GPU type, such as 'A100' or 'A100:2'. Several, separated by commas, are tried in"
-        " order.",
-    ),
-]
-Cpu = Annotated[float | None, typer.Option(help="CPU cores.")]
-Memory = Annotated[str | None, typer.Option(help="Memory, such as '16GB' or '16GiB'.")]
-Timeout = Annotated[
-    str | None,
-    typer.Option(
-        help="Time limit of the run: seconds, or as in '90s', '2h', '1h30m'; at most 24h.",
-        metavar="DURATION",
-    ),
-]
-WaitForCapacity = Annotated[
-    str | None,
-    typer.Option(
-        "--wait-for-capacity",
-        help="How long to ask Modal again and again for a place, each GPU type in turn, instead of"
-        " exit code 5: seconds, or as in '2h'.",
-        metavar="DURATION",
-    ),
-]
-Region = Annotated[
-    str | None,
-    typer.Option(
-        autocompletion=completion.regions, help="Modal region; several, separated by commas."
-    ),
-]
-Cloud = Annotated[
-    str | None,
-    typer.Option(autocompletion=completion.clouds, help="Cloud provider: aws, gcp, oci or auto."),
-]
-Env = Annotated[str | None, typer.Option("--env", help="Modal environment.")]
-Sync = Annotated[
-    bool | None,
-    typer.Option(
-        "--sync/--async", help="Wait until the run has ended, or return once it is accepted."
-    ),
-]
-MaxParallelism = Annotated[
-    int | None, typer.Option("--max-parallelism", help="Steps that may run at the same time.")
-]
-Name = Annotated[
-    str | None,
-    typer.Option("--name", help="Name of the run; '{date}' and '{time}' are replaced."),
-]
-Param = Annotated[
-    list[str] | None,
-    typer.Option("--param", metavar="NAME=VALUE", help="An argument of the pipeline. Repeatable."),
-]
-NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Run every step, even if ZenML has cached it.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any key of the run spec, such as 'timeout=2h' or"
-        " 'steps.train*.enable_cache=false'. Repeatable.",
-    ),
-]
-SourceRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--source-root",
-        metavar="FOLDER",
-        help="Folder of the pipeline's code, which the sandbox gets. Overrides the run spec and"
-        " the deployment file.",
-    ),
-]
 MaxCost = Annotated[
     str | None,
     typer.Option(
@@ -196,22 +117,89 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
 def _given(
     *,
     target: Target = None,
-    mode: Mode = None,
-    gpu: Gpu = None,
-    cpu: Cpu = None,
-    memory: Memory = None,
-    timeout: Timeout = None,
-    wait_for_capacity: WaitForCapacity = None,
-    region: Region = None,
-    cloud: Cloud = None,
-    env: Env = None,
-    sync: Sync = None,
-    max_parallelism: MaxParallelism = None,
-    name: Name = None,
-    param: Param = None,
-    no_cache: NoCache = False,
-    set_: Set = None,
-    source_root: SourceRoot = None,
+    mode: Annotated[
+        Literal["pipeline", "per_step"] | None,
+        typer.Option(help="One sandbox for all steps ('pipeline'), or one for each ('per_step')."),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=completion.gpus,
+            help="GPU type, such as 'A100' or 'A100:2'. Several, separated by commas, are tried in"
+            " order.",
+        ),
+    ] = None,
+    cpu: Annotated[float | None, typer.Option(help="CPU cores.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory, such as '16GB' or '16GiB'.")] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            help="Time limit of the run: seconds, or as in '90s', '2h', '1h30m'; at most 24h.",
+            metavar="DURATION",
+        ),
+    ] = None,
+    wait_for_capacity: Annotated[
+        str | None,
+        typer.Option(
+            "--wait-for-capacity",
+            help="How long to ask Modal again and again for a place, each GPU type in turn, instead"
+            " of exit code 5: seconds, or as in '2h'.",
+            metavar="DURATION",
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=completion.regions, help="Modal region; several, separated by commas."
+        ),
+    ] = None,
+    cloud: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=completion.clouds, help="Cloud provider: aws, gcp, oci or auto."
+        ),
+    ] = None,
+    env: Annotated[str | None, typer.Option("--env", help="Modal environment.")] = None,
+    sync: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync/--async", help="Wait until the run has ended, or return once it is accepted."
+        ),
+    ] = None,
+    max_parallelism: Annotated[
+        int | None, typer.Option("--max-parallelism", help="Steps that may run at the same time.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the run; '{date}' and '{time}' are replaced."),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", metavar="NAME=VALUE", help="An argument of the pipeline. Repeatable."
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Run every step, even if ZenML has cached it.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the run spec, such as 'timeout=2h' or"
+            " 'steps.train*.enable_cache=false'. Repeatable.",
+        ),
+    ] = None,
+    source_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--source-root",
+            metavar="FOLDER",
+            help="Folder of the pipeline's code, which the sandbox gets. Overrides the run spec and"
+            " the deployment file.",
+        ),
+    ] = None,
 ) -> Given:
     # PyYAML takes a fifth of the time of `--help`.
     from modalrun.spec.overrides import Override, param_option, set_option
@@ -282,9 +270,8 @@ def moment_option(text: str | None, option: str) -> datetime | None:
     """
     from modalrun.util.timeparse import moment
 
-    return (
-        moment(text, option=option, now=datetime.now().astimezone()) if text is not None else None
-    )
+    now = datetime.now().astimezone()
+    return None if text is None else moment(text, option=option, now=now)
 
 
 def seconds_option(text: str | None, option: str) -> float | None:

@@ -35,7 +35,7 @@ def interactive() -> bool:
 
 
 END_OF_COMMAND = "Interrupted. This ends the command, not the run."
-"""What `Interruption` says of a command that only looks on."""
+"""What `Interruption` says of a command that only reads."""
 
 
 class Interruption:

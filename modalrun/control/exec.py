@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from modalrun.errors import ConflictError, NotFoundError, UsageError
 from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.commands import Write
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.log_filter import unknown_steps
 from modalrun.observe.status import connect
 from modalrun.run.contract import MODAL_TOKEN, ORDER
-from modalrun.run.metadata import RunMetadata
+from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import UNBEGUN, StepRecord
+from modalrun.util.retry import repeated
 from modalrun.util.text import listing
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
+
+RECORD_SECONDS = 10.0
+"""How long a step that has just begun may take to record its sandbox."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,9 @@ class Place:
     """Where a command runs.
 
     Attributes:
-        run_id: ZenML's run id.
         sandbox: Modal's id of the sandbox.
         subject: Whose sandbox it is, for messages.
         without: Variables of the sandbox that its steps don't see.
-        connection: To Modal.
     """
 
     run_id: str
@@ -41,13 +43,12 @@ def find_place(
     run_id: str,
     step: str | None,
     *,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
 ) -> Place:
     """Find the sandbox of a running step, and connect to Modal.
 
     Args:
-        run_id: ZenML's run id.
         step: The step; None for the only one that runs, and for any in `pipeline` mode.
 
     Raises:
@@ -55,7 +56,6 @@ def find_place(
         UsageError: Several steps run.
         AuthenticationError, ConnectionLostError: ZenML's server or Modal refuses or is not there.
     """
-    zenml = zenml or ZenMLGateway()
     run, steps = zenml.read_run_and_steps(run_id)
     if run.finished:
         raise NotFoundError(
@@ -82,6 +82,8 @@ def find_place(
         )
     # The inline steps of a dynamic pipeline run in the run sandbox.
     own = chosen.metadata if chosen is not None and metadata.mode == "per_step" else None
+    if chosen is not None and own is None and metadata.mode == "per_step":
+        own = _recorded(run.id, chosen.name, zenml)
     sandbox = own.sandbox_id if own is not None else metadata.sandbox_id
     return Place(
         run.id,
@@ -109,6 +111,23 @@ def _running(name: str, steps: Sequence[StepRecord], running: Sequence[StepRecor
     )
 
 
+def _recorded(run_id: str, name: str, zenml: ZenMLGateway) -> StepMetadata | None:
+    """Wait for the metadata of a step that has just begun; an inline step has none."""
+    if zenml.step_names(run_id) is None:
+        return None
+
+    def read() -> StepMetadata:
+        _, steps = zenml.read_run_and_steps(run_id)
+        if (found := next((s.metadata for s in steps if s.name == name), None)) is None:
+            raise NotFoundError(
+                f"ZenML has no sandbox on record for the step '{name}'.",
+                hint="The step records it just after its begin: try again in a moment.",
+            )
+        return found
+
+    return repeated(read, NotFoundError, RECORD_SECONDS, lambda _: None)
+
+
 def _names(steps: Sequence[StepRecord]) -> str:
     return listing([step.name for step in steps], most=20)
 
@@ -126,15 +145,13 @@ def execute(
     *,
     stdin: int,
     terminal: bool,
-    modal: ModalGateway | None = None,
+    modal: ModalGateway = MODAL,
 ) -> int:
     """Run a command to its end; return its exit code.
 
     Args:
         place: Where.
         command: Program and arguments; empty for a shell.
-        write: Receives the output.
-        stdin: The descriptor of the input.
         terminal: Whether the command gets a terminal.
 
     Raises:
@@ -142,7 +159,7 @@ def execute(
         ConnectionLostError: The connection is lost; the command may go on.
     """
     try:
-        return (modal or ModalGateway()).run_command(
+        return modal.run_command(
             place.connection,
             place.sandbox,
             place.run_id,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
 from modalrun.run.outcome import ENDED_AS_A_WHOLE, LOST, PAUSED
 from modalrun.run.status import WAITS, RunStatus, derive_status
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,12 @@ class Reconciled:
     text: str
 
 
-def reconcile(
-    status: RunStatus, *, force: bool = False, zenml: ZenMLGateway | None = None
-) -> Reconciled:
+def reconcile(status: RunStatus, *, force: bool = False, zenml: ZenMLGateway = ZENML) -> Reconciled:
     """Record the end of a run whose sandbox has ended, and of its unfinished steps.
 
     Args:
         status: The run's status now.
         force: Whether to record it even if Modal's state of the sandbox is unknown.
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         UsageError: Step sandboxes still run, or modalrun did not start the run. Nothing changed.
@@ -59,7 +56,6 @@ def reconcile(
         end = ENDED_AS_A_WHOLE[status.modal.end.kind]
     elif status.modal.exit_code is not None:
         end = f"ended with exit code {status.modal.exit_code}"
-    zenml = zenml or ZenMLGateway()
     reason = f"The run sandbox {end}; recorded by 'modalrun reconcile'."
     changed = zenml.finalize_run(status.run.id, reason)
     after = derive_status(*zenml.read_run_and_steps(status.run.id), status.modal)

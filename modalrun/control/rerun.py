@@ -17,7 +17,7 @@ from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.yaml_source import KeyPath, YamlSource
 from modalrun.submit import prepare
 from modalrun.submit.staging import new_files_note, stage_again
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 _SYNCHRONOUS = ("settings", "orchestrator", "synchronous")
 
@@ -29,7 +29,7 @@ def spec_of_rerun(
     begin: Sequence[str] = (),
     target: Target | None = None,
     new_code: bool = False,
-    zenml: ZenMLGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
 ) -> RunSpec:
     """Return the spec that a rerun is submitted with. Call it inside `zenml_session`.
 
@@ -37,12 +37,10 @@ def spec_of_rerun(
     from the run spec that was stored with it.
 
     Args:
-        run_id: ZenML's id of the earlier run.
         overrides: What the command line sets.
         begin: The steps to begin with, although they have succeeded.
         target: Where to run; None for the earlier run's target.
         new_code: Whether to take the source tree as it is now.
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         NotFoundError: There is no such run, or its deployment was deleted.
@@ -50,7 +48,6 @@ def spec_of_rerun(
             wrong.
         ModalrunError: ZenML can't be reached.
     """
-    zenml = zenml or ZenMLGateway()
     run = zenml.read_run(run_id)
     if not run.finished:
         raise UsageError(

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.run.outcome import PAUSED
 from modalrun.run.records import CreatedRun, RunRecord
@@ -25,7 +25,7 @@ from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.staging import new_files_note, stage_again
 from modalrun.util.background import in_background
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 
 def resume(
@@ -33,8 +33,8 @@ def resume(
     observer: RunObserver,
     *,
     source_root: Path,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
 ) -> RunHandle | str:
     """Give a run that can continue another run sandbox. Call it inside `zenml_session`.
 
@@ -44,11 +44,7 @@ def resume(
     unique while it runs.
 
     Args:
-        run_id: ZenML's run id.
-        observer: Receives progress.
         source_root: Where the source tree is.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: The functions on Modal; None for the real ones.
 
     Returns:
         The run with its new run sandbox; or a sentence on why there is nothing to resume.
@@ -58,7 +54,6 @@ def resume(
         UsageError: It can't continue, or the source tree is missing or has changed.
         ModalrunError: ZenML or Modal can't be reached.
     """
-    zenml, modal = zenml or ZenMLGateway(), modal or ModalGateway()
     observer.phase("Reading the run")
     run = zenml.read_run(run_id)
     if run.finished:
@@ -68,9 +63,9 @@ def resume(
     spec = job.plan.sandbox_of_run(run.id)
     if run.status == PAUSED and run.metadata is not None:
         wait_for_sandbox(job, run.id, run.metadata)
+    # After a submission whose outcome was unknown it may run without any record.
     if (found := modal.find_running(job.connection, job.plan, spec)) is not None:
         return f"The run sandbox {found} is running. There is nothing to resume."
-    # After a submission whose outcome was unknown it may run without any record.
     source = zenml.read_source(run.id)
     if source is None:
         raise UsageError(

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 ANNOUNCE_SECONDS = 10.0
 """How long a run that is being submitted may have nothing of modalrun's on record."""
@@ -56,8 +56,8 @@ def stop(
     force: bool,
     wait: bool,
     say: Callable[[str], None],
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
     clock: Clock = time,
 ) -> Stopped:
     """Stop a run. Call it inside `zenml_session` or `zenml_process`.
@@ -66,20 +66,16 @@ def stop(
     sandboxes end now, steps before their driver, and so do sandboxes created meanwhile.
 
     Args:
-        run_id: ZenML's run id.
         force: Whether to stop by force.
         wait: Whether to wait until the run has stopped.
         say: Called with a message on what is being waited for.
-        zenml: Access to ZenML's records; None for the real one.
-        modal: The functions on Modal; None for the real ones.
-        clock: The time.
 
     Raises:
         NotFoundError: There is no such run, or no sandbox of it is on record.
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
     with redirect_stdout(sys.stderr):
-        action = _Stop(wait, say, zenml or ZenMLGateway(), modal or ModalGateway(), clock)
+        action = _Stop(wait, say, zenml, modal, clock)
         return action.run(run_id, force=force)
 
 
@@ -90,22 +86,18 @@ def by_force(
     wait: bool = True,
     seconds: float = END_SECONDS,
     reason: str = FORCED,
-    zenml: ZenMLGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
 ) -> Stopped:
     """End every sandbox of a run now and record that it was stopped.
 
     Args:
-        run_id: ZenML's run id.
-        sandboxes: The run's sandboxes.
         wait: Whether to make sure that none is left.
         seconds: How long to try.
         reason: Why it ended, a sentence; stored with the run.
-        zenml: Access to ZenML's records; None for the real one.
 
     Raises:
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
-    zenml = zenml or ZenMLGateway()
     unrecorded: ModalrunError | None = None
     try:
         # First, so that ZenML starts no new step and records what ends now as stopped.

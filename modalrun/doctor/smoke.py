@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
-from modalrun.doctor.smoke_checks import LINES, Seen, finding, judge, of_error
+from modalrun.doctor.smoke_checks import LINES, finding, judge, of_error
 from modalrun.doctor.smoke_trials import TRIAL_SECONDS, TRIALS, Bench, Trial, with_gpu
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, UsageError
 from modalrun.modal_api.gateway import ModalGateway
@@ -31,7 +31,7 @@ from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage
 from modalrun.util import interrupts
-from modalrun.util.background import in_background
+from modalrun.util.background import begin, in_background
 from modalrun.util.check import Finding
 from modalrun.zenml_api.process import zenml_process
 
@@ -118,14 +118,8 @@ class Smoke:
             # Without an image there is nothing to try.
             yield finding("image", of_error(error, "image"))
             return
-        results: dict[str, Future[Seen | ModalrunError]] = {name: Future() for name in self.trials}
-
-        def attempt(name: str, one: Trial) -> None:
-            results[name].set_result(bench.attempt(name, one))
-
         progress("Starting the sandboxes")
-        for item in self.trials.items():
-            threading.Thread(target=attempt, args=item, daemon=True).start()
+        results = {n: begin(partial(bench.attempt, n, one)) for n, one in self.trials.items()}
         until = time.monotonic() + TRIAL_SECONDS[self.plan.target]
         missing = set(results.values())
         total = sum(one.sandboxes for one in self.trials.values())

@@ -95,10 +95,7 @@ def _input(seen: Seen) -> Read:
     if lines[:1] != ["first"]:
         return "broken", "no line arrives"
     if lines != ["first", "second"]:
-        return (
-            "differs",
-            "the line of a second writer arrives cut, or not at all",
-        )
+        return "differs", "the line of a second writer arrives cut, or not at all"
     return True, "lines of two writers arrive"
 
 
@@ -334,7 +331,6 @@ def judge(trial: str, seen: Seen | ModalrunError) -> list[Finding]:
     """Return the findings about one trial.
 
     Args:
-        trial: Its name.
         seen: What was seen, or the error that kept the trial from its end.
     """
     return [

@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
@@ -26,7 +25,7 @@ from modalrun.plan.model import Plan
 from modalrun.run.run_plan import Target
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 from modalrun.run.tags import TAG_ROLE, TAG_RUN
-from modalrun.util.background import in_background
+from modalrun.util.background import begin, in_background
 
 TRIAL_SECONDS: dict[Target, int] = {"modal": 150, "local": 60}
 """How long the trials may take once there is an image; half of it to find a GPU."""
@@ -68,9 +67,9 @@ class Watched:
         self.id = sandbox.id
         self.seen = seen
         self._sandbox = sandbox
-        self._end: Future[None] = Future()
         self._changed = threading.Condition()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._end = begin(self._watch)
+        self._end.add_done_callback(lambda _: self._notify())
 
     def _watch(self) -> None:
         def add(stream: str, text: str) -> None:
@@ -81,13 +80,8 @@ class Watched:
             self._notify()
 
         began = time.monotonic()
-        try:
-            self.seen.end = self._sandbox.watch(add)
-            self.seen.seconds = time.monotonic() - began
-            self._end.set_result(None)
-        except Exception as error:
-            self._end.set_exception(error)
-        self._notify()
+        self.seen.end = self._sandbox.watch(add)
+        self.seen.seconds = time.monotonic() - began
 
     def _notify(self) -> None:
         with self._changed:
@@ -111,7 +105,6 @@ class Bench:
     """The app, the volume, the image and the sandboxes of one smoke test.
 
     Attributes:
-        connection: To Modal.
         plan: For target, environment, region and the image with ZenML and Modal.
         variables: Those with which a sandbox uses ZenML.
         source: The folder that every sandbox gets.

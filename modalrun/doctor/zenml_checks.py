@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from modalrun.doctor.findings import Findings
@@ -44,6 +44,8 @@ from modalrun.zenml_api import config_files, process
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
     from modalrun.zenml_api.health import Stack
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 2.0
 """How long ZenML's server may take to accept a connection, and to answer."""
@@ -107,8 +109,8 @@ class ZenMLChecks:
             self.imported.set()
             self._findings.put(Finding("image", "ok", self._default_image()))
             self._findings.skip(("source",), "the pipeline can't be planned")
-            self._send(AccountNeeds())
-            self._set_priced(None)
+            _settle(self.needs, AccountNeeds())
+            _settle(self._priced, None)
 
     def _check_with_zenml(self) -> None:
         zenml = self._open_zenml(self._spec.source_root if self._spec else Path.cwd())
@@ -134,10 +136,10 @@ class ZenMLChecks:
                 self._findings.put(_finding("source", lambda: _source(selection), zenml))
             except Exception as error:
                 self._report_pipeline(zenml.problem_of("pipeline", error))
-        self._set_priced(priced)
+        _settle(self._priced, priced)
         plan = priced.plan if priced else None
         needs = AccountNeeds.of(plan) if plan else AccountNeeds()
-        self._send(replace(needs, credentials=credentials))
+        _settle(self.needs, replace(needs, credentials=credentials))
         if stack is None:
             self._findings.skip(("stack", "artifact_store"), "there is no stack to look at")
         elif plan is not None and self.target == "modal":
@@ -198,10 +200,6 @@ class ZenMLChecks:
             return Finding("artifact_store", "warning", " ".join(texts))
         return Finding.of_error("artifact_store", UsageError(" ".join(texts)))
 
-    def _set_priced(self, priced: PricedPlan | None) -> None:
-        if not self._priced.done():
-            self._priced.set_result(priced)
-
     def _report_pipeline(self, problem: Finding) -> None:
         """Report why the pipeline can't be planned, unless the stack's finding says it already."""
         stack = self._findings.get("stack")
@@ -209,15 +207,17 @@ class ZenMLChecks:
             self._findings.skip(("pipeline",), "the stack is a problem")
         self._findings.put(problem)
 
-    def _send(self, needs: AccountNeeds) -> None:
-        if not self.needs.done():
-            self.needs.set_result(needs)
-
     def _default_image(self) -> str:
         """Describe the image of a run of which there is no plan."""
         if self.target == "local":
             return f"none is built: sandboxes run this Python, {sys.executable}"
         return f"made from the Docker settings, with {', '.join(engine_packages())}"
+
+
+def _settle(future: Future[T], value: T) -> None:
+    """Give a future a value, unless it has one."""
+    if not future.done():
+        future.set_result(value)
 
 
 def check_server(findings: Findings, target: Target) -> bool:

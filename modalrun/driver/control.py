@@ -36,7 +36,7 @@ def watch(on_stop: Callable[[], object]) -> list[int]:
         if any(line.strip() == STOP.encode() for line in lines):
             on_stop()
 
-    # A file or device has nothing to say.
+    # A regular file or a device can't be watched, and holds no requests.
     with contextlib.suppress(PermissionError):
         loop.add_reader(descriptor, read)
     return [descriptor]

@@ -84,7 +84,8 @@ class MessageSocket:
         """Wait for a message; raise EOFError at the end."""
         while b"\n" not in self._pending:
             self._read()
-        return self._take()[0]
+        message, _, self._pending = self._pending.partition(b"\n")
+        return bytes(message)
 
     def received(self) -> list[bytes]:
         """Return the whole messages that are there now, without waiting for more.
@@ -103,17 +104,11 @@ class MessageSocket:
                 raise
         if b"\n" not in self._pending:
             return []
-        return self._take(all_of_them=True)
+        whole, _, self._pending = self._pending.rpartition(b"\n")
+        return bytes(whole).split(b"\n")
 
     def _read(self) -> None:
         data = self._socket.recv(_CHUNK)
         if not data or len(self._pending) > LONGEST:
             raise EOFError
         self._pending += data
-
-    def _take(self, *, all_of_them: bool = False) -> list[bytes]:
-        whole, _, rest = (
-            self._pending.rpartition(b"\n") if all_of_them else self._pending.partition(b"\n")
-        )
-        self._pending = bytearray(rest)
-        return bytes(whole).split(b"\n")

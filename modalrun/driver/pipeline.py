@@ -61,22 +61,18 @@ def main() -> NoReturn:
 async def run() -> int:
     """Run all steps, and settle the run's record; return the exit code."""
     with contextlib.closing(WorkerPool()) as pool:
-        return await _run(pool)
-
-
-async def _run(pool: WorkerPool) -> int:
-    runner = Runner(pool)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runner.terminate)
-    pool.private += control.watch(lambda: runner.stop(STOP_REASON))
-    code = await runner.run()
-    if code != contract.EXIT_COMPLETED:
-        try:
-            with pool.worker() as worker:
-                await worker.ask("finalize", *runner.end, runner.last_lines)
-        except (WorkerDied, WorkerError):
-            # The supervisor tries again in a new process.
-            return contract.EXIT_UNRECORDED
-    return code
+        runner = Runner(pool)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runner.terminate)
+        pool.private += control.watch(lambda: runner.stop(STOP_REASON))
+        code = await runner.run()
+        if code != contract.EXIT_COMPLETED:
+            try:
+                with pool.worker() as worker:
+                    await worker.ask("finalize", *runner.end, runner.last_lines)
+            except (WorkerDied, WorkerError):
+                # The supervisor tries again in a new process.
+                return contract.EXIT_UNRECORDED
+        return code
 
 
 class Runner:

@@ -24,31 +24,35 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 def hide_process() -> None:
     """Let no process without CAP_SYS_PTRACE read this one's memory, environment or descriptors."""
-    _set_dumpable(0)
+    prctl(_PR_SET_DUMPABLE, 0)
 
 
 def show_process() -> None:
     """Undo `hide_process`, in a fork that runs user code."""
-    _set_dumpable(1)
+    prctl(_PR_SET_DUMPABLE, 1)
 
 
 @contextlib.contextmanager
 def without_source() -> Iterator[None]:
     """Import nothing from the source tree, which is the user's, during the block."""
     path = list(sys.path)
-    # Its folders too: PYTHONPATH may name them.
-    source = Path.cwd()
-    sys.path[:] = [one for one in path if one and not Path(one).is_relative_to(source)]
+    leave_source()
     try:
         yield
     finally:
         sys.path[:] = path
 
 
+def leave_source() -> None:
+    """Import nothing from the source tree any more."""
+    # Its folders too: PYTHONPATH may name them.
+    source = Path.cwd()
+    sys.path[:] = [one for one in sys.path if one and not Path(one).is_relative_to(source)]
+
+
 def adopt_orphans() -> None:
     """Become the parent of all processes below this one whose own parents end."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def drop_tracing() -> None:
@@ -84,6 +88,7 @@ def hide_variables(names: Collection[str]) -> None:
             ctypes.memset(address + len(name) + 1, ord("-"), len(value))
 
 
-def _set_dumpable(value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Set an attribute of this process (`prctl(2)`); nothing happens on other systems."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, value, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

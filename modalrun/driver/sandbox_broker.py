@@ -83,9 +83,7 @@ class Broker:
 
     def _plan(self, step: Any) -> IsolatedStep:
         return plan_isolated_step(
-            self._manifest,
-            _REQUEST.validate_python(step),
-            source_root=Path.cwd(),
+            self._manifest, _REQUEST.validate_python(step), source_root=Path.cwd()
         )
 
     def _answer(self, call: Call) -> None:
@@ -137,7 +135,7 @@ def main() -> None:
         traceback.print_exc()
         isolated = error
     # User code can write there.
-    sys.path[:] = [one for one in sys.path if not Path(one).is_relative_to(Path.cwd())]
+    privileges.leave_source()
     while True:
         asked, descriptors, *_ = socket.recv_fds(supervisor, 1, 1)
         if asked == CONNECT:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -94,7 +94,8 @@ class SandboxClient:
             while True:
                 self._take(_REPLY.validate_json(self._socket.receive()))
         except (EOFError, OSError):
-            self._give_up()
+            log_line("modalrun: The process that creates sandboxes has ended.")
+            leave(contract.EXIT_UNRECORDED)
 
     def _take(self, reply: Reply) -> None:
         if reply.waits is not None:
@@ -103,10 +104,13 @@ class SandboxClient:
             threading.Thread(target=self._respond, args=(reply,), daemon=True).start()
             return
         call = self._calls.pop(reply.number)
-        if reply.error is None:
-            call.set_result(_exit(*reply.value) if reply.value is not None else None)
-        else:
+        if reply.error is not None:
             call.set_exception(_error(*reply.error))
+        elif reply.value is not None:
+            kind, exit_code, reason = reply.value
+            call.set_result(SandboxExit(ExitKind[kind], exit_code, reason))
+        else:
+            call.set_result(None)
 
     def _respond(self, reply: Reply) -> None:
         if reply.ended:
@@ -123,17 +127,9 @@ class SandboxClient:
         finally:
             self._send(Call(reply.number, "", value=status))
 
-    def _give_up(self) -> NoReturn:
-        log_line("modalrun: The process that creates sandboxes has ended.")
-        leave(contract.EXIT_UNRECORDED)
-
 
 def _plain(step: StepRequest) -> dict[str, Any]:
     return {**asdict(step), "step_run": str(step.step_run), "run_id": str(step.run_id)}
-
-
-def _exit(kind: str, exit_code: int | None, reason: str) -> SandboxExit:
-    return SandboxExit(ExitKind[kind], exit_code, reason)
 
 
 def _error(name: str, message: str, hint: str | None) -> Exception:

@@ -48,16 +48,6 @@ def start(command: Sequence[str], env: Mapping[str, str], pass_fds: Sequence[int
     )
 
 
-def run_apart(command: Sequence[str], env: Mapping[str, str], given: bytes) -> None:
-    """Run a program with an input to its end, in a session of its own.
-
-    Signals that the sandbox's init forwards to this process group don't end it.
-    """
-    subprocess.run(  # noqa: S603 (the command is ours)
-        command, env=env, input=given, check=False, start_new_session=OWN_SESSION
-    )
-
-
 class Forked:
     """Run a program in a fork of this process, with a part of the surface of `subprocess.Popen`."""
 

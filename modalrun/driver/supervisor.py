@@ -26,6 +26,7 @@ from modalrun.driver.broker_link import BrokerLink
 from modalrun.driver.output_pumps import last_lines, pump, write_end
 from modalrun.run import contract, usage_log
 from modalrun.run.event_proof import KEY_BYTES
+from modalrun.util.regular_files import open_inside
 
 DRAIN_SECONDS = 2.0
 """How long to wait for output that a dead child has left in its pipes."""
@@ -71,20 +72,29 @@ def main() -> int:
     """Run `python -m <arguments>` under supervision; return the sandbox's exit code."""
     # A preemption before anything has begun: exit code 130, as later, and no traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _protect()
+    privileges.drop_tracing()
+    privileges.hide_process()
+    if _has_broker():
+        privileges.hide_variables(contract.MODAL_TOKEN)
+        # For the broker alone.
+        _token.update({name: os.environ.pop(name) for name in contract.MODAL_TOKEN})
     try:
-        return _supervise()
+        environment = child_environment.create()
+    except OSError as error:
+        _log(f"The {_subject()} can't start: {error}.")
+        return contract.EXIT_UNRECORDED
+    try:
+        return _supervise(environment)
     finally:
         for broker in _brokers:
             broker.end()
         _drain(_broker_pumps)
 
 
-def _supervise() -> int:
+def _supervise(environment: dict[str, str]) -> int:
     timeout = float(os.environ[contract.TIMEOUT])
     deadline = time.monotonic() - _age(timeout) + timeout - margin(timeout)
     earlier_kills = death.out_of_memory_kills()
-    environment = _child_environment()
     # The first signal; later ones change nothing.
     asked: list[int] = []
     children: list[spawn.Child] = []
@@ -120,10 +130,7 @@ def _supervise() -> int:
     try:
         code = run()
         while not asked and _is_continued(
-            code,
-            environment,
-            children,
-            out_of_memory=death.out_of_memory_kills() > earlier_kills,
+            code, environment, children, out_of_memory=death.out_of_memory_kills() > earlier_kills
         ):
             code = run()
     except subprocess.TimeoutExpired:
@@ -150,16 +157,6 @@ def _supervise() -> int:
         # The driver asks ZenML again.
         return contract.EXIT_UNRECORDED
     return _record(reason, result, environment)
-
-
-def _protect() -> None:
-    """Keep this process, and the token of the driver, out of the reach of user code."""
-    privileges.drop_tracing()
-    privileges.hide_process()
-    if _has_broker():
-        privileges.hide_variables(contract.MODAL_TOKEN)
-        # For the broker alone.
-        _token.update({name: os.environ.pop(name) for name in contract.MODAL_TOKEN})
 
 
 def _is_continued(
@@ -262,14 +259,6 @@ def _subject() -> str:
     return "step" if contract.STEP in os.environ else "run"
 
 
-def _child_environment() -> dict[str, str]:
-    try:
-        return child_environment.create()
-    except OSError as error:
-        _log(f"The {_subject()} can't start: {error}.")
-        raise SystemExit(contract.EXIT_UNRECORDED) from None
-
-
 def _control(environment: dict[str, str]) -> tuple[int, ...]:
     """Duplicate the standard input for the child, whose own one is empty."""
     try:
@@ -332,7 +321,14 @@ def _record(reason: str, result: int, environment: dict[str, str]) -> int:
         # With the manifest of a static run, finalize terminates the step sandboxes.
         manifest = [] if _has_broker() else sys.argv[2:]
         command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
-        spawn.run_apart(command, environment, last_lines.encoded())
+        # In a session of its own: the sandbox's init forwards signals to this process group.
+        subprocess.run(  # noqa: S603 (the command is ours)
+            command,
+            env=environment,
+            input=last_lines.encoded(),
+            check=False,
+            start_new_session=spawn.OWN_SESSION,
+        )
     return result
 
 
@@ -343,11 +339,8 @@ def _read(path: Path | str) -> str:
         OSError, ValueError: It can't be read.
     """
     # A pipe would never end, and another file's content is not ours to pass on.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        return os.read(descriptor, _LONGEST_FILE).decode()
-    finally:
-        os.close(descriptor)
+    with open_inside(Path(path).parent, Path(Path(path).name)) as file:
+        return file.read(_LONGEST_FILE).decode()
 
 
 def _write(path: str, text: str) -> None:

@@ -13,7 +13,7 @@ from modalrun.driver.worker_process import WorkerDied, WorkerError, WorkerProces
 
 
 class WorkerPool:
-    """The workers of a run. Who uses one limits how many there are.
+    """The workers of a run: as many as are in use at the same time.
 
     Attributes:
         private: Descriptors that workers must not keep.
@@ -75,7 +75,7 @@ class WorkerPool:
             return list(filter(None, await asyncio.gather(*map(ask, workers))))
 
     def close(self) -> None:
-        """Take no more notice of the workers, which end with this process."""
+        """Stop handling the ends of workers; they end with this process."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
     @property

@@ -46,7 +46,6 @@ def initialize(
     """Register what is missing, and write a run spec if there is none.
 
     Args:
-        folder: The project.
         pipeline: The pipeline of the run spec; None for the only one of the project.
         from_stack: The stack that the new one takes its components from; None for the active one.
         target: Where the new stack's runs go.

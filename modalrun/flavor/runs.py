@@ -131,7 +131,6 @@ def submit(
         target: Where it runs.
         snapshot: The deployment as ZenML stores it.
         environment: The variables with which a sandbox uses ZenML.
-        run: The placeholder run.
 
     Returns:
         A function that follows the run to its end; None for an asynchronous run.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ from modalrun.modal_api.configuration import configured_environment, local_serve
 from modalrun.modal_api.errors import translated
 from modalrun.plan.image_recipe import Named, Slim
 from modalrun.run.run_plan import Target
-from modalrun.util import timeline
+from modalrun.util import background, timeline
 from modalrun.util.reachability import ask
 
 if TYPE_CHECKING:
@@ -112,23 +110,13 @@ def environment_name(connection: Connection, name: str | None) -> str:
     Raises:
         NotFoundError: There is no such environment.
     """
-    import modal
-
-    client = connection.client
     if name is None and (configured := configured_environment(connection.target)) is not None:
         name = configured.value
     try:
-        with translated():
-            if name:
-                found = modal.Environment.from_name(name, client=client)
-            else:
-                found = modal.Environment.from_context(client=client)
-            found.hydrate()
-        image_builder.remember(connection, found)
+        return image_builder.look_up_environment(connection, name)
     except NotFoundError as error:
         missing = {f"environment create {name or 'NAME'}": error.problem}
         raise _absent(missing, connection) from error
-    return str(found.name)
 
 
 def _absent(missing: Mapping[str, str], connection: Connection) -> NotFoundError:
@@ -185,18 +173,15 @@ def check_account(
     """
     import modal
 
-    if target == "local":
-        connection = Connection(target)
-        environment = environment_name(connection, needs.environment)
-        check_names(connection, replace(needs, environment=environment))
-        image_builder.image_builder(connection, needs.environment, needs.pythons)
-        return "the Modal SDK connects to it"
-    connection = _connect_in_time(needs.credentials, record_clock)
+    local = target == "local"
+    connection = Connection(target) if local else _connect_in_time(needs.credentials, record_clock)
     environment = environment_name(connection, needs.environment)
     needs = replace(needs, environment=environment)
     check_workspace(connection, needs)
     check_names(connection, needs)
     builder = image_builder.image_builder(connection, environment, needs.pythons)
+    if local:
+        return "the Modal SDK connects to it"
     with translated():
         for name in needs.images:
             within = None if "/" in name else environment
@@ -225,16 +210,8 @@ def _connect_in_time(
     # A gRPC server need not answer plain HTTP.
     with contextlib.suppress(OSError, ValueError):
         record_clock(ask(url, method="HEAD", seconds=CONNECT_SECONDS).ahead)
-    connected: Future[Connection] = Future()
-
-    def connect() -> None:
-        try:
-            connected.set_result(Connection("modal", credentials=credentials))
-        except Exception as error:
-            connected.set_exception(error)
-
-    # A daemon thread does not keep the process alive while the SDK still tries.
-    threading.Thread(target=connect, daemon=True).start()
+    # The process need not stay alive while the SDK still tries.
+    connected = background.begin(lambda: Connection("modal", credentials=credentials))
     try:
         return connected.result(ANSWER_SECONDS)
     except FutureTimeoutError:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from modalrun.errors import CapacityError, ConflictError, ModalrunError, UnknownOutcomeError
@@ -42,44 +43,34 @@ class GivenUp(Exception):
     """The sandbox is not needed any more; nothing was created."""
 
 
+@dataclass
 class CapacitySearch(Generic[T]):
-    """Ask for one sandbox with each of its GPU types in turn."""
+    """Ask for one sandbox with each of its GPU types in turn.
 
-    def __init__(
-        self,
-        prepare: Callable[[], Awaitable[object]],
-        create: Callable[[str | None], Awaitable[T]],
-        find: Callable[[], Awaitable[modal.Sandbox]],
-        given_up: asyncio.Event,
-        *,
-        gpus: Sequence[str],
-        gpu_wait: float | None,
-        longest: float,
-        on_wait: Callable[[CapacityWait | None], None],
-        say: Callable[[str], None],
-    ) -> None:
-        """
-        Args:
-            prepare: Called before each request; its time does not count.
-            create: Creates the sandbox with a GPU; None for none.
-            find: Finds the running sandbox by its name.
-            given_up: Ends the search when it is set.
-            gpus: The types, the preferred one first; none for a CPU sandbox.
-            gpu_wait: Seconds to wait for each; None for `GPU_WAIT_SECONDS`, and `longest` for the
-                last one.
-            longest: Seconds that the last type may take.
-            on_wait: Called with what is waited for, and with None when that wait is over.
-            say: Called with a message when another type is asked for.
-        """
-        self._prepare = prepare
-        self._create = create
-        self._find = find
-        self._given_up = given_up
-        self._gpus = gpus
-        self._gpu_wait = gpu_wait
-        self._longest = longest
-        self._on_wait = on_wait
-        self._say = say
+    Attributes:
+        prepare: Called before each request; its time does not count.
+        create: Creates the sandbox with a GPU; None for none.
+        find: Finds the running sandbox by its name.
+        given_up: Ends the search when it is set.
+        gpus: The types, the preferred one first; none for a CPU sandbox.
+        gpu_wait: Seconds to wait for each; None for `GPU_WAIT_SECONDS`, and `longest` for the
+            last one.
+        longest: Seconds that the last type may take.
+        on_wait: Called with what is waited for, and with None when that wait is over.
+        say: Called with a message when another type is asked for.
+    """
+
+    prepare: Callable[[], Awaitable[object]]
+    create: Callable[[str | None], Awaitable[T]]
+    find: Callable[[], Awaitable[modal.Sandbox]]
+    given_up: asyncio.Event
+    gpus: Sequence[str]
+    gpu_wait: float | None
+    longest: float
+    on_wait: Callable[[CapacityWait | None], None]
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
         self._until: float | None = None
         self._told: CapacityWait | None = None
         self._overall: CapacityWait | None = None
@@ -98,14 +89,14 @@ class CapacitySearch(Generic[T]):
             UnknownOutcomeError: It was given up, and Modal has not answered yet.
             ModalrunError: As `create`.
         """
-        if not self._gpus:
-            await self._prepare()
-            return await self._create(None)
-        for gpu, following in zip(self._gpus, [*self._gpus[1:], None], strict=True):
+        if not self.gpus:
+            await self.prepare()
+            return await self.create(None)
+        for gpu, following in zip(self.gpus, [*self.gpus[1:], None], strict=True):
             limit = self._limit(last=following is None)
             if limit <= 0:
                 continue
-            await self._prepare()
+            await self.prepare()
             began = time.monotonic()
             try:
                 if (created := await self._ask(gpu, following, limit)) is not None:
@@ -122,7 +113,7 @@ class CapacitySearch(Generic[T]):
             first = gpu not in self._turns
             self._turns.add(gpu)
             if following is not None and first:
-                self._say(f"Modal has no {gpu} now{tried}; asking for {following} instead")
+                self.say(f"Modal has no {gpu} now{tried}; asking for {following} instead")
         tried = ", ".join(f"{gpu} ({what})" for gpu, what in self._tried.items())
         raise CapacityError(
             f"Modal has no place for the sandbox: {tried}.",
@@ -134,7 +125,7 @@ class CapacitySearch(Generic[T]):
         """Ask for the types again and again until the time is up; raises as `once`."""
         began = time.monotonic()
         self._until = began + seconds
-        everything = " or ".join(self._gpus) or "capacity"
+        everything = " or ".join(self.gpus) or "capacity"
         self._overall = CapacityWait(everything, None, time.time())
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         said, hinted = "", False
@@ -150,39 +141,39 @@ class CapacitySearch(Generic[T]):
                         raise
                     if not self._waited and error.message != said:
                         said = error.message
-                        self._say(f"{said.rstrip('.')}; asking again")
+                        self.say(f"{said.rstrip('.')}; asking again")
                     if self._waited and not hinted:
                         hinted = True
-                        self._say(
+                        self.say(
                             f"Modal has no {everything} yet; asking again. Each request is new and"
                             " keeps no place in Modal's queue: a longer 'gpu_wait' may help"
                         )
                     if not error.rate_limited and time.monotonic() - began >= NOTICE_SECONDS:
                         self._tell(self._overall)
-                await sleep(min(next(waits), left), self._given_up)
+                await sleep(min(next(waits), left), self.given_up)
         finally:
             self._tell(None)
 
     def _tell(self, wait: CapacityWait | None) -> None:
         if wait != self._told:
             self._told = wait
-            self._on_wait(wait)
+            self.on_wait(wait)
 
     def _limit(self, *, last: bool) -> float:
-        others_remain = not last or (self._until is not None and len(self._gpus) > 1)
-        limit = self._gpu_wait
+        others_remain = not last or (self._until is not None and len(self.gpus) > 1)
+        limit = self.gpu_wait
         if limit is None:
-            limit = GPU_WAIT_SECONDS if others_remain else self._longest
+            limit = GPU_WAIT_SECONDS if others_remain else self.longest
         return limit if self._until is None else min(limit, self._until - time.monotonic())
 
     async def _ask(self, gpu: str, following: str | None, limit: float) -> T | None:
         """Ask for one type until Modal has a place; return None when the time is up."""
-        if self._given_up.is_set():
+        if self.given_up.is_set():
             raise GivenUp
         creation = asyncio.ensure_future(self._keep_asking(gpu))
-        # An error after a cancellation interests nobody.
+        # Nobody reads an error after a cancellation.
         creation.add_done_callback(lambda done: done.cancelled() or done.exception())
-        given_up = asyncio.ensure_future(self._given_up.wait())
+        given_up = asyncio.ensure_future(self.given_up.wait())
         since, notice = time.time(), min(NOTICE_SECONDS, limit)
         either = {creation, given_up}
         first = asyncio.FIRST_COMPLETED
@@ -204,7 +195,7 @@ class CapacitySearch(Generic[T]):
         await asyncio.wait({creation}, timeout=ANSWER_SECONDS)
         # It may have been answered meanwhile, and its name must be free for the next type.
         answered = await self._withdraw() or answered
-        if not self._given_up.is_set():
+        if not self.given_up.is_set():
             return None
         if not answered:
             raise UnknownOutcomeError("The sandbox was given up before Modal had answered.")
@@ -215,7 +206,7 @@ class CapacitySearch(Generic[T]):
         while True:
             began = time.monotonic()
             try:
-                return await self._create(gpu)
+                return await self.create(gpu)
             except CapacityError:
                 if time.monotonic() - began < SDK_PATIENCE:
                     raise
@@ -236,7 +227,7 @@ class CapacitySearch(Generic[T]):
     async def _running(self) -> modal.Sandbox | None:
         """Find the sandbox while it runs or waits; None also if Modal can't be asked."""
         with contextlib.suppress(ModalrunError, asyncio.TimeoutError), translated():
-            return await asyncio.wait_for(self._find(), ANSWER_SECONDS)
+            return await asyncio.wait_for(self.find(), ANSWER_SECONDS)
         return None
 
 

@@ -168,7 +168,7 @@ async def _feed(process: Any, stdin: int, left: int) -> None:
             return b""
 
     data: bytes | None = b"more"
-    # A command that does not read all of its input is none of our faults.
+    # A command may end without reading all of its input.
     with contextlib.suppress(ConflictError, NotFoundError):
         while data and (data := await asyncio.to_thread(read)) is not None:
             if data:

@@ -50,9 +50,7 @@ class ConnectionPool:
     """The connections of one event loop; more are made as more sandboxes need them."""
 
     def __init__(
-        self,
-        log: Callable[[str], None],
-        connect: Callable[[], Awaitable[modal.Client]] = connect,
+        self, log: Callable[[str], None], connect: Callable[[], Awaitable[modal.Client]] = connect
     ) -> None:
         """
         Args:

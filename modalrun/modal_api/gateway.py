@@ -59,3 +59,6 @@ class ModalGateway:
             source: The source tree.
             pinned: The image builder version; None for the usual one.
         """
+
+
+MODAL = ModalGateway()

@@ -6,16 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from modalrun.errors import UsageError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.sdk_internals import inner
 from modalrun.util.modal_catalog import BUILDER_PYTHONS
-
-if TYPE_CHECKING:
-    import modal
 
 VARIABLE = "MODAL_IMAGE_BUILDER_VERSION"
 
@@ -74,6 +70,29 @@ def usual_builder(connection: Connection, environment: str | None) -> str:
     return _configured() or _of_environment(connection, environment)
 
 
+def look_up_environment(connection: Connection, name: str | None) -> str:
+    """Look up an environment, None for the workspace's own, and remember its builder version.
+
+    Returns:
+        Its name.
+
+    Raises:
+        ModalrunError: As for `translated`.
+    """
+    import modal
+
+    with translated():
+        if name:
+            environment = modal.Environment.from_name(name, client=connection.client)
+        else:
+            environment = modal.Environment.from_context(client=connection.client)
+        environment.hydrate()
+    found = str(environment.name)
+    # No public attribute has it (modal 1.6.4).
+    connection.builders[found] = str(inner(environment)._settings.image_builder_version)
+    return found
+
+
 def _configured() -> str | None:
     from modal.config import config
 
@@ -82,25 +101,9 @@ def _configured() -> str | None:
 
 
 def _of_environment(connection: Connection, name: str | None) -> str:
-    import modal
-
-    if name in connection.builders:
-        return connection.builders[name]
-    with translated():
-        if name:
-            environment = modal.Environment.from_name(name, client=connection.client)
-        else:
-            environment = modal.Environment.from_context(client=connection.client)
-        environment.hydrate()
-    return remember(connection, environment)
-
-
-def remember(connection: Connection, environment: modal.Environment) -> str:
-    """Remember the builder version of an environment that was looked up, and return it."""
-    # No public attribute has it (modal 1.6.4).
-    version = str(inner(environment)._settings.image_builder_version)
-    connection.builders[str(environment.name)] = version
-    return version
+    if name not in connection.builders:
+        name = look_up_environment(connection, name)
+    return connection.builders[name]
 
 
 @contextlib.contextmanager

@@ -136,10 +136,7 @@ async def _end_of(sandbox: Any) -> SandboxExit | None:
 
 
 async def _fetch_once(
-    handles: SandboxHandles,
-    sandbox: str,
-    between: tuple[float, float],
-    source: str | None,
+    handles: SandboxHandles, sandbox: str, between: tuple[float, float], source: str | None
 ) -> AsyncGenerator[list[LogEntry], None]:
     """Yield the entries between two moments that Modal has stored by now."""
     from modal.exception import LogsFetchError

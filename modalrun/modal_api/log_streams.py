@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
@@ -43,19 +44,14 @@ class OutputStreams:
         self._lock = threading.Lock()
         self._futures: set[concurrent.futures.Future[None]] = set()
 
-    def add(
-        self,
-        sandbox: str,
-        *,
-        skip: Mapping[StreamName, int] | None = None,
-    ) -> None:
+    def add(self, sandbox: str, *, skip: Mapping[StreamName, int] | None = None) -> None:
         """Start to read a sandbox, running or finished; leave out the first `skip` bytes."""
         for stream in STREAMS:
             with self._lock:
                 self._open += 1
-            reader = _StreamReader(
-                self._handles, self._buffer, sandbox, stream, (skip or {}).get(stream, 0)
-            )
+            skipped = (skip or {}).get(stream, 0)
+            position = StreamPosition(offset=skipped, skip=skipped)
+            reader = _StreamReader(self._handles, self._buffer, sandbox, stream, position)
             self._futures.add(asyncio.run_coroutine_threadsafe(reader.run(), self._loop))
 
     def __iter__(self) -> Iterator[list[OutputChunk | StreamEnd]]:
@@ -92,22 +88,15 @@ class OutputStreams:
             future.cancel()
 
 
+@dataclass
 class _StreamReader:
     """Reads one stream of a sandbox to its end; used in the SDK's event loop."""
 
-    def __init__(
-        self,
-        handles: SandboxHandles,
-        buffer: OutputBuffer,
-        sandbox: str,
-        stream: StreamName,
-        skip: int,
-    ) -> None:
-        self._handles = handles
-        self._buffer = buffer
-        self._sandbox = sandbox
-        self._stream = stream
-        self._position = StreamPosition(offset=skip, skip=skip)
+    _handles: SandboxHandles
+    _buffer: OutputBuffer
+    _sandbox: str
+    _stream: StreamName
+    _position: StreamPosition
 
     async def run(self) -> None:
         """Put all chunks into the buffer, then the end of the stream."""

@@ -30,9 +30,10 @@ from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
-from modalrun.modal_api.sdk_internals import exit_of
+from modalrun.modal_api.sdk_internals import exit_of, has_place
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import Announced, RunMetadata
+from modalrun.run.records import App
 from modalrun.run.run_plan import RunPlan, sandbox_name
 from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.sandbox_spec import SandboxSpec
@@ -160,7 +161,7 @@ def create(
 def find_running(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
     """Return Modal's id of the running sandbox with the name of a spec; None if there is none."""
     try:
-        return _find(connection, plan, spec, include_terminated=False).object_id
+        return _find(connection, _app(plan), str(spec.name), ended=False).object_id
     except NotFoundError:
         return None
 
@@ -168,7 +169,7 @@ def find_running(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> st
 def find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str | None:
     """Return Modal's id of the last sandbox with the name of a spec, running or ended."""
     try:
-        return _find_last(connection, plan, spec).object_id
+        return _find_last(connection, _app(plan), str(spec.name)).object_id
     except NotFoundError:
         return None
 
@@ -183,7 +184,7 @@ def terminate(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> None:
 
     def act() -> None:
         with translated():
-            _find_last(connection, plan, spec).terminate()
+            _find_last(connection, _app(plan), str(spec.name)).terminate()
 
     in_background(act, TERMINATE_SECONDS)
 
@@ -238,8 +239,8 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
     """Find the running sandbox of a run by its tags alone, when its app is not known.
 
     Returns:
-        Modal's id; None also for a run that was resumed, whose earlier sandboxes only ZenML's
-        record names.
+        Modal's id; None also for one that waits for its place, and for a run that was resumed:
+        only ZenML's record says for what, and which its earlier sandboxes are.
     """
     import modal
 
@@ -249,7 +250,7 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         tags = {TAG_RUN: run_id, TAG_ROLE: "run"}
         found = modal.Sandbox.list(tags=tags, client=connection.client)
         sandbox = next(iter(found), None)
-        if sandbox is None or TAG_AFTER in sandbox.get_tags():
+        if sandbox is None or TAG_AFTER in sandbox.get_tags() or not has_place(sandbox):
             return None
         return sandbox.object_id
 
@@ -260,28 +261,20 @@ def find_announced(connection: Connection, run_id: str, announced: Announced) ->
     Returns:
         What the submission could not record; None if Modal has no such sandbox.
     """
-    import modal
-
-    for include_terminated in (True, False):
-        with contextlib.suppress(NotFoundError), translated():
-            sandbox = modal.Sandbox.from_name(
-                announced.app,
-                sandbox_name(run_id),
-                environment_name=announced.environment,
-                include_terminated=include_terminated,
-                client=connection.client,
-            )
-            app = app_id(connection, announced.app, announced.environment)
-            return RunMetadata(
-                announced.target,
-                announced.mode,
-                announced.app,
-                str(app),
-                sandbox.object_id,
-                timeout=0,
-                environment=announced.environment,
-            )
-    return None
+    app, environment = announced.app, announced.environment
+    try:
+        sandbox = _find_last(connection, App(app, environment), sandbox_name(run_id))
+    except NotFoundError:
+        return None
+    return RunMetadata(
+        announced.target,
+        announced.mode,
+        app,
+        str(app_id(connection, app, environment)),
+        sandbox.object_id,
+        timeout=0,
+        environment=environment,
+    )
 
 
 def run_sandbox(connection: Connection, run_id: str, metadata: RunMetadata) -> RunningSandbox:
@@ -309,7 +302,7 @@ async def _create_or_find(
 
     def look() -> modal.Sandbox | None:
         try:
-            found = _find_last(connection, plan, spec)
+            found = _find_last(connection, _app(plan), str(spec.name))
         except NotFoundError:
             return None
         end = exit_of(found)
@@ -354,25 +347,27 @@ def _look_up(
         time.sleep(next(waits))
 
 
-def _find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> modal.Sandbox:
+def _app(plan: RunPlan) -> App:
+    return App(plan.settings.app_name, plan.settings.modal_environment)
+
+
+def _find_last(connection: Connection, app: App, name: str) -> modal.Sandbox:
     try:
-        return _find(connection, plan, spec, include_terminated=True)
+        return _find(connection, app, name, ended=True)
     except NotFoundError:
         # The V1 backend finds only running sandboxes, and only without this flag.
-        return _find(connection, plan, spec, include_terminated=False)
+        return _find(connection, app, name, ended=False)
 
 
-def _find(
-    connection: Connection, plan: RunPlan, spec: SandboxSpec, *, include_terminated: bool
-) -> modal.Sandbox:
+def _find(connection: Connection, app: App, name: str, *, ended: bool) -> modal.Sandbox:
     import modal
 
     with translated():
         return modal.Sandbox.from_name(
-            plan.settings.app_name,
-            str(spec.name),
-            environment_name=plan.settings.modal_environment,
-            include_terminated=include_terminated,
+            app.app,
+            name,
+            environment_name=app.environment,
+            include_terminated=ended,
             client=connection.client,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.run.contract import CODE_FOLDER, CREATED, GPU
 from modalrun.run.run_plan import RunPlan
-from modalrun.run.sandbox_spec import Resources, SandboxSpec
+from modalrun.run.sandbox_spec import SandboxSpec
 
 if TYPE_CHECKING:
     import modal
@@ -51,6 +51,7 @@ class SandboxArguments:
         volumes = {
             path: self._once(modal.Volume.from_name, name) for name, path in spec.volumes.items()
         }
+        asked = spec.resources
         # A GPU may have been waited for, which Modal's timeout does not count.
         own = {GPU: gpu} if gpu else {CREATED: str(time.time())}
         return {
@@ -63,7 +64,11 @@ class SandboxArguments:
             "timeout": spec.timeout,
             "workdir": CODE_FOLDER,
             "gpu": gpu,
-            **_limited(spec.resources),
+            # With a limit, a pair of request and limit.
+            "cpu": asked.cpu if asked.cpu_limit is None else (asked.cpu, asked.cpu_limit),
+            "memory": (
+                asked.memory if asked.memory_limit is None else (asked.memory, asked.memory_limit)
+            ),
             "cloud": spec.cloud,
             "region": list(spec.regions) or None,
         }
@@ -76,14 +81,3 @@ class SandboxArguments:
                 name, environment_name=self._environment, client=self._client
             )
         return self._named[key]
-
-
-def _limited(asked: Resources) -> dict[str, Any]:
-    """Return cores and MiB; with a limit, a pair of request and limit."""
-    cpu: Any = asked.cpu
-    memory: Any = asked.memory
-    if asked.cpu_limit is not None:
-        cpu = (cpu, asked.cpu_limit)
-    if asked.memory_limit is not None:
-        memory = (memory, asked.memory_limit)
-    return {"cpu": cpu, "memory": memory}

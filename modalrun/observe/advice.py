@@ -17,7 +17,7 @@ from modalrun.run.run_plan import Mode
 from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
 from modalrun.run.usage import StepUsage
 from modalrun.run.usage_log import SHORTEST
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 MARGIN = 1.25
 """What a suggestion has more than the peak."""
@@ -135,7 +135,7 @@ class Advice:
     dynamic: bool = False
 
 
-def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway | None = None) -> Advice:
+def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway = ZENML) -> Advice:
     """Advise for the last runs of a pipeline, or for one run.
 
     Args:
@@ -147,7 +147,6 @@ def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway | None = None)
         NotFoundError: There is no such pipeline or run, or modalrun has not started it.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    zenml = zenml or ZenMLGateway()
     found = [] if argument == LATEST else zenml.newest_runs(limit=limit, pipeline=argument)
     if not found:
         try:

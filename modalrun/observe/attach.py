@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from modalrun.errors import ConnectionLostError, ModalrunError
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.modal_api.termination import SandboxGroup
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import InterruptPrompt, OnInterrupt, ReadKeys, terminal_keys
@@ -24,7 +24,7 @@ from modalrun.run.outcome import Outcome
 from modalrun.run.progress import RunProgress
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.util import interrupts
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 STOP_SECONDS = 7.0
 """How long a stop after a signal may take. CI systems kill 7.5 to 10 s after their signal."""
@@ -64,8 +64,8 @@ def follow(
     *,
     stop: StopRun,
     interrupted: int | None = None,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
     read_keys: ReadKeys = terminal_keys,
 ) -> Outcome:
     """Attach to a run and return its outcome; record its end where it could not itself.
@@ -86,11 +86,10 @@ def follow(
         if interrupted is not None:
             attachment.receive_signal(interrupted)
         observer.begin(attachment.progress)
-        attachment.start(modal or ModalGateway())
+        attachment.start(modal)
         observer.phase("Waiting for the first step")
         end = attachment.wait(on_interrupt, read_keys)
     with redirect_stdout(sys.stderr):
-        zenml = zenml or ZenMLGateway()
         progress = attachment.progress
         if isinstance(end, SandboxExit):
             return derive_outcome(run, progress, end, zenml)

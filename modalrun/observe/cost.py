@@ -47,7 +47,6 @@ def cost_details(
 
     Args:
         run: The record of the run, which has ended.
-        attempts: All attempts of its steps.
         idle: The times in which step sandboxes have waited for another step.
         resumed: Whether it had another run sandbox before, which is not counted.
     """

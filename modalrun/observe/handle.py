@@ -24,13 +24,9 @@ class RunHandle:
     """A run whose run sandbox Modal has accepted.
 
     Attributes:
-        run_id: ZenML's run id.
         zenml_url: Its page on ZenML's dashboard, where there is one.
-        plan: Its plan.
         steps: All steps of the pipeline, parents before children.
-        sandbox: The run sandbox.
         sandboxes: All sandboxes of the run.
-        connection: The connection to Modal.
         recording: The thread that stores in ZenML where the sandbox is, so that others find it.
         resumed: Whether an earlier driver has run a part of it.
         ended: The steps that had ended by then; their output is not shown again.

@@ -19,7 +19,6 @@ class ListedRun:
     """A run of the list.
 
     Attributes:
-        run: ZenML's record.
         cost: Its estimated cost so far in USD by Modal's list prices; None where it is not known,
             0 on the local Modal server.
     """

@@ -19,11 +19,7 @@ def matches_any(pattern: str, steps: Collection[str]) -> bool:
 
 
 def unknown_steps(patterns: Sequence[str], steps: Sequence[str]) -> NotFoundError | None:
-    """Return the error for names and patterns that match no step; None if each matches one.
-
-    Args:
-        patterns: As they were given.
-    """
+    """Return the error for names and patterns that match no step; None if each matches one."""
     wrong = [pattern for pattern in patterns if not matches_any(pattern, steps)]
     if not wrong:
         return None
@@ -42,7 +38,6 @@ def silent_steps(
 
     Args:
         patterns: As they were given; each matches at least one of the steps.
-        steps: All steps of the run.
         not_run: Why steps are not run, by step; sentences.
         over: Whether the run is over.
     """

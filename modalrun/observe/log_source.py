@@ -28,7 +28,6 @@ class LogSource:
     """Where the lines of a run are.
 
     Attributes:
-        run_id: ZenML's run id.
         sandbox: Modal's id of its run sandbox; of several, the last.
         connection: The connection to Modal; None if there is none, see `problem`.
         running: Whether more lines can come.

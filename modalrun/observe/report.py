@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from modalrun.errors import ModalrunError, without_credentials
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.cost import RunCost, spent
 from modalrun.observe.log_source import source_of
 from modalrun.observe.logs import LogRequest, read
@@ -25,8 +25,9 @@ from modalrun.run.log_lines import LineFilter
 from modalrun.run.records import RunRecord
 from modalrun.run.status import Note, RunStatus
 from modalrun.run.timeline import Timeline, timeline_of
+from modalrun.spec.messages import SECRETS
 from modalrun.spec.spec_record import SpecRecord
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 LAST_LINES = 20
 """Lines of a failed step's output."""
@@ -39,7 +40,6 @@ class Report:
     """A run with all that its report shows.
 
     Attributes:
-        view: Its status.
         timeline: The phases of its steps.
         cost: What it has cost by list prices, wherever it ran.
         artifacts: What its steps have made, with visualizations.
@@ -67,18 +67,14 @@ def read_report(
     run_id: str,
     plan: tuple[str, ...],
     *,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
 ) -> Report:
     """Read all that the report of a run shows. What can't be read is told in a note.
-
-    Args:
-        plan: The lines of its resolved plan.
 
     Raises:
         ModalrunError: ZenML refuses or is not there.
     """
-    zenml = zenml or ZenMLGateway()
     view = read_status(run_id, zenml=zenml, modal=modal)
     attempts = zenml.step_attempts([view.run])[run_id]
     now = datetime.now(timezone.utc)
@@ -143,19 +139,16 @@ def _spec(run: RunRecord, zenml: ZenMLGateway) -> list[str]:
     text = yaml.safe_dump(_without_values({**record.file, **where}), sort_keys=False)
     lines = without_credentials(text).splitlines()
     for flag, path, value in record.flags:
-        shown = _without_values({path[-1]: value})[path[-1]]
-        if "environment" in path[:-1]:
-            shown = _ANYTHING
+        shown = _without_values(value, hidden=not SECRETS.isdisjoint(path))
         lines.append(without_credentials(f"# {flag} {json.dumps(shown, default=str)}"))
     return lines
 
 
 def _without_values(value: Any, *, hidden: bool = False) -> Any:
-    """Replace the values of environment variables, which may be secret."""
+    """Replace values that may be secret, such as those of environment variables."""
     if isinstance(value, Mapping):
         return {
-            key: _without_values(one, hidden=hidden or key == "environment")
-            for key, one in value.items()
+            key: _without_values(one, hidden=hidden or key in SECRETS) for key, one in value.items()
         }
     if isinstance(value, list):
         return [_without_values(one, hidden=hidden) for one in value]

@@ -10,18 +10,18 @@ from dataclasses import replace
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import LATEST, RunRecord, select
 from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
 from modalrun.run.timeline import Timeline, timeline_of
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 _CANDIDATES = 50
 """Recent runs that are compared with a RUN argument that matches none."""
 
 
-def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
+def resolve(argument: str, *, zenml: ZenMLGateway = ZENML) -> RunRecord:
     """Return the run that a RUN argument selects.
 
     Args:
@@ -31,7 +31,6 @@ def resolve(argument: str, *, zenml: ZenMLGateway | None = None) -> RunRecord:
         NotFoundError: It matches no run, or several.
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    zenml = zenml or ZenMLGateway()
     if argument == LATEST:
         newest = zenml.newest_runs(limit=1)
         if not newest:
@@ -48,8 +47,8 @@ def read_status(
     run_id: str,
     *,
     with_exit_code: bool = False,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
 ) -> RunStatus:
     """Read the status of a run from ZenML and, where ZenML's record is not enough, from Modal.
 
@@ -61,9 +60,7 @@ def read_status(
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there. That
             Modal does not answer is no error: a note of the status says so.
     """
-    zenml = zenml or ZenMLGateway()
     run, steps = zenml.read_run_and_steps(run_id)
-    modal = modal or ModalGateway()
     found = _found(run, zenml, modal)
     run = replace(run, metadata=found)
     state = _sandbox_state(run, zenml, modal, with_exit_code=with_exit_code)
@@ -74,23 +71,23 @@ def read_status(
     return derive_status(run, steps, state)
 
 
-def read_timeline(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> Timeline:
+def read_timeline(status: RunStatus, *, zenml: ZenMLGateway = ZENML) -> Timeline:
     """Read the timeline of a run whose status is known.
 
     Raises:
         AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
     """
-    attempts = (zenml or ZenMLGateway()).step_attempts([status.run])[status.run.id]
+    attempts = zenml.step_attempts([status.run])[status.run.id]
     return timeline_of(status, attempts, time.time())
 
 
-def refresh(status: RunStatus, *, zenml: ZenMLGateway | None = None) -> RunStatus:
+def refresh(status: RunStatus, *, zenml: ZenMLGateway = ZENML) -> RunStatus:
     """Read ZenML's record again, and keep Modal's state.
 
     Raises:
         NotFoundError, AuthenticationError, ConnectionLostError: As for `read_status`.
     """
-    run, steps = (zenml or ZenMLGateway()).read_run_and_steps(status.run.id)
+    run, steps = zenml.read_run_and_steps(status.run.id)
     run = replace(run, metadata=run.metadata or status.run.metadata)
     return derive_status(run, steps, status.modal)
 
@@ -99,8 +96,8 @@ def connect(
     run_id: str,
     metadata: RunMetadata | Announced,
     *,
-    zenml: ZenMLGateway | None = None,
-    modal: ModalGateway | None = None,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
 ) -> Connection:
     """Connect to Modal with the token of the run's orchestrator, else with Modal's own settings.
 
@@ -113,8 +110,8 @@ def connect(
         NotFoundError: It names a secret that ZenML does not have.
         ConnectionLostError: Modal or ZenML can't be reached.
     """
-    credentials = (zenml or ZenMLGateway()).credentials_of(run_id, metadata.target)
-    return (modal or ModalGateway()).connect(metadata.target, credentials=credentials)
+    credentials = zenml.credentials_of(run_id, metadata.target)
+    return modal.connect(metadata.target, credentials=credentials)
 
 
 def _found(run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway) -> RunMetadata | None:

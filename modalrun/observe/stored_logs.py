@@ -29,7 +29,6 @@ class StoredLogs:
     """The stored lines of one run.
 
     Attributes:
-        source: Where they are.
         lines: Assembles the lines.
         sizes: How many bytes of each stream were read, by the sandbox's id.
     """

@@ -8,13 +8,13 @@ from decimal import Decimal
 from modalrun.errors import ModalrunError
 from modalrun.observe.advice import Quantity, StepAdvice, advise
 from modalrun.plan.model import Plan
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 _RUNS, _ATTEMPTS = 5, 20
 """How many runs and steps of them to read at most: 3 ms each, after 0.13 s for the first."""
 
 
-def used_before(plan: Plan, *, zenml: ZenMLGateway | None = None) -> str | None:
+def used_before(plan: Plan, *, zenml: ZenMLGateway = ZENML) -> str | None:
     """Say which step's use differs most from what it asks for.
 
     Returns:
@@ -24,7 +24,6 @@ def used_before(plan: Plan, *, zenml: ZenMLGateway | None = None) -> str | None:
     limit = 0 if plan.dynamic else min(_RUNS, _ATTEMPTS // max(1, len(plan.steps)))
     if not limit:
         return None
-    zenml = zenml or ZenMLGateway()
     try:
         found = zenml.newest_runs(limit=limit, pipeline=plan.pipeline)
         runs = [run for run in found if run.metadata is not None]

@@ -27,6 +27,12 @@ def with_attempt(state: str, attempt: int) -> str:
     return state if attempt == 1 else f"{state} (try {attempt})"
 
 
+def resources(gpu: str | None, cpu: float | None, memory: int | None) -> str:
+    """Format what a sandbox has: "T4, 2 cpu, 512 MiB"."""
+    parts = [gpu, f"{cpu:g} cpu" if cpu else None, f"{memory} MiB" if memory else None]
+    return ", ".join(part for part in parts if part)
+
+
 def duration(start: datetime | float | None, end: datetime | float | None) -> str:
     """Format the time between two moments; empty if one of them is None.
 

@@ -24,7 +24,7 @@ from markupsafe import Markup, escape
 
 from modalrun import __version__
 from modalrun.observe.report import Report
-from modalrun.output.format import duration
+from modalrun.output.format import duration, resources
 from modalrun.output.reasons import logs_command
 from modalrun.output.report_drawing import CSS, charts, graph, phases, spans, ticks
 from modalrun.output.sanitize import harmless
@@ -156,7 +156,7 @@ def _facts(report: Report) -> Iterator[dict[str, str | None]]:
         environment = f", environment {place.environment}" if place.environment else ""
         yield fact("Where", where, f"{place.app}{environment}, {place.mode}", app_url(run))
     if metadata is not None:
-        asked = _resources(metadata.gpu, metadata.cpu, metadata.memory)
+        asked = resources(metadata.gpu, metadata.cpu, metadata.memory)
         yield fact("Run sandbox", asked or "default", metadata.sandbox_id, metadata.sandbox_url)
     if metadata is not None and metadata.commit:
         yield fact("Commit", metadata.commit[:10], "checked out when it was submitted")
@@ -223,7 +223,7 @@ def _step(one: StepTimeline, report: Report, anchors: Mapping[str, str]) -> dict
                 "state": attempt.status,
                 "start": attempt.start.strftime("%H:%M:%S") if attempt.start else "",
                 "phases": [duration_of(times[p]) if times[p] else "" for p in known],
-                "resources": _resources(asked.gpu, asked.cpu, asked.memory) if asked else "",
+                "resources": resources(asked.gpu, asked.cpu, asked.memory) if asked else "",
                 "sandbox": asked.sandbox_id if asked else "",
             }
         )
@@ -297,24 +297,20 @@ def _picture(one: Visualization, name: str) -> dict[str, Any]:
     if kind == "html":
         # Escaped here: the lines of a document must stay lines.
         return found | {"kind": "html", "content": escape(text)}
-    if kind == "csv":
-        rows = islice(csv.reader(io.StringIO(text)), _TABLE_ROWS)
-        return found | {"kind": "table", "content": [row[:_TABLE_COLUMNS] for row in rows]}
-    if kind == "json":
-        with contextlib.suppress(ValueError):
+    # What can't be read as its kind is shown as text.
+    with contextlib.suppress(ValueError, RecursionError, csv.Error):
+        if kind == "csv":
+            rows = islice(csv.reader(io.StringIO(text, newline="")), _TABLE_ROWS)
+            return found | {"kind": "table", "content": [row[:_TABLE_COLUMNS] for row in rows]}
+        if kind == "json":
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    if kind in {"markdown", "json"}:
+    if kind in {"markdown", "json", "csv"}:
         return found | {"kind": "text", "content": text.splitlines()[:_TEXT_LINES]}
     return found
 
 
 def _tone(state: str) -> str:
     return _TONES.get(state, "quiet")
-
-
-def _resources(gpu: str | None, cpu: float | None, memory: int | None) -> str:
-    parts = [gpu, f"{cpu:g} cpu" if cpu else None, f"{memory} MiB" if memory else None]
-    return ", ".join(part for part in parts if part)
 
 
 def _moment(at: datetime) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from modalrun.output.console import fitted, labelled, make_console, print_lines, width_of
-from modalrun.output.format import STYLES, duration, with_attempt
+from modalrun.output.format import STYLES, duration, resources, with_attempt
 from modalrun.output.live import ResizableLive
 from modalrun.output.log_text import BarLines
 from modalrun.output.reasons import told
@@ -302,10 +302,7 @@ def _resources(step: StepRecord, view: RunStatus) -> str:
     metadata = step.metadata or view.run.metadata
     if metadata is None or step.status in UNBEGUN:
         return ""
-    parts = [metadata.gpu] if metadata.gpu else []
-    parts += [f"{metadata.cpu:g} cpu"] if metadata.cpu else []
-    parts += [f"{metadata.memory} MiB"] if metadata.memory else []
-    return ", ".join(parts)
+    return resources(metadata.gpu, metadata.cpu, metadata.memory)
 
 
 def _local(at: datetime, now: datetime, *, whole: bool = False) -> str:

@@ -53,7 +53,6 @@ def workflow_command(name: str, message: str, **properties: str) -> str:
 
     Args:
         name: What the runner is asked to do.
-        message: Text of one or more lines.
         properties: What the message is about: its title, a file and a line.
     """
     given = ",".join(f"{key}={_property(value)}" for key, value in properties.items())

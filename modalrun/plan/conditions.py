@@ -35,7 +35,6 @@ class Conditions:
     """Hold what a deployment was compiled against, and what only ZenML's own code can compute.
 
     Attributes:
-        zenml: The version of ZenML.
         project: The id of the active project.
         stack: The ids of the stack and its components -> when each was changed last.
         cache_keys: ZenML's cache keys of steps that wait for no other one. Those whose key depends

@@ -256,10 +256,8 @@ def with_spec(
     """Return a snapshot with the settings of a run spec, and the keys of that in its record.
 
     Args:
-        snapshot: The snapshot, as JSON, that the deployment was read from.
         deployment: The deployment, with the settings of the spec.
         orchestrator: ZenML's key of the settings of the stack's orchestrator.
-        spec: The run spec.
     """
     changed = with_settings(snapshot, deployment, orchestrator)
     environment = changed.get("client_environment") or {}
@@ -277,7 +275,6 @@ def with_settings(
     The component's defaults are left out: they are read again from the component.
 
     Args:
-        snapshot: The snapshot, as JSON, that the deployment was read from.
         deployment: The deployment, with further settings.
         orchestrator: ZenML's key of the settings of the stack's orchestrator.
     """

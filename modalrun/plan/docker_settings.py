@@ -93,7 +93,6 @@ def image_recipe(
         source_root: The folder that relative paths in the settings are relative to.
         local: Whether the run is for the local Modal server, which builds no image.
         image: The setting `image`; None for an image made from the Docker settings.
-        driver: The driver that runs in the sandbox; None for none.
         gpu: Whether the sandbox has a GPU, whose use is measured.
 
     Raises:

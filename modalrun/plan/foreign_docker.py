@@ -32,7 +32,6 @@ def check_foreign_docker(
 
     Args:
         deployment: The deployment, with the settings of the run spec and the command line.
-        source_root: The source root.
         by_user, steps_by_user: What the user sets: these settings may do both.
 
     Raises:

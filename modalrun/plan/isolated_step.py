@@ -58,8 +58,6 @@ def plan_isolated_step(
     command, the image, the app, and which secrets and volumes there can be.
 
     Args:
-        manifest: The run.
-        request: The step.
         source_root: Where files that settings name are looked for.
 
     Raises:

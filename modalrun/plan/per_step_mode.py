@@ -12,12 +12,7 @@ from modalrun.plan.sandbox_planner import SandboxPlanner
 from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.run_plan import PlannedStep, RunSettings
-from modalrun.run.sandbox_spec import (
-    DEFAULT_CORES,
-    DEFAULT_MEMORY_MIB,
-    Resources,
-    SandboxSpec,
-)
+from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources, SandboxSpec
 from modalrun.spec.precedence import Origin, Value
 from modalrun.spec.validation import Mistakes
 from modalrun.util.timeparse import written

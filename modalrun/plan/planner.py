@@ -73,11 +73,7 @@ def make_plan(
         sandbox_origins=planner.origins,
         notes=tuple(
             without_credentials(note)
-            for note in (
-                *deployment.notes,
-                *planner.notes(),
-                *catalog.notes(sandboxes, target),
-            )
+            for note in (*deployment.notes, *planner.notes(), *catalog.notes(sandboxes, target))
         ),
     )
 

@@ -69,13 +69,10 @@ class SandboxPlanner:
         Args:
             name: The step's name, or `RUN_SANDBOX`.
             module: The module that runs in it, with `arguments`, under the supervisor.
-            arguments: The module's arguments.
-            resolved: Its resources.
             docker: The Docker settings of its image.
             layers: Its settings.
             variables: The user's variables that its processes must start with.
             longest: The bound on its timeout, in seconds.
-            driver: The driver that runs in it; None for none.
         """
         values = {
             "timeout": resolve_or("timeout", DEFAULT_TIMEOUT_SECONDS, layers),
@@ -137,8 +134,7 @@ class SandboxPlanner:
             if made == wanted:
                 return key
         recipe, notes = self._build_recipe(docker, image=image, driver=driver, gpu=with_gpu)
-        variables = dict((*recipe.environment, *recipe.runtime_environment))
-        check_environment("the Docker settings", variables)
+        check_environment("the Docker settings", recipe.variables)
         self.note(*notes)
         keys = {known: key for key, known in self.images.items()}
         key = keys.get(recipe, f"image-{len(keys)}")

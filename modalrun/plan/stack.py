@@ -9,13 +9,6 @@ from urllib.parse import urlsplit
 
 from modalrun.errors import UsageError
 
-_PRIVATE_NETWORKS = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"),
-        *("fc00::/7", "fe80::/10"),
-    )
-)
 _PRIVATE_NAMES = (".local", ".internal", ".lan", ".home.arpa")
 """Domains that no public name server knows (RFC 6762, RFC 8375, ICANN's `.internal`)."""
 
@@ -87,7 +80,6 @@ def wrong_stack(
     """Return one error with all problems of a stack.
 
     Args:
-        stack: The stack.
         problems: Those that another stack solves.
         no_login: Why sandboxes can't log in to its artifact store; the sentences say what helps.
     """
@@ -118,7 +110,7 @@ def is_private(host: str) -> bool:
     """Whether a name or an IP address is one that only a private network knows."""
     address = _address(host)
     if address is not None:
-        return any(address in network for network in _PRIVATE_NETWORKS)
+        return not address.is_global
     name = host.rstrip(".")
     return "." not in name or name.endswith(_PRIVATE_NAMES)
 

@@ -85,7 +85,6 @@ def read_failure(trace: str, source: str | None, message: str | None) -> Failure
     Args:
         trace: Its traceback; without a class the lines that the step has printed, and a sentence.
         source: The import path of its class.
-        message: Its text.
     """
     if source:
         return _read(trace, source.rpartition(".")[2], message or "")

@@ -106,7 +106,6 @@ class RunLines:
         Args:
             run_sandbox: Modal's id of the run sandbox. Events count only in its output; in a step
                 sandbox's output, only those that a step begins and which step prints.
-            earlier: The run sandboxes before the run was resumed.
             graph: The names of all steps; None if they are not known. An event about another step
                 is an ordinary line.
         """

@@ -28,7 +28,6 @@ class RunManifest:
     """Hold a whole run, of `per_step` mode or of a dynamic pipeline.
 
     Attributes:
-        run_id: ZenML's run id.
         plan: Its sandboxes and steps; every image is built.
         failure_mode: The value of ZenML's `ExecutionMode`.
         variables: The names of the environment variables that reach ZenML; their values travel as

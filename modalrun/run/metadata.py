@@ -55,8 +55,6 @@ class RunMetadata:
         target: "modal" or "local".
         mode: "pipeline" or "per_step".
         app: The name of the Modal app.
-        app_id: Its id.
-        sandbox_id: The run sandbox.
         sandbox_url: Its page on Modal's dashboard, where there is one.
         timeout: The run sandbox's timeout in seconds; 0 if it is not known.
         environment: The Modal environment; None for the default one.
@@ -139,7 +137,6 @@ class StepMetadata:
     """Metadata of a step's attempt in `per_step` mode.
 
     Attributes:
-        sandbox_id: Its sandbox.
         gpu: The sandbox's GPU; None for a CPU sandbox.
         cpu: Its CPU cores; None if not known.
         memory: Its memory in MiB; None if not known.

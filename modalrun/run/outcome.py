@@ -36,7 +36,6 @@ class Outcome:
         headline: One sentence.
         details: Labels and values: run id, links, the command that shows more.
         steps: All steps of the pipeline, parents before children.
-        run_id: ZenML's run id.
         source_root: The folder of this machine whose files it got; None if that is not known.
         timeline: When its phases began and ended; None if that is not told.
         asynchronous: Whether the command does not wait for the run's end, and prints its id.

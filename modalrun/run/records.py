@@ -79,13 +79,7 @@ class RunRecord:
     """A run as ZenML records it. All times are in UTC.
 
     Attributes:
-        id: ZenML's run id.
-        name: Its name.
-        pipeline: The name of its pipeline.
-        status: ZenML's status.
         created: When its record was created.
-        start: When it started.
-        end: When it ended.
         reason: ZenML's reason for the status.
         metadata: What modalrun stored with it; None for a run that modalrun did not start, or
             that has no sandbox yet.
@@ -146,7 +140,6 @@ class StepRecord:
         status: ZenML's status, `NOT_RUN` or `WAITING`.
         attempt: Number of the attempt, from 1; infrastructure retries don't count.
         start: When the attempt started.
-        end: When it ended.
         failure: Why it has failed, or was stopped.
         metadata: What modalrun stored with it, in `per_step` mode.
         since: When it reached this status, where that is neither its start nor its end.
@@ -306,8 +299,6 @@ class CreatedRun:
     """A placeholder run, with what its run sandbox needs.
 
     Attributes:
-        id: ZenML's run id.
-        name: Its name.
         url: Its page on ZenML's dashboard, where there is one.
         environment: Variables for the sandbox. They hold ZenML's credentials, so they travel as a
             Modal secret and are never printed.

@@ -26,7 +26,6 @@ class Rerun:
 
     Attributes:
         run_id: ZenML's id of the earlier run.
-        name: Its name.
         tag: The tag that both runs have.
         skipped: The steps whose results are taken, parents first.
         runs: Every other known step, with why it runs.

@@ -74,7 +74,6 @@ class RunStatus:
     """A run by everything that is known of it at one moment.
 
     Attributes:
-        run: ZenML's record.
         steps: All of its steps, parents before children.
         modal: The state of its sandboxes.
         state: ZenML's status of the run, or `LOST`.

@@ -44,7 +44,6 @@ class Span:
             process in the sandbox, with the wait for a place in Modal. "import": until the step
             begins. "retry": between two attempts, or until the infrastructure's last failure.
             "idle": its sandbox was kept warm for it.
-        begin: When it began.
         end: When it ended; the end of the timeline while it goes on.
         attempt: Number of the attempt, from 1.
         open: Whether it goes on.

@@ -235,7 +235,12 @@ def _parsed(lines: Iterable[bytes | str]) -> Iterator[Reading]:
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, RecursionError):
             reading = Reading(*json.loads(line))
-            numbers = [reading.at, reading.pid, reading.cpu, reading.memory, reading.most]
-            numbers += [one for one in reading[7:] if one is not None]
-            if all(0 <= one < 1e15 for one in numbers) and isinstance(reading.record, str):
+            whole = [reading.pid, reading.memory, reading.most]
+            whole += [one for one in (reading.gpu_memory, reading.gpu_size) if one is not None]
+            numbers = [*whole, reading.at, reading.cpu, reading.gpu or 0.0]
+            if (
+                all(0 <= one < 1e15 for one in numbers)
+                and all(isinstance(one, int) for one in whole)
+                and isinstance(reading.record, str)
+            ):
                 yield reading

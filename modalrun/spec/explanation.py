@@ -37,19 +37,18 @@ def parameters(spec: RunSpec) -> Iterator[tuple[str, str, str, str]]:
             flag, written = spec.command_line.flag(path), _written(spec, path)
             # As it is written: the type that the code declares decides what it is.
             scalar = spec.scalar(path)
-            shown = scalar.text if scalar is not None else format_value(value)
+            shown = written or (scalar.text if scalar is not None else format_value(value))
+            # A variable may have a default, which is the secret.
             shown = "***" if _SECRET.search(name) else shown
             source = "command line" if flag else "run spec"
-            yield str(above[1]) if above else "run", f"parameter {name}", written or shown, source
+            yield str(above[1]) if above else "run", f"parameter {name}", shown, source
 
 
 def variables(spec: RunSpec, step: str, setting: str, source: str) -> str | None:
     """Return the text with variables that a setting of a sandbox is written as; None without any.
 
     Args:
-        spec: The run spec.
         step: The sandbox's step; "" for that of the run.
-        setting: The name of the setting.
         source: Where its value comes from.
     """
     if source not in _BY_SPEC:

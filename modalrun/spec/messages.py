@@ -46,8 +46,8 @@ _LABELS = frozenset({"str", "int", "float", "bool", "uuid", "dict", "list", "non
 
 _ENVIRONMENTS = frozenset({"environment", "runtime_environment", "build_args", "buildargs"})
 _HOLD_SECRETS = _ENVIRONMENTS | {"secrets", "python_package_installer_args"}
-_SECRETS = _ENVIRONMENTS | {"token_id", "token_secret"}
-"""Values below the second keys, and of the third, never appear in a message."""
+SECRETS = _ENVIRONMENTS | {"token_id", "token_secret"}
+"""Values below the second keys, and of the third, never appear in a message, nor in a report."""
 
 _LONGEST = 60
 
@@ -134,7 +134,7 @@ def format_value(value: Any) -> str:
 
 def is_secret(where: KeyPath) -> bool:
     """Return whether the value of a key may be a secret, which no message shows."""
-    return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or _SECRETS & set(where[-1:]))
+    return bool(_HOLD_SECRETS & {str(part) for part in where[:-1]} or SECRETS & set(where[-1:]))
 
 
 def error_path(error: ErrorDetails, root: Any) -> KeyPath:

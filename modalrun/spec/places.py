@@ -103,7 +103,6 @@ def hint(at: KeyPath, known: Iterable[str], listed: set[frozenset[str]]) -> str 
     """Return what to write instead of an unknown key: the right place, or the nearest valid key.
 
     Args:
-        at: The path of the key.
         known: The valid keys beside it.
         listed: The lists of valid keys that the user sees already; each is shown once.
     """

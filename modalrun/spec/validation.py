@@ -22,14 +22,7 @@ from modalrun.spec.messages import (
     is_secret,
     path_name,
 )
-from modalrun.spec.schema import (
-    ZENML_VERSION,
-    DockerKeys,
-    ModelKeys,
-    RetryKeys,
-    RunKeys,
-    StepKeys,
-)
+from modalrun.spec.schema import ZENML_VERSION, DockerKeys, ModelKeys, RetryKeys, RunKeys, StepKeys
 from modalrun.spec.yaml_source import KeyPath, YamlSource
 from modalrun.util.nearest import misspelling_of
 

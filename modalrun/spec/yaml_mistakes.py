@@ -19,7 +19,6 @@ def explained(
     Args:
         error: The parser's error. For a bracket or quote that is never closed its place is far
             below, or past the end of the text.
-        text: The YAML.
         opened: The begin of the innermost collection that was read; empty for none.
     """
     place, context, problem = error.problem_mark, error.context or "", error.problem or ""

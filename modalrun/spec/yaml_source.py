@@ -170,7 +170,6 @@ def read_value(text: str, place: Path | str, above: KeyPath = ()) -> tuple[Any, 
     """Read a value that is written in YAML.
 
     Args:
-        text: The YAML.
         place: Where it is from, for messages.
         above: The path of the key that it is the value of.
 

@@ -46,7 +46,6 @@ class Asked:
         own_token: Whether the stack's orchestrator has a Modal token of its own.
         environment: The Modal environment that was looked up; None for the default one.
         needs: The names that were looked up.
-        app: The name of the app.
         images: Modal's ids of the built images, by their keys (`images.key_of`).
         run_image: Modal's id of the image of the run sandbox.
     """
@@ -85,7 +84,6 @@ class ModalAhead(ModalGateway):
         """
         Args:
             earlier: What an earlier submission has asked.
-            source: The source tree that is copied ahead.
         """
         # Tests have another class between this one and the gateway.
         self._modal = cast(ModalGateway, super())

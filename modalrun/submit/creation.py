@@ -56,8 +56,6 @@ def create_run_sandbox(
     """Create the run sandbox of a run; a driver in it gets the run manifest.
 
     Args:
-        job: The run, which has passed the checks.
-        plan: Its plan, with built images.
         run: ZenML's record of it.
         staged: The source tree; the manifest is written beside it.
         source: What to record of the source tree; None where it is recorded already.

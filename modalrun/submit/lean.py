@@ -73,12 +73,7 @@ class LeanDeployment:
 
 @dataclass(frozen=True)
 class LeanSubmission:
-    """A submission that needs no ZenML here.
-
-    Attributes:
-        compiled: The pipeline.
-        server: ZenML's server.
-    """
+    """A submission that needs no ZenML here."""
 
     compiled: LeanDeployment
     server: Server
@@ -113,7 +108,6 @@ def find(spec: RunSpec, key: str, configuration: Path) -> LeanSubmission | None:
 
     Args:
         key: Its key, by `fingerprint`.
-        configuration: The user's own configuration folder of ZenML.
 
     Raises:
         ModalrunError: ZenML's server can't be reached, or a setting is wrong.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +13,7 @@ from modalrun.localmodal import launcher
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.configuration import ENVIRONMENT
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.observe.handle import RunObserver
 from modalrun.plan import pricing
@@ -25,7 +24,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
 from modalrun.submit.source_tree import SourceSelection
-from modalrun.util import timeline
+from modalrun.util import background, timeline
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -71,7 +70,7 @@ def check(
     observer: RunObserver,
     max_cost: Decimal | None = None,
     *,
-    modal: ModalGateway | None = None,
+    modal: ModalGateway = MODAL,
     earlier: Earlier | None = None,
 ) -> Job:
     """Plan a compiled pipeline and check cost, stack, credentials and names.
@@ -104,11 +103,10 @@ def connect(
     compiled: Compiled,
     priced: PricedPlan,
     *,
-    modal: ModalGateway | None = None,
+    modal: ModalGateway = MODAL,
     earlier: Earlier | None = None,
 ) -> Job:
     """Check the stack, the credentials and the names of a run that is planned; as `check`."""
-    modal = modal or ModalGateway()
     connection, plan, builder = connect_account(priced, compiled.credentials, modal, earlier)
     return Job(compiled, plan, modal, connection, priced.source, builder)
 
@@ -212,9 +210,4 @@ def warm_up_local_server() -> None:
 
     The server takes as long to start as ZenML to import. Errors show up at the first call to it.
     """
-
-    def start() -> None:
-        with contextlib.suppress(ModalrunError):
-            launcher.preload(launcher.ensure_running(), PRELOAD)
-
-    threading.Thread(target=start, daemon=True).start()
+    background.begin(lambda: launcher.preload(launcher.ensure_running(), PRELOAD))

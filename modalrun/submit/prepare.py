@@ -50,11 +50,9 @@ class PricedPlan:
     """A plan, its price, and what keeps its stack from working with the target.
 
     Attributes:
-        plan: The sandboxes.
         cost: What they can cost at most, at Modal's list prices.
         stack: The stack that the deployment is compiled for.
         source: Which files of the source tree go.
-        spec: The run spec.
         problems: Why the stack can't be used with the target; empty if it can.
         no_login: Why the sandboxes can't log in to the artifact store; empty if they can.
         usage: What the last runs have used, a line; empty if nothing is known or to be changed.
@@ -138,8 +136,7 @@ def plan_deployment(
     if note := local_server_note(spec.target):
         plan = replace(plan, notes=(*plan.notes, note))
     for image in plan.images.values():
-        docker = {"environment": dict((*image.environment, *image.runtime_environment))}
-        for folder in code_folders(spec.source_root, docker)[1:]:
+        for folder in code_folders(spec.source_root, {"environment": image.variables})[1:]:
             check_modules(folder)
     problems = problems_on_modal(stack) if on_modal else ()
     no_login = store_credentials.missing(stack, plan, deployment)

@@ -169,9 +169,7 @@ class Submission:
     """Create a run and its run sandbox; on a failure, leave neither of them behind.
 
     Attributes:
-        job: The run.
         observer: Receives progress.
-        zenml: Access to ZenML's records.
         copied: The source tree, if it is copied ahead.
         previous: What is recorded of the run's last sandbox, which has ended.
         submitted: The record of the source tree that it must get, of its last sandbox or of the run

@@ -56,7 +56,6 @@ def in_background(
     then goes on, in a thread that does not keep the process alive.
 
     Args:
-        call: The call.
         seconds: How long to wait; None for ever.
         give_up: Called when a signal comes: it may end the call.
         grace: How many seconds a signal waits for the call, so that what it creates can be undone.

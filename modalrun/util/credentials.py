@@ -150,11 +150,7 @@ CONTENTS = (
         "credentials of Kubernetes",
     ),
     ((b'"auths"',), rb"\"auths\"\s*:\s*\{\s*\"", "credentials of a container registry"),
-    (
-        (b"token_secret",),
-        rb"token_secret[\"']?\s*[=:]\s*[\"']?as-[a-z0-9]",
-        "token of Modal",
-    ),
+    ((b"token_secret",), rb"token_secret[\"']?\s*[=:]\s*[\"']?as-[a-z0-9]", "token of Modal"),
     ((b"accountkey=",), rb"accountkey=[a-z0-9+/]{86}==", "key of Azure"),
     ((b"ghp_",), rb"\bghp_[a-z0-9]{36}", "token of GitHub"),
     ((b"github_pat_",), rb"\bgithub_pat_[a-z0-9_]{60}", "token of GitHub"),
@@ -233,7 +229,6 @@ def refuse_private_folder(folder: Path, what: str, hint: str) -> None:
     """Refuse to upload the home folder, a folder above it, or one that holds credentials.
 
     Args:
-        folder: The folder that would be uploaded.
         what: What it is for, for the message: "The source root".
         hint: What the user can do.
 

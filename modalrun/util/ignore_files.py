@@ -54,7 +54,6 @@ def dockerignore_matcher(lines: Iterable[str], where: str) -> Callable[[Path], b
     """Make a matcher of a `.dockerignore` file: whether a relative path is left out.
 
     Args:
-        lines: The lines of the file.
         where: The file, for messages.
 
     Raises:

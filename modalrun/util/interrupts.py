@@ -9,7 +9,7 @@ import signal
 import termios
 import threading
 import tty
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -40,12 +40,9 @@ def installed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _HANDLED}
-    install()
-    try:
+    with _restored():
+        install()
         yield
-    finally:
-        _restore(before)
 
 
 def check() -> None:
@@ -94,14 +91,13 @@ def deferred() -> Iterator[None]:
         yield
         return
     pending: list[int] = []
-    before = {number: signal.getsignal(number) for number in _HANDLED}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _: pending.append(number))
     try:
-        yield
+        with _restored() as before:
+            for number, handler in before.items():
+                if handler is not signal.SIG_IGN:
+                    signal.signal(number, lambda number, _: pending.append(number))
+            yield
     finally:
-        _restore(before)
         if pending:
             signal.raise_signal(pending[0])
 
@@ -150,10 +146,6 @@ def keys(terminal: int, listener: Callable[[str], None]) -> Iterator[None]:
 
     It is called from a thread, with "" when the terminal is gone.
     """
-    before = termios.tcgetattr(terminal)
-    # Ctrl-C stays a signal, and output is processed as usual.
-    tty.setcbreak(terminal, termios.TCSANOW)
-    end_read, end_write = os.pipe()
 
     def read() -> None:
         while True:
@@ -168,23 +160,28 @@ def keys(terminal: int, listener: Callable[[str], None]) -> Iterator[None]:
             if not data:
                 return
 
-    thread = threading.Thread(target=read, name="keys", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.close(end_write)
-        thread.join()
-        os.close(end_read)
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSANOW, before)
+    # Ctrl-C stays a signal, and output is processed as usual.
+    with _set_to(tty.setcbreak, terminal):
+        end_read, end_write = os.pipe()
+        thread = threading.Thread(target=read, name="keys", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.close(end_write)
+            thread.join()
+            os.close(end_read)
+
+
+def raw(terminal: int) -> contextlib.AbstractContextManager[None]:
+    """Pass each key of a terminal (a descriptor) on as it is, Ctrl-C too, and echo none."""
+    return _set_to(tty.setraw, terminal)
 
 
 @contextlib.contextmanager
-def raw(terminal: int) -> Iterator[None]:
-    """Pass each key of a terminal (a descriptor) on as it is, Ctrl-C too, and echo none."""
+def _set_to(mode: Callable[[int, int], object], terminal: int) -> Iterator[None]:
     before = termios.tcgetattr(terminal)
-    tty.setraw(terminal, termios.TCSANOW)
+    mode(terminal, termios.TCSANOW)
     try:
         yield
     finally:
@@ -200,7 +197,13 @@ def _arrive(number: int, _frame: FrameType | None) -> None:
     raise exception(number)
 
 
-def _restore(handlers: Mapping[Any, Any]) -> None:
-    for number, handler in handlers.items():
-        # None is a handler of another program than Python.
-        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+@contextlib.contextmanager
+def _restored() -> Iterator[dict[int, Any]]:
+    """Restore the handlers after the block, which gets them."""
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in _HANDLED}
+    try:
+        yield before
+    finally:
+        for number, handler in before.items():
+            # None is a handler of another program than Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -28,7 +28,6 @@ def write_archive(path: Path, mounted: str) -> None:
     """Write modalrun's source and bytecode into a ZIP file.
 
     Args:
-        path: The file.
         mounted: Its path in sandboxes, which tracebacks show.
     """
     package = Path(modalrun.__file__).parent

@@ -30,10 +30,6 @@ def path_problem(text: str) -> str | None:
 def checked_path(text: str | Path, what: str) -> Path:
     """Return a path.
 
-    Args:
-        text: The path.
-        what: What names it, for messages.
-
     Raises:
         UsageError: No file can have it.
     """

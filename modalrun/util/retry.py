@@ -25,7 +25,6 @@ def repeated(
     """Repeat a call while it raises an error of a class, with growing pauses; return its result.
 
     Args:
-        call: The call.
         error_class: Other errors pass through at once.
         seconds: How long to repeat it; the last error passes through.
         say: Gets the first error.

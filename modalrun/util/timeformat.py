@@ -7,7 +7,6 @@ def duration_of(seconds: float, *, whole: bool = False) -> str:
     """Format a time: "0.4 s", "12 s", "3 m 05 s", "2 h 07 m".
 
     Args:
-        seconds: The time.
         whole: Whether the time is known to the second only.
     """
     if round(seconds, 1) < 10 and not whole:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,19 @@ def translated() -> Iterator[None]:
             f"The ZenML server can't be reached: {first_line(error)}",
             hint="Check the network and 'zenml status'.",
         ) from error
+
+
+@contextlib.contextmanager
+def only_logged(failed: str) -> Iterator[None]:
+    """Log an error and go on.
+
+    Args:
+        failed: What has failed then: "The run's metadata was not stored".
+    """
+    try:
+        yield
+    except Exception as error:
+        logging.getLogger(__name__).warning("%s: %s", failed, first_line(error))
 
 
 def store_error(error: Exception) -> ModalrunError | None:

@@ -82,3 +82,6 @@ class ZenMLGateway:
 
         source_utils.set_custom_source_root(str(spec.source_root))
         return snapshots.from_zenml(run_access.deployment_id(run_id), spec)
+
+
+ZENML = ZenMLGateway()

@@ -69,7 +69,6 @@ class ModalOrchestrator(BaseOrchestrator):
         """Create a sandbox for a step of a dynamic pipeline.
 
         Args:
-            step_run_info: The step and its record.
             environment: Not used: the sandbox gets this one's variables, and sets the step's own.
 
         Raises:

@@ -78,9 +78,6 @@ def zenml_session() -> Iterator[None]:
 def zenml_server(folder: Path) -> Iterator[bool]:
     """Read and write records by requests to ZenML's server, until the context ends.
 
-    Args:
-        folder: As for `rest.session.connect`.
-
     Returns:
         False if ZenML's own client is needed.
 

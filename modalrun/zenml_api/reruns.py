@@ -48,7 +48,6 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
 
     Args:
         compiled: The pipeline of the earlier run, as it was or compiled anew.
-        spec: The spec that it is compiled from.
 
     Raises:
         NotFoundError: There is no such run, or no step to begin with.

@@ -277,6 +277,8 @@ def test_hidden_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert [path for _, path, _ in seen(files, {}, "/usr")] == [f"{part}/python"]
     volume = (str(tmp_path), part, True)
     assert seen([], {part: tmp_path}, "/usr") == [volume]
+    shared = {"MODALRUN_LOCAL_SHARED": part, "MODALRUN_LOCAL_STACK": f"{part}/plain"}
+    assert view.shared_folders(shared) == [part, f"{part}/plain"]
 
 
 def test_the_python_of_an_image_below_a_shared_folder(

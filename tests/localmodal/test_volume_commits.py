@@ -17,12 +17,13 @@ from .test_volumes import paths, put, read
 
 READER = "while read line; do cat /data/x /data/y 2>&-; echo; done"
 COMMIT = """
-import sys, modal
+import os, sys, modal
 volume = modal.Volume.from_name("data")
-open("/data/x", "w").write("by commit")
+open("x", "w").write("by commit")
 volume.commit()
 print("committed", flush=True)
 sys.stdin.readline()
+os.chdir("/")
 with open("/data/x"):
     try:
         volume.reload()
@@ -78,7 +79,12 @@ def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: An
 
 def test_commit_inside_a_sandbox(sdk: Sdk, volume: modal.Volume) -> None:
     sandbox = sdk.create(
-        "python", "-c", COMMIT, volumes={"/data": volume}, env=dict(sdk.info.environ())
+        "python",
+        "-c",
+        COMMIT,
+        volumes={"/data": volume},
+        workdir="/data",
+        env=dict(sdk.info.environ()),
     )
     printed = iter(sandbox.stdout)
     assert next(printed) == "committed\n"

@@ -15,6 +15,7 @@ from modalrun.localmodal.sandbox.process import Command, SandboxProcess, start_o
 from modalrun.localmodal.sandbox.stdin import Stdin
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.disk import AppendedFile, Disk
+from modalrun.localmodal.storage.logstore import STDERR
 
 CHUNK = 128 * 1024
 
@@ -131,12 +132,12 @@ class Exec:
     def __init__(
         self,
         outputs: Mapping[int, Output],
-        at_end: Callable[[], Awaitable[None]] | None = None,
+        at_end: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         """
         Args:
             outputs: The streams that are kept, by descriptor.
-            at_end: Called before its end is known.
+            at_end: Called before its end is known; returns why it fails all the same.
         """
         self._at_end = at_end
         loop = asyncio.get_running_loop()
@@ -162,10 +163,12 @@ class Exec:
                 code = (await process.ended).code
         except (OSError, ValueError) as error:
             self.started.set_exception(error)
+        if self._at_end is not None and (problem := await self._at_end()):
+            code = code or 1
+            if STDERR in self._outputs:
+                self._outputs[STDERR].append(problem.encode())
         for output in self._outputs.values():
             output.finish()
-        if self._at_end is not None:
-            await self._at_end()
         self.ended.set_result(KILLED if code is None else code)
         if process is not None:
             await process.exited
@@ -239,7 +242,7 @@ class Execs:
         *,
         streams: Collection[int],
         timeout: float,
-        at_end: Callable[[], Awaitable[None]],
+        at_end: Callable[[], Awaitable[str]],
     ) -> bool:
         """Start a command, once for each id: the SDK repeats a call that was not answered.
 
@@ -248,7 +251,7 @@ class Execs:
             command: What to run.
             streams: The descriptors of the output that is kept.
             timeout: Seconds until it is killed; 0 for never.
-            at_end: Called before its end is known.
+            at_end: Called before its end is known; returns why it fails all the same.
 
         Returns:
             False if the sandbox has ended before.

@@ -59,7 +59,9 @@ def shared_folders(variables: Mapping[str, str]) -> list[str]:
 
     ZenML's variables lead to the local store of the user who runs a pipeline.
     """
-    found = variables.get(SHARED_VARIABLE, "").split(os.pathsep)
+    # The second one has the folders of the stack's components (`zenml_api/records/runs.py`).
+    names = (SHARED_VARIABLE, "MODALRUN_LOCAL_STACK")
+    found = os.pathsep.join(variables.get(name, "") for name in names).split(os.pathsep)
     found += [variables.get(f"ZENML_{name}_PATH", "") for name in ("CONFIG", "LOCAL_STORES")]
     store = urlsplit(variables.get("ZENML_STORE_URL", ""))
     if store.scheme.startswith("sqlite"):

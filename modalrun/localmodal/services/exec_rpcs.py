@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -20,8 +19,6 @@ from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
-
-log = logging.getLogger(__name__)
 
 _END_SECONDS = 1.0
 """How long after the end of its input a command may take to end."""
@@ -169,13 +166,18 @@ class ExecRpcs:
         return router.TaskExecPollResponse(code=ended.result())
 
 
-async def _at_end(live: LiveSandbox, argv: Sequence[str]) -> None:
-    """Commit the volumes after `sync`, as Modal does (modal.com/docs/guide/sandbox-files)."""
+async def _at_end(live: LiveSandbox, argv: Sequence[str]) -> str:
+    """Commit the volumes after `sync`, as Modal does (modal.com/docs/guide/sandbox-files).
+
+    Returns:
+        Why not all is committed; empty if it is.
+    """
     if any(re.search(r"\bsync\b", word) for word in argv):
         try:
             await live.volumes.commit()
         except OSError as error:
-            log.error("%s: its volumes are not committed: %s", live.record.id, error)
+            return f"Not all changes of the volumes are committed: {error}\n"
+    return ""
 
 
 async def _write(found: Exec, data: bytes, offset: int, *, eof: bool) -> None:

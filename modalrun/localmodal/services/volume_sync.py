@@ -50,7 +50,8 @@ class VolumeSync:
     async def commit(self, request: api.VolumeCommitRequest) -> api.VolumeCommitResponse:
         sandbox = await self._caller(request.volume_id)
         await sandbox.volumes.commit(request.volume_id)
-        return api.VolumeCommitResponse()
+        # Otherwise the SDK reloads, which fails while files are open.
+        return api.VolumeCommitResponse(skip_reload=True)
 
     @rpc("VolumeReload")
     async def reload(self, request: api.VolumeReloadRequest) -> Empty:

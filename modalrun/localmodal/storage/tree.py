@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
@@ -78,13 +79,13 @@ class Tree:
     @contextmanager
     def open(self, folder: str, *, create: bool = False) -> Iterator[int]:
         """Open a folder of the tree as a descriptor. Raises OSError; for a link, too."""
-        descriptor = os.open(self.root, _FOLDER)
+        descriptor = _allowed(self.root, _FOLDER, 0o700)
         try:
             for part in filter(None, folder.split("/")):
                 if create:
                     with suppress(FileExistsError):
                         os.mkdir(part, 0o755, dir_fd=descriptor)
-                inner = os.open(part, _FOLDER, dir_fd=descriptor)
+                inner = _allowed(part, _FOLDER, 0o700, descriptor)
                 os.close(descriptor)
                 descriptor = inner
             yield descriptor
@@ -172,6 +173,9 @@ class Tree:
                         elif kind not in (stat.S_IFREG, stat.S_IFLNK):
                             continue
                         elif move:
+                            if kind == stat.S_IFREG:
+                                # Whoever reads it next finds no rights that must be given.
+                                _open(name, from_).close()
                             self._place(name, target, to, from_=from_)
                         else:
                             staged = self._staged()
@@ -252,7 +256,21 @@ def changes(
 
 def _open(name: str, folder: int) -> BinaryIO:
     # Non-blocking: a sandbox may have put a named pipe there meanwhile.
-    return os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
+    return os.fdopen(_allowed(name, _FILE, 0o400, folder), "rb")
+
+
+def _allowed(name: str | Path, flags: int, rights: int, folder: int | None = None) -> int:
+    """Open an entry; give its owner the rights that a sandbox has taken: on Modal it is root's."""
+    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    if rights & ~mode and os.geteuid() and not stat.S_ISLNK(mode) and sys.platform == "linux":
+        # A sandbox may put a link there meanwhile.
+        entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            mode = stat.S_IMODE(os.fstat(entry).st_mode)
+            Path(f"/proc/self/fd/{entry}").chmod(mode | rights)
+        finally:
+            os.close(entry)
+    return os.open(name, flags, dir_fd=folder)
 
 
 def _duplicate(name: str, folder: int, target: Path, *, link: bool) -> os.stat_result:

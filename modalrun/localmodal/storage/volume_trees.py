@@ -228,8 +228,7 @@ class MountedVolumes:
 
     async def used(self, held: Collection[tuple[int, int]], volume_id: str = "") -> str:
         """Return a path in one volume, or all, whose device and inode are held; empty for none."""
-        chosen = [tree for tree in self._opened if volume_id in ("", tree.mount.volume_id)]
-        paths = [await asyncio.to_thread(tree.used, held) for tree in chosen]
+        paths = [await asyncio.to_thread(tree.used, held) for tree in self._chosen(volume_id)]
         return next(filter(None, paths), "")
 
     async def reload(self, volume_id: str = "") -> None:
@@ -237,7 +236,9 @@ class MountedVolumes:
         await self._each(volume_id, VolumeTree.reload)
 
     async def _each(self, volume_id: str, do: Callable[[VolumeTree], None]) -> None:
-        for tree in self._opened:
-            if volume_id in ("", tree.mount.volume_id):
-                async with self._lock(tree.mount.volume_id):
-                    await asyncio.to_thread(do, tree)
+        for tree in self._chosen(volume_id):
+            async with self._lock(tree.mount.volume_id):
+                await asyncio.to_thread(do, tree)
+
+    def _chosen(self, volume_id: str) -> list[VolumeTree]:
+        return [tree for tree in self._opened if volume_id in ("", tree.mount.volume_id)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.metadata
 import json
 import os.path
@@ -151,16 +150,14 @@ def _is_installed(place: Path, name: str, docker: Mapping[str, Any]) -> bool:
         return True
     if any(place.is_relative_to(folder) for folder in _PYTHON):
         return True
+    # Only where a pipeline is compiled: it imports ZenML.
+    from modalrun.zenml_api.lazy_integrations import packages_distributions
+
     # An editable installation here may be an ordinary one there.
     asked = canonicalize_name(json.dumps(docker, default=str))
     top = name.partition(".")[0]
-    packages = _distributions().get(top, [top])
+    packages = packages_distributions().get(top, [top])
     return any(canonicalize_name(package) in asked for package in packages)
-
-
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
 
 
 def _is_editable(place: Path) -> bool:

@@ -22,14 +22,13 @@ from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import require_text
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
-    NOT_BEGUN,
     UNFINISHED,
     IsolatedSandboxes,
     Isolation,
 )
 from modalrun.zenml_api.execution.launcher import Launcher
 from modalrun.zenml_api.execution.single_step import FinalStatus, final_status
-from modalrun.zenml_api.execution.steps import LoadedRun
+from modalrun.zenml_api.execution.steps import NOT_BEGUN, LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import step_records, updates
 

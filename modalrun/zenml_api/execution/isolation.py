@@ -16,6 +16,7 @@ from modalrun.run.metadata import step_waits_metadata
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.step_request import StepRequest
 from modalrun.zenml_api.docker_digest import docker_digest
+from modalrun.zenml_api.execution.steps import NOT_BEGUN
 from modalrun.zenml_api.records import step_records, updates
 from modalrun.zenml_api.records.responses import STOPPED
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.models import StepRunResponse
 
-NOT_BEGUN = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
 UNFINISHED = NOT_BEGUN | {ExecutionStatus.RUNNING}
 
 

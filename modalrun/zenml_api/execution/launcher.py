@@ -33,14 +33,8 @@ from modalrun.run import usage_log
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.usage import StepUsage
 from modalrun.zenml_api.execution.exception_text import require_text
+from modalrun.zenml_api.execution.steps import NOT_BEGUN
 from modalrun.zenml_api.records.step_records import record_metadata
-
-_NOT_BEGUN = {
-    ExecutionStatus.RETRYING,
-    # A dynamic pipeline's isolated step, whose record is made before its sandbox.
-    ExecutionStatus.INITIALIZING,
-    ExecutionStatus.PROVISIONING,
-}
 
 METADATA_SECONDS = 10.0
 """How long the process waits at its end until the sandbox's metadata is stored."""
@@ -86,7 +80,7 @@ class Launcher(StepLauncher):
         self._step_run = step_run = Client().zen_store.get_run_step(step_run_id)
         if step_run.status.is_finished:
             return step_run
-        if step_run.status in _NOT_BEGUN:
+        if step_run.status in NOT_BEGUN | {ExecutionStatus.RETRYING}:
             publish_utils.publish_step_run_status_update(step_run_id, ExecutionStatus.RUNNING)
         mode = self._snapshot.pipeline_configuration.execution_mode
         with SignalHandler(step_run=step_run, execution_mode=mode):

@@ -19,8 +19,11 @@ from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.retry import open_store
 from modalrun.zenml_api.stacks import load_stack
 
-_PLACEHOLDER = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
-"""The statuses of a run that its first step sets to running (`sql_zen_store.py:7329`)."""
+NOT_BEGUN = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
+"""The statuses of a run that its first step sets to running (`sql_zen_store.py:7329`).
+
+An isolated step's record has them too: it is made before its sandbox.
+"""
 
 POLL_SECONDS = 0.05
 
@@ -29,7 +32,6 @@ class LoadedRun:
     """A run and its deployment, loaded from ZenML in a process that runs steps of it.
 
     Attributes:
-        run: The run.
         snapshot: Its deployment.
         stack: Its stack, with our orchestrator in it.
     """
@@ -66,10 +68,10 @@ class LoadedRun:
         # A pipeline called from a step's module must not start a run of its own.
         self._contexts.enter_context(prevent_pipeline_execution())
         # ZenML would request the run again for each step, and list this process's packages first.
-        while begun and self.run.status in _PLACEHOLDER:
+        while begun and self.run.status in NOT_BEGUN:
             time.sleep(POLL_SECONDS)
             self.run = client.zen_store.get_run(UUID(run_id))
-        known = None if self.run.status in _PLACEHOLDER else self.run
+        known = None if self.run.status in NOT_BEGUN else self.run
         self._contexts.enter_context(compat.execution_context(known))
 
     def load_snapshot(self, only: Sequence[str] | None) -> None:

@@ -62,7 +62,6 @@ class StoredStep:
 
     Attributes:
         record: What the rest of modalrun needs; with failure and metadata if they were asked for.
-        created: When it was created.
         run: The id of its run; None where metadata were not asked for.
     """
 

@@ -6,17 +6,16 @@ Imports ZenML only for a token that is in ZenML's secret store.
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import Any
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import App, DeploymentRecord
 from modalrun.run.source import Source
-from modalrun.zenml_api.errors import first_line, translated
+from modalrun.zenml_api.errors import only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import get_run, step_runs
-from modalrun.zenml_api.records.responses import STOPPED
+from modalrun.zenml_api.records.responses import STOPPED, StoredRun
 from modalrun.zenml_api.records.updates import publish_metadata
 
 
@@ -56,11 +55,7 @@ def deployment_id(run_id: str) -> str:
     Raises:
         NotFoundError: There is no such run, or its snapshot was deleted.
     """
-    with translated():
-        run = get_run(run_id)
-    if run.deployment is None:
-        raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
-    return run.deployment
+    return _deployed(run_id)[0]
 
 
 def deployment_of(run_id: str) -> DeploymentRecord:
@@ -69,11 +64,19 @@ def deployment_of(run_id: str) -> DeploymentRecord:
     Raises:
         NotFoundError: There is no such run, or its snapshot was deleted.
     """
-    found = deployment_id(run_id)
+    found, run = _deployed(run_id)
     with translated():
-        stack = get_run(run_id).record.stack
         stored = stores.current().deployment(found, [])
+    stack = run.record.stack
     return DeploymentRecord(found, stack.id if stack else None, stored.environment)
+
+
+def _deployed(run_id: str) -> tuple[str, StoredRun]:
+    with translated():
+        run = get_run(run_id)
+    if run.deployment is None:
+        raise NotFoundError(f"The deployment of the run {run_id} was deleted.")
+    return run.deployment, run
 
 
 def app_of(run_id: str) -> App | None:
@@ -157,7 +160,5 @@ def record_stop_request(run_id: str) -> None:
 
     ZenML's own status for it, STOPPING, would interrupt the steps that run.
     """
-    try:
+    with only_logged("The request was not stored"):
         publish_metadata(run_id, {f"{PREFIX}stop_requested": True})
-    except Exception as error:
-        logging.getLogger(__name__).warning("The request was not stored: %s", first_line(error))

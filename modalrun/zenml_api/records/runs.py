@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -36,7 +35,7 @@ from modalrun.run.metadata import PREFIX
 from modalrun.run.records import SUCCESSFUL, CreatedRun
 from modalrun.run.rerun import Rerun
 from modalrun.util import timeline
-from modalrun.zenml_api.errors import first_line, translated
+from modalrun.zenml_api.errors import only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.cache import Cache
 from modalrun.zenml_api.records.queries import get_run, step_runs
@@ -91,14 +90,12 @@ def _link(rerun: Rerun, run: PipelineRunResponse) -> None:
 
     A failure to do so is only logged.
     """
-    try:
+    with only_logged("The runs were not linked"):
         publish_metadata(str(run.id), {f"{PREFIX}rerun_of": rerun.run_id})
         publish_metadata(rerun.run_id, {f"{PREFIX}rerun_by": str(run.id)})
         # The new run has the tag from its deployment.
         tag = PipelineRunUpdate(add_tags=[rerun.tag])
         Client().zen_store.update_run(UUID(rerun.run_id), tag)
-    except Exception as error:
-        logging.getLogger(__name__).warning("The runs were not linked: %s", first_line(error))
 
 
 def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) -> CreatedRun:
@@ -143,7 +140,8 @@ def complete(variables: dict[str, str], stack: Stack, orchestrator_run_id: str) 
     local = [part.local_path for part in stack.all_components if part.local_path]
     if local:
         # Sandboxes of the local Modal server see no other folder of this machine.
-        variables["MODALRUN_LOCAL_SHARED"] = os.pathsep.join(local)
+        # A name of its own: MODALRUN_LOCAL_SHARED is the user's.
+        variables["MODALRUN_LOCAL_STACK"] = os.pathsep.join(local)
     variables[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
     variables[ORCHESTRATOR_RUN_ID] = orchestrator_run_id
     return variables

@@ -6,7 +6,6 @@ Imports ZenML only to record the failure of a step without a record.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from modalrun.run.failure import with_lines
 from modalrun.run.metadata import StepMetadata, to_metadata
 from modalrun.run.records import StepRecord
 from modalrun.run.usage import StepUsage, usage_to_metadata
-from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
+from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
 from modalrun.zenml_api.records.responses import utc_now
@@ -162,10 +161,6 @@ def record_metadata(step_run_id: str, metadata: StepMetadata | StepUsage) -> Non
     Args:
         metadata: Fields that are None stay as they are stored.
     """
-    try:
+    with only_logged("The step's metadata was not stored"):
         encode: Any = usage_to_metadata if isinstance(metadata, StepUsage) else to_metadata
         stores.current().add_metadata("step_run", step_run_id, encode(metadata))
-    except Exception as error:
-        logging.getLogger(__name__).warning(
-            "The step's metadata was not stored: %s", first_line(error)
-        )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX
-from modalrun.zenml_api.errors import NotAllowedError, first_line, translated
+from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import UNDECODABLE, all_pages, get_run, step_runs
 from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun
@@ -37,16 +36,13 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
     stored = dict(metadata)
     if url := stored.get(f"{PREFIX}sandbox_url"):
         stored[_URL] = Link(url)
-    try:
+    stopped = False
+    with only_logged("The run's metadata was not stored"):
         publish_metadata(run_id, stored)
         # ZenML ignores it if the run has begun or ended (`pipeline_run_schemas.py:966`).
         run = stores.current().update_run(run_id, status="provisioning")
-        return run.record.status in STOPPED
-    except Exception as error:
-        logging.getLogger(__name__).warning(
-            "The run's metadata was not stored: %s", first_line(error)
-        )
-        return False
+        stopped = run.record.status in STOPPED
+    return stopped  # noqa: RET504 (the block may end early)
 
 
 def finalize_run(

@@ -36,7 +36,6 @@ class Server:
     Each method raises one of `REFUSALS`, or as `errors.translated` says.
 
     Attributes:
-        session: The connection.
         stack: The stack of the run, as the server has it.
         project: The active project.
     """

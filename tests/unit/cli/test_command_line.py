@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from commands import after_its_reader_left
 
-from modalrun import __version__, cli
+from modalrun import __main__, __version__, cli
 from modalrun.errors import CapacityError, Interrupted, RunFailedError
+from modalrun.util import interrupts
 
 
 def modalrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -23,6 +24,17 @@ def modalrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
     )
+
+
+@pytest.mark.parametrize("code", [129, 130, 143])
+def test_output_that_nobody_reads_does_not_hold_up_an_end_by_a_signal(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    limits: list[float | None] = []
+    monkeypatch.setattr(interrupts, "within", lambda seconds, _: limits.append(seconds))
+    __main__._flush(0)
+    __main__._flush(code)
+    assert limits == [None, interrupts.OUTPUT_SECONDS]
 
 
 def test_version() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from modalrun.control import exec as exec_module
 from modalrun.control.exec import Place, execute, find_place
 from modalrun.errors import ConflictError, ModalrunError, NotFoundError, UsageError
 from modalrun.modal_api.client import ForeignSandboxError
@@ -33,11 +34,14 @@ def place(
     steps: tuple[StepRecord, ...] = STEPS,
     metadata: RunMetadata | None = PIPELINE,
     status: str = "running",
+    dynamic: bool = False,
 ) -> Place:
     effects = Effects()
     zenml = FakeZenML(effects, status)
     zenml.run = replace(zenml.run, metadata=metadata)
     zenml.steps = steps
+    if dynamic:
+        zenml.step_names = lambda _: None  # type: ignore[method-assign]
     return find_place(zenml.run.id, step, zenml=zenml, modal=FakeModal(effects))
 
 
@@ -48,12 +52,34 @@ def test_the_sandbox_of_a_step() -> None:
     assert (found.sandbox, found.subject) == ("sb-left", "step 'left'")
     assert place(metadata=PER_STEP, steps=STEPS[2:]).sandbox == "sb-right"
     inline = (StepRecord("inline", "running"),)
-    assert place(metadata=PER_STEP, steps=inline).sandbox == "sb-run"
+    assert place(metadata=PER_STEP, steps=inline, dynamic=True).sandbox == "sb-run"
+
+
+def test_a_step_that_has_just_begun_is_not_taken_for_the_driver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = (StepRecord("train", "running"),)
+    recorded = replace(begun[0], metadata=StepMetadata("sb-train"))
+
+    class Late(FakeZenML):
+        def step_names(self, run_id: str) -> tuple[str, ...] | None:
+            names, self.steps = super().step_names(run_id), (recorded,)
+            return names
+
+    zenml = Late(Effects(), "running")
+    zenml.run, zenml.steps = replace(zenml.run, metadata=PER_STEP), begun
+    found = find_place(zenml.run.id, None, zenml=zenml, modal=FakeModal(Effects()))
+    assert found.sandbox == "sb-train"
+
+    monkeypatch.setattr(exec_module, "RECORD_SECONDS", 0)
+    with pytest.raises(NotFoundError, match="no sandbox on record for the step 'train'") as caught:
+        place(metadata=PER_STEP, steps=begun)
+    assert "try again" in (caught.value.hint or "")
 
 
 def test_the_token_is_hidden_where_a_driver_has_one() -> None:
     inline = (StepRecord("inline", "running"),)
-    assert place(metadata=PER_STEP, steps=inline).without == (*MODAL_TOKEN, ORDER)
+    assert place(metadata=PER_STEP, steps=inline, dynamic=True).without == (*MODAL_TOKEN, ORDER)
     assert place("left", metadata=PER_STEP).without == (ORDER,)
     assert place().without == (ORDER,)
 

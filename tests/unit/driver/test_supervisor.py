@@ -3,14 +3,21 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from modalrun.driver import supervisor
+from modalrun.driver import child_environment, supervisor
 from modalrun.driver.supervisor import margin
-from modalrun.run.contract import EXIT_INTERRUPTED, EXIT_TERMINATED, PREEMPTED_REASON
+from modalrun.run.contract import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    EXIT_UNRECORDED,
+    PREEMPTED_REASON,
+)
 from tests.unit.driver.supervisor_bench import DEADLINE, DRIVER, LAST, QUICK, WAITING, Bench
 
 SAYING = "from modalrun.driver.process import leave\nleave({code})"
@@ -228,6 +235,21 @@ def test_the_deadline_counts_from_the_creation_unless_a_clock_is_wrong(
     assert supervisor._age(100) == counted
     monkeypatch.delenv("MODALRUN_CREATED")
     assert supervisor._age(100) == 0
+
+
+def test_a_supervisor_without_room_for_its_files_says_that_nothing_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> dict[str, str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(child_environment, "create", full)
+    monkeypatch.setattr(supervisor, "privileges", Mock())
+    monkeypatch.setattr(signal, "signal", Mock())
+    monkeypatch.setattr(sys, "argv", ["supervisor", "modalrun.driver.step"])
+    # Also in the fork of a step worker, which knows no SystemExit.
+    assert supervisor.main() == EXIT_UNRECORDED
+    assert "can't start: [Errno 28] No space left" in capsys.readouterr().err
 
 
 def test_child_that_ignores_the_deadline(bench: Bench) -> None:

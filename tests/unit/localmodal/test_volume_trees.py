@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -189,6 +192,49 @@ def test_read_only_and_a_part(volume: Path, sandbox: Open) -> None:
     reader.commit(last=True)
     part.commit(last=True)
     assert content(volume) == {"part": "", "part/x": "1", "part/y": "2"}
+
+
+@pytest.fixture
+def of_a_user() -> Iterator[StateDir]:
+    """A state folder of a user who is not root, as who the test goes on."""
+    user = os.geteuid() or 65534
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chown(folder, user, -1)
+        before = os.geteuid()
+        os.seteuid(user)
+        try:
+            state = StateDir(Path(folder) / "state")
+            state.create()
+            yield state
+        finally:
+            os.seteuid(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sandboxes have a root of their own on Linux")
+def test_rights_that_a_sandbox_has_taken_from_its_user(of_a_user: StateDir) -> None:
+    """On Modal a sandbox is root's, and keeps nothing from the volume."""
+    volume = of_a_user.volumes / "vo-1"
+    (volume / "d").mkdir(parents=True)
+    (volume / "d" / "x").write_text("1")
+
+    def start(number: int) -> VolumeTree:
+        folder = of_a_user.sandbox(f"sb-{number}") / "volumes" / "vo-1"
+        tree = VolumeTree(of_a_user, Mount("vo-1", "/v"), folder)
+        tree.open()
+        return tree
+
+    a = start(1)
+    for text, commit in (("2", a.commit), ("3", a.reload), ("4", lambda: a.commit(last=True))):
+        with suppress(FileNotFoundError):
+            (a.folder / "new").chmod(0o600)
+        for path in (a.folder / "new", a.folder / "d" / "x"):
+            path.write_text(text)
+            path.chmod(0o200)
+        (a.folder / "d").chmod(0o500)
+        a.folder.chmod(0)
+        commit()
+        assert (volume / "new").stat().st_mode & 0o700 == 0o600
+        assert content(start(int(text)).folder) == {"d": "", "d/x": text, "new": text}
 
 
 def test_other_mounts_stay_out(volume: Path, sandbox: Open, tmp_path: Path) -> None:

@@ -32,6 +32,20 @@ def test_the_shown_run_spec_runs_where_the_run_did(zenml: FakeZenML) -> None:
     assert found.spec == ("pipeline: q.q", "target: local", "stack: remote", '# --gpu "T4"')
 
 
+def test_no_value_that_may_be_secret_is_shown(zenml: FakeZenML) -> None:
+    names = ("environment", "runtime_environment")
+    docker: dict[str, object] = {name: {"KEY": "s3cret"} for name in names}
+    options = {"build_options": {"buildargs": {"KEY": "s3cret"}}}
+    docker["parent_image_build_config"] = options
+    flags = [("--set", ("settings", "docker", name, "KEY"), "s3cret") for name in names]
+    flags += [("--set", ("settings", "docker", "runtime_environment"), {"KEY": "s3cret"})]
+    record = SpecRecord({"settings": {"docker": docker}}, flags)
+    zenml.deployment = DeploymentRecord("d", environment=record.to_environment())
+    shown = "\n".join(read_report(zenml.run.id, (), zenml=zenml).spec)
+    assert "s3cret" not in shown
+    assert shown.count("***") == 6
+
+
 def test_a_rerun_names_the_run_that_it_reruns(zenml: FakeZenML) -> None:
     assert read_report(zenml.run.id, (), zenml=zenml).related == (("rerun of", "a-run", EARLIER),)
     zenml.run = replace(zenml.run, metadata=replace(PLACE, rerun_of=None))

@@ -111,7 +111,8 @@ def test_parameters_and_variables_are_explained_without_their_values(
     path = tmp_path / "run.yaml"
     path.write_text(
         "pipeline: a.b\ntimeout: ${MINUTES}m\n"
-        "parameters: {rate: 1e-3, answer: NO, api_key: abc, user: '${NAME}'}\n"
+        "parameters: {rate: 1e-3, answer: NO, api_key: abc, user: '${NAME}',"
+        " api_token: '${TOKEN:-hunter2}'}\n"
         "steps: {train: {parameters: {depth: 3}}}\n"
     )
     monkeypatch.setenv("MINUTES", "9")
@@ -127,9 +128,10 @@ def test_parameters_and_variables_are_explained_without_their_values(
         r"run +parameter rate +1e-3 +run spec",
         r"run +parameter answer +NO +run spec",
         r"run +parameter api_key +\*\*\* +run spec",
+        r"run +parameter api_token +\*\*\* +run spec",
         r"run +parameter user +\$\{NAME\} +run spec",
         r"run +parameter epochs +5 +command line",
         r"train +parameter depth +3 +run spec",
     ):
         assert re.search(row, text), text
-    assert "nobody-else" not in text
+    assert "nobody-else" not in text and "hunter2" not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
@@ -126,6 +127,19 @@ def test_visualizations_of_unknown_content_are_named() -> None:
         )
     )
     assert "An image of an unknown format." in page and "<img" not in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("csv", f"a,b\r{'x' * 140_000},c"), ("json", "[" * 20_000), ("json", f"[{'1' * 5_000}]")],
+)
+def test_a_visualization_that_is_not_what_it_claims_is_shown_as_text(
+    kind: Literal["csv", "json"], content: str
+) -> None:
+    picture = Visualization(kind, content)
+    made = Artifact("load", "o", "o", "1", "T", "u", (picture,))
+    page = render(report(step("load", 5, 10), artifacts=(made,)))
+    assert content.splitlines()[-1] in page
 
 
 def test_a_rerun_is_called_one() -> None:

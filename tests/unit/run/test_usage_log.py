@@ -134,7 +134,10 @@ def test_without_a_reading_nothing_is_known(log: str) -> None:
 def test_lines_of_user_code_are_ignored(log: str) -> None:
     with Path(log).open("ab") as file:
         file.write(b'\xff\n{}\n[]\n["sample"]\n["sample", 1, 7, "9", 1]\n[[[\n')
-        file.write(b'["sample", 1e400, 7, 1, 1]\n["sample", 5, 7, NaN, 1]\n["begin"')
+        file.write(b'["sample", 1e400, 7, 1, 1]\n["sample", 5, 7, NaN, 1]\n')
+        # Bytes are whole.
+        file.write(b'["sample", 5, 7, 1, 1.5]\n["death", 5, 7, 1, 1, 1.5]\n')
+        file.write(b'["sample", 5, 7, 1, 1, 0, "", 1, 1, 1.5]\n["begin"')
     assert read(log)[0] == []
     assert read("/nowhere") == ([], 0)
 
