@@ -72,16 +72,18 @@ def largest_copied(sizes: Iterable[int]) -> float:
 class Tree:
     """A folder, and another one on the same disk for files that are not complete."""
 
-    def __init__(self, root: Path, staging: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, staging: Path, part: str = "") -> None:
+        """With `part`, the tree is that folder in `root`, unless a link leads to it."""
+        self._root = root
+        self._part = part
         self._staging = staging
 
     @contextmanager
     def open(self, folder: str, *, create: bool = False) -> Iterator[int]:
         """Open a folder of the tree as a descriptor. Raises OSError; for a link, too."""
-        descriptor = _allowed(self.root, _FOLDER, 0o700)
+        descriptor = _allowed(self._root, _FOLDER, 0o700)
         try:
-            for part in filter(None, folder.split("/")):
+            for part in filter(None, f"{self._part}/{folder}".split("/")):
                 if create:
                     with suppress(FileExistsError):
                         os.mkdir(part, 0o755, dir_fd=descriptor)

@@ -59,7 +59,7 @@ class VolumeTree:
         self.mount = mount
         self.folder = folder
         self._own = Tree(folder, state.uploads)
-        self._committed = Tree(state.volumes / mount.folder, state.uploads)
+        self._committed = Tree(state.volumes / mount.volume_id, state.uploads, mount.sub_path)
         self._record = folder.with_suffix(".json")
         # The signatures of files that are the same on both sides.
         self._known: dict[str, str] = {}
@@ -84,7 +84,7 @@ class VolumeTree:
         Raises:
             OSError: Not everything is committed.
         """
-        if self.mount.read_only or not self._committed.root.is_dir():
+        if self.mount.read_only or self._committed.find("") is None:
             return
         changed, gone = changes(self._scan(self._own), self._known)
         for item in changed:
@@ -103,7 +103,7 @@ class VolumeTree:
     def reload(self) -> None:
         """Commit, and fetch what others have committed. Raises OSError."""
         self.commit()
-        if self._committed.root.is_dir():
+        if self._committed.find("") is not None:
             self._fetch()
             self._save()
 

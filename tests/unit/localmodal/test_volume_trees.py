@@ -271,6 +271,25 @@ def test_links_lead_nowhere(volume: Path, sandbox: Open, tmp_path: Path) -> None
     assert content(a.folder / "d") == {"private": "2"}
 
 
+def test_a_link_above_a_mounted_part(volume: Path, sandbox: Open, tmp_path: Path) -> None:
+    """Another sandbox may put it where a folder of the volume was."""
+    outside = tmp_path / "outside"
+    (outside / "b").mkdir(parents=True)
+    (outside / "b" / "private").write_text("1")
+    (volume / "a" / "b").mkdir(parents=True)
+    part, whole = sandbox(1, sub_path="a/b"), sandbox(2)
+    (whole.folder / "a" / "b").rmdir()
+    (whole.folder / "a").rmdir()
+    (whole.folder / "a").symlink_to(outside)
+    whole.commit()
+    assert (volume / "a").readlink() == outside
+    (part.folder / "own").write_text("2")
+    part.reload()
+    part.commit(last=True)
+    assert content(part.folder) == {"own": "2"}
+    assert content(outside) == {"b": "", "b/private": "1"}
+
+
 def test_a_swap_during_a_commit(state: StateDir, volume: Path, sandbox: Open) -> None:
     """Another process may replace a folder by a link between looking and copying."""
     secret = state.root / "sandboxes" / "secret"
