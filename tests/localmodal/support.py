@@ -163,7 +163,8 @@ class Sdk:
             env={**os.environ, **self.info.environ()},
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            # It may be a dozen of Modal's commands, on a busy machine.
+            timeout=5 * PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stderr
