@@ -281,6 +281,9 @@ def keep(
     os.setsid()
     try:
         command = _take_place(kind, control, others, namespaces, nursery)
+    except ConnectionError:
+        # The nursery was killed, as one that is slow: without an answer another one is asked.
+        return
     except OSError as error:
         os.write(control, b"failed %s\n" % os.fsencode(error.strerror or str(error)))
         return
