@@ -151,12 +151,10 @@ def _descendants() -> set[int]:
                     parents[int(entry)] = int(file.read().rpartition(b")")[2].split()[1])
             except (OSError, IndexError, ValueError):
                 continue
-    found = {os.getpid()}
-    grown = True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
+    found, more = set[int](), {os.getpid()}
+    while more:
         found |= more
-        grown = bool(more)
+        more = {pid for pid, parent in parents.items() if parent in found} - found
     return found - {os.getpid()}
 
 
