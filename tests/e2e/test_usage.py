@@ -83,12 +83,11 @@ def test_the_figures_are_those_that_the_steps_know(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("more", ["", ", keep_warm: 20"])
-def test_the_figures_of_a_step_whose_whole_sandbox_is_killed(world: World, more: str) -> None:
+def test_the_figures_of_a_step_whose_whole_sandbox_is_killed(world: World) -> None:
     world.server()
     fault = {"sandboxes": [{"role": "step", "end": "out-of-memory"}]}
     (world.state / "faults.json").write_text(json.dumps(fault))
-    found = figures(world, "using_too_much", "per_step", 1, more)
+    found = figures(world, "using_too_much", "per_step", 1)
     check(world, "taken", found["taken"])
     assert found["taken"] is not None
     run = world.only_run()
