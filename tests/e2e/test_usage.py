@@ -93,8 +93,6 @@ def test_the_figures_of_a_step_whose_whole_sandbox_is_killed(world: World) -> No
     run = world.only_run()
     peak = f"ran out of memory: peak {found['taken'].peak_memory:,} MiB."
     assert peak in " ".join(world.modalrun("status", run.id).finish().stdout.split())
-    advised = world.modalrun("advise", "using_too_much").finish()
-    assert "raise: memory ran out" in advised.stdout, advised.stdout
 
 
 @pytest.mark.exhaustive
