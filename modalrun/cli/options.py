@@ -270,9 +270,8 @@ def moment_option(text: str | None, option: str) -> datetime | None:
     """
     from modalrun.util.timeparse import moment
 
-    return (
-        moment(text, option=option, now=datetime.now().astimezone()) if text is not None else None
-    )
+    now = datetime.now().astimezone()
+    return None if text is None else moment(text, option=option, now=now)
 
 
 def seconds_option(text: str | None, option: str) -> float | None:

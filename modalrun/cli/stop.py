@@ -25,16 +25,12 @@ def stop(
         bool,
         typer.Option(
             "--force/--graceful",
-            help="End the sandboxes now, or start no new step and let running steps finish"
-            " (default).",
+            help="End the sandboxes now, or start no new step and let running steps finish.",
         ),
     ] = False,
     wait: Annotated[
         bool,
-        typer.Option(
-            "--wait/--no-wait",
-            help="Wait until the run has stopped (default), or return at once.",
-        ),
+        typer.Option("--wait/--no-wait", help="Wait until the run has stopped, or return at once."),
     ] = True,
 ) -> None:
     """Stop a run, from any machine.

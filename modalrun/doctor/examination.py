@@ -28,7 +28,7 @@ from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.client import load_sdk
 from modalrun.spec.run_spec import RunSpec, Target, load_spec, target_of_spec
 from modalrun.submit import prepare
-from modalrun.util import check, compatibility, garbage_collection
+from modalrun.util import background, check, compatibility, garbage_collection
 from modalrun.util.check import LABELS, Finding
 from modalrun.zenml_api import config_files, process
 
@@ -160,8 +160,8 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
     scratch_state = scratch / "local-modal"
     if running is None:
         os.environ[STATE_VARIABLE] = str(scratch_state)
-        # The server takes as long to start as ZenML to import.
-        threading.Thread(target=_start_server, daemon=True).start()
+        # It takes as long to start as ZenML to import. An error shows up where it is used.
+        background.begin(launcher.ensure_running)
 
     def check_server(needs: AccountNeeds, record_clock: RecordClock) -> str:
         message = check(needs, record_clock)
@@ -185,9 +185,3 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
     finally:
         if scratch_state.exists():
             launcher.stop(scratch_state)
-
-
-def _start_server() -> None:
-    # An error shows up where the server is used.
-    with contextlib.suppress(ModalrunError):
-        launcher.ensure_running()

@@ -75,7 +75,6 @@ class Coordinator:
         for name, state in sorted(self._manifest.done.items()):
             emit_step_event(name, state)
         if taken is not None:
-            self.waits.store()
             for event in finished_steps(taken.records, self._steps.keys() - done, time.time()):
                 write_event(event)
             done |= taken.successful

@@ -25,10 +25,10 @@ def main() -> int:
     try:
         _record(run_id, reason)
     except Exception as error:
-        from modalrun.zenml_api.errors import first_line
+        from modalrun.zenml_api.errors import first_line, store_error
 
         log_line(
-            f"The end is not recorded in ZenML: {first_line(error)}\n"
+            f"The end is not recorded in ZenML: {first_line(store_error(error) or error)}\n"
             f"When ZenML works again, 'modalrun reconcile {run_id}' records it."
         )
         return 1

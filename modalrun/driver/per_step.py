@@ -70,6 +70,9 @@ async def drive(manifest: RunManifest) -> int:
     taken = None
     if os.environ.get(contract.TAKE_OVER):
         taken = await _take_over(manifest, coordinator, recorder)
+        coordinator.waits.store()
+    elif manifest.ahead:
+        taken = Takeover(await sandboxes.ahead(), {})
     watching = asyncio.create_task(_watch_for_stop(coordinator, recorder))
     await coordinator.run(taken)
     watching.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -22,6 +23,9 @@ TERMINATE_SECONDS = 20.0
 """How long the termination of all step sandboxes may take."""
 
 _PR_SET_PDEATHSIG = 1
+
+_ENGINE = re.compile(r"/(?:modalrun/(?:driver|zenml_api)|[a-z]+-packages/zenml)/")
+"""What calls the user's code."""
 
 EXIT_CODES = {
     "completed": contract.EXIT_COMPLETED,
@@ -99,14 +103,22 @@ def buffer_lines() -> None:
 
 
 def print_traceback(error: BaseException) -> None:
-    """Print a step's exception from the user's own first line on, or whole if there is none."""
+    """Print an exception from the user's own first line on, or whole if there is none.
+
+    A dynamic pipeline's function calls its steps through ZenML and modalrun: those lines are left
+    out, too.
+    """
     root = str(Path.cwd())
-    trace = error.__traceback__
-    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(root):
-        trace = trace.tb_next
+    shown = traceback.TracebackException.from_exception(error)
+    own = [n for n, frame in enumerate(shown.stack) if frame.filename.startswith(root)]
+    if own:
+        shown.stack[:] = [
+            frame
+            for n, frame in enumerate(shown.stack)
+            if n in own or n > own[-1] or (n > own[0] and not _ENGINE.search(frame.filename))
+        ]
     # One write, so that nothing else is printed in between.
-    lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
-    sys.stderr.write("".join(lines))
+    sys.stderr.write("".join(shown.format()))
     sys.stderr.flush()
 
 

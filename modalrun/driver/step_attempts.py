@@ -98,9 +98,8 @@ class StepAttempts:
 
         pause = pauses(START_PAUSE, LONGEST_START_PAUSE)
         while True:
-            self.count += 1
+            spec = self.next_spec()
             self.emit("starting")
-            spec = self._next_spec()
             try:
                 return await sandboxes.create(spec, cancelled, on_wait=tell_wait)
             except GivenUp:
@@ -183,8 +182,9 @@ class StepAttempts:
             reason = reason or end.reason
         self.emit(state, exit_code=end.exit_code, reason=reason)
 
-    def _next_spec(self) -> SandboxSpec:
-        """Return the spec of the next sandbox: the planned one with this attempt's values."""
+    def next_spec(self) -> SandboxSpec:
+        """Count an attempt; return its sandbox: the planned one with the attempt's values."""
+        self.count += 1
         run_id, spec = self._manifest.run_id, self._spec
         metadata = {
             "cpu": spec.resources.cpu,

@@ -121,7 +121,6 @@ class Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if self._loads:
-            self._loads = False
             self._load_ahead(order.env, self._child)
         code = self._wait(self._child, float(order.env[contract.TIMEOUT]))
         self._child = None
@@ -152,19 +151,20 @@ class Worker:
         return code if code >= 0 else 128 - code
 
     def _load_ahead(self, order: Mapping[str, str], child: int) -> None:
-        """Open ZenML's store and load the run beside the first step, for the forks of later ones.
+        """Open ZenML's store and load the run beside a step, for the forks of later ones.
 
-        With the end of the step it is given up: ZenML may be in trouble for minutes.
-
+        With the end of the step it is given up, until the next one: ZenML may be in trouble.
         The step loads it itself. Components of the stack that are the user's own code are not
         found, and nothing is loaded then.
         """
         own = tempfile.mkdtemp(prefix=contract.OWN_FOLDER, dir=beside(self._source))
         os.environ.update(ZENML_CONFIG_PATH=own, ZENML_CUSTOM_SOURCE_ROOT=own)
-        with contextlib.suppress(Exception, _StepEnded), _until_end_of(child), without_source():
-            from modalrun.zenml_api.execution import steps
+        with contextlib.suppress(_StepEnded):
+            with contextlib.suppress(Exception), _until_end_of(child), without_source():
+                from modalrun.zenml_api.execution import steps
 
-            steps.load_ahead(order[contract.RUN_ID], order[contract.STEP])
+                steps.load_ahead(order[contract.RUN_ID], order[contract.STEP])
+            self._loads = False
         shutil.rmtree(own, ignore_errors=True)
 
 

@@ -2,8 +2,9 @@
 
 With `keep_warm: 0` each step gets a sandbox of its own. Else a sandbox is a worker
 (`driver/step_worker.py`) that takes orders. It is created for a step whose turn has come, and never
-ahead. The driver learns from an event on the worker's output how a step has ended; only the
-worker's first process can write it (`run/event_proof.py`), and it repeats a secret.
+ahead; for the first steps the submission does that. The driver learns from an event on the worker's
+output how a step has ended; only the worker's first process can write it (`run/event_proof.py`),
+and it repeats a secret.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.lease import Lease
 from modalrun.errors import ModalrunError
-from modalrun.run import contract, tags
+from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Event, Idle, LinesOf, OrderEnd
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line, write_event
-from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.sandbox_exit import ExitKind, read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.step_order import OF_A_STEP, StepOrder, kind_of, shared_env
+from modalrun.run.step_order import StepOrder, kind_of, labels_of, order_of, worker_of
 
 if TYPE_CHECKING:
     from modalrun.modal_api.step_sandbox import StepSandbox
@@ -75,8 +75,8 @@ class WarmSandboxes:
     def __init__(self, manifest: RunManifest, sandboxes: StepSandboxes) -> None:
         self.expected: Callable[[], Collection[str] | None] = lambda: None
         self._sandboxes = sandboxes
+        self._manifest = manifest
         self._seconds = manifest.plan.settings.keep_warm
-        self._timeout = manifest.plan.run_sandbox.timeout
         self._workers: dict[str, _Worker] = {}
         self._idle: list[_Worker] = []
         self._waiting: list[_Waiting] = []
@@ -129,6 +129,18 @@ class WarmSandboxes:
             if (found := self._adopt(sandbox)) is not None
         ]
 
+    async def ahead(self) -> list[Lease]:
+        """Return the attempts that the submission has begun (`RunManifest.ahead`)."""
+
+        async def find(step: str) -> Lease | None:
+            spec = self._manifest.sandbox_of(step)
+            name = tags.step_sandbox_name(self._manifest.run_id, step, 1)
+            sandbox = await self._sandboxes.named(name)
+            return self._follow(sandbox, step, kind_of(spec)) if sandbox and spec else None
+
+        found = await asyncio.gather(*map(find, self._manifest.ahead))
+        return [lease for lease in found if lease is not None]
+
     def look(self) -> None:
         """End the workers that wait for a step which is not expected any more."""
         expected = self.expected() if self._idle else None
@@ -171,7 +183,6 @@ class WarmSandboxes:
         waiting.free.add_done_callback(lambda _: enough.set())
         stop = asyncio.create_task(given_up.wait())
         stop.add_done_callback(lambda _: enough.set())
-        order = _order(spec)
 
         def wait(what: CapacityWait | None) -> None:
             if what is not None:
@@ -180,9 +191,8 @@ class WarmSandboxes:
             on_wait(what)
 
         try:
-            sandbox = await self._sandboxes.create(
-                self._worker_spec(spec, order), enough, on_wait=wait
-            )
+            worker = worker_of(spec, self._manifest.plan)
+            sandbox = await self._sandboxes.create(worker, enough, on_wait=wait)
         except GivenUp:
             if not waiting.free.done():
                 raise
@@ -190,35 +200,19 @@ class WarmSandboxes:
         finally:
             stop.cancel()
             self._waiting.remove(waiting)
-        lease = Lease(sandbox, _labels(spec, order, 1))
-        self._follow(_Worker(sandbox, waiting.kind, lease, order.env[contract.STEP]))
+        lease = self._follow(sandbox, spec.env[contract.STEP], waiting.kind)
         if waiting.free.done():
             # Both came.
             self._offer(waiting.free.result())
         return lease
-
-    def _worker_spec(self, spec: SandboxSpec, order: StepOrder) -> SandboxSpec:
-        """Return the spec of a worker whose first step is that of a spec."""
-        return replace(
-            spec,
-            command=(*spec.command[: spec.command.index("-m")], "-m", contract.WORKER_MODULE),
-            # The time limit of each step is its own.
-            timeout=max(spec.timeout, self._timeout),
-            env={
-                **shared_env(spec),
-                contract.KEEP_WARM: str(self._seconds),
-                contract.ORDER: order.to_json(),
-            },
-            tags=_labels(spec, order, 1),
-        )
 
     async def _order(self, worker: _Worker, spec: SandboxSpec) -> Lease | None:
         """Have a worker run another step; return None if the worker has ended, or does nothing."""
         idle = self._report_idle(worker)
         metadata = {**json.loads(spec.env[contract.STEP_METADATA]), "idle": idle}
         env = {**spec.env, contract.STEP_METADATA: json.dumps(metadata)}
-        order = _order(replace(spec, env=env))
-        labels = _labels(spec, order, worker.served + 1)
+        order = order_of(replace(spec, env=env))
+        labels = labels_of(spec, order, worker.served + 1)
         worker.lease = lease = Lease(worker.sandbox, labels)
         worker.served += 1
         worker.step = order.env[contract.STEP]
@@ -255,8 +249,7 @@ class WarmSandboxes:
         known = self._workers.get(sandbox.id)
         if known is not None:
             return known.lease
-        lease = Lease(sandbox, dict(sandbox.tags))
-        self._follow(_Worker(sandbox, None, lease, lease.step))
+        lease = self._follow(sandbox, sandbox.step, None)
         if sandbox.tags.get(tags.TAG_SERVED) != "1":
             # The earlier driver may have ended before it could order it.
             self._start(self._expect_begin(lease))
@@ -268,9 +261,12 @@ class WarmSandboxes:
         except asyncio.TimeoutError:
             await lease.terminate()
 
-    def _follow(self, worker: _Worker) -> None:
-        self._workers[worker.sandbox.id] = worker
+    def _follow(self, sandbox: StepSandbox, step: str, kind: str | None) -> Lease:
+        """Follow a worker that runs a step; return the attempt."""
+        lease = Lease(sandbox, dict(sandbox.tags))
+        self._workers[sandbox.id] = worker = _Worker(sandbox, kind, lease, step)
         self._start(self._watch(worker))
+        return lease
 
     async def _watch(self, worker: _Worker) -> None:
         """Note the ends of a worker's steps, and its own."""
@@ -286,7 +282,8 @@ class WarmSandboxes:
             self._stop_waiting(worker)
             self._report_idle(worker)
         if worker.lease is not None:
-            worker.lease.finish(end)
+            # A worker's own success says nothing of the step, whose report did not come.
+            worker.lease.finish(sandbox_exit.LOST if end.kind is ExitKind.COMPLETED else end)
 
     def _receive(self, worker: _Worker, event: Event | None) -> None:
         lease = worker.lease
@@ -343,14 +340,3 @@ class WarmSandboxes:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _order(spec: SandboxSpec) -> StepOrder:
-    """Return the order for the step of a sandbox of its own."""
-    env = {name: value for name, value in spec.env.items() if name in OF_A_STEP}
-    return StepOrder(secrets.token_hex(16), int(spec.tags[tags.TAG_ATTEMPT]), env)
-
-
-def _labels(spec: SandboxSpec, order: StepOrder, number: int) -> dict[str, str]:
-    """Return the tags of a worker while it runs the step of a spec, as its n-th one."""
-    return {**spec.tags, tags.TAG_ORDER: order.secret, tags.TAG_SERVED: str(number)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from modalrun.localmodal.preload import Preload
@@ -18,6 +19,7 @@ _KILL_SECONDS = 1.0
 """How long to wait for the end of a killed sandbox."""
 
 
+@dataclass
 class Admin:
     """Routes for the launcher, on the control socket alone.
 
@@ -26,29 +28,14 @@ class Admin:
         log_changed: Fires when the server's own log has grown.
     """
 
-    def __init__(
-        self,
-        state: StateDir,
-        store: Store,
-        logs: LogStore,
-        sandboxes: Sandboxes,
-        *,
-        status: Callable[[], Mapping[str, Any]],
-        stop: Callable[[str], None],
-    ) -> None:
-        """
-        Args:
-            status: Returns what `GET /status` shows.
-            stop: Ends the server, for a reason.
-        """
-        self._state = state
-        self._store = store
-        self._logs = logs
-        self._sandboxes = sandboxes
-        self._status = status
-        self._stop = stop
-        self.ending = False
-        self.log_changed = Signal()
+    _state: StateDir
+    _store: Store
+    _logs: LogStore
+    _sandboxes: Sandboxes
+    _status: Callable[[], Mapping[str, Any]]
+    _stop: Callable[[str], None]
+    ending: bool = False
+    log_changed: Signal = field(default_factory=Signal)
 
     @property
     def routes(self) -> dict[tuple[str, str], Route]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -18,12 +19,12 @@ from grpclib.exceptions import GRPCError
 from modalrun import __version__
 from modalrun.localmodal import peers
 from modalrun.localmodal.admin import Admin
+from modalrun.localmodal.idleness import Idleness
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.python_environment import PythonEnvironments
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.sandbox.starter import Starter
 from modalrun.localmodal.server import http
-from modalrun.localmodal.server.activity import Activity
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import COMMAND_ROUTER, Dispatcher
@@ -37,6 +38,7 @@ from modalrun.localmodal.services.exec_rpcs import ExecRpcs
 from modalrun.localmodal.services.images import Images
 from modalrun.localmodal.services.log_rpcs import LogRpcs
 from modalrun.localmodal.services.mounts import Mounts
+from modalrun.localmodal.services.named import NamedRpcs
 from modalrun.localmodal.services.queues import Queues
 from modalrun.localmodal.services.rules import CATALOG_FILE, CatalogRules
 from modalrun.localmodal.services.sandbox_rpcs import SandboxRpcs
@@ -47,7 +49,7 @@ from modalrun.localmodal.services.volume_sync import VolumeSync
 from modalrun.localmodal.services.volumes import Volumes
 from modalrun.localmodal.signals import Signal
 from modalrun.localmodal.storage.disk import Disk
-from modalrun.localmodal.storage.ids import Clock, is_sandbox_id
+from modalrun.localmodal.storage.ids import is_sandbox_id
 from modalrun.localmodal.storage.logstore import LogStore
 from modalrun.localmodal.storage.paths import StateDir, write_private
 from modalrun.localmodal.storage.store import Store
@@ -102,105 +104,74 @@ class LocalServer:
         self._started_at = time.time()
         self._guard = Guard()
         self._faults = Faults(state.faults_file)
-        self._activity = Activity(
-            idle_timeout,
-            state.start_lock,
-            is_busy=lambda: bool(self.sandboxes.running()),
-            on_idle=self._end_of_idleness,
-        )
+        self._idleness = Idleness(idle_timeout)
         self._disk = Disk(state.root, lambda: self._faults.script.disk_full)
-        self._store = Store(state.database, self._disk)
-        clock = Clock(self._store.latest(), lambda: self._faults.script.clock)
-        self._logs = LogStore(state.root / "logs", clock, self._disk)
+        self._store = Store(state.database, self._disk, lambda: self._faults.script.clock)
+        self._logs = LogStore(state.root / "logs", self._store.clock, self._disk)
         self.sandboxes = Sandboxes(
             state,
             self._store,
             self._logs,
-            clock,
             self._disk,
-            starter=Starter(state, self._logs, isolated=not is_set(UNISOLATED_VARIABLE)),
-            faults=self._faults,
-            on_change=self._activity.note,
+            self._faults,
+            Starter(state, self._logs, isolated=not is_set(UNISOLATED_VARIABLE)),
+            self._idleness.busy,
         )
         self._ending = asyncio.Event()
-        self._admin = Admin(
-            state,
-            self._store,
-            self._logs,
-            self.sandboxes,
-            status=self.status,
-            stop=self.end,
-        )
+        self._admin = Admin(state, self._store, self._logs, self.sandboxes, self.status, self.end)
         logging.getLogger().addHandler(
             _Notifier(self._admin.log_changed, asyncio.get_running_loop())
         )
         self.sandboxes.recover()
-        self._build(clock)
+        self._build()
 
-    def _build(self, clock: Clock) -> None:
+    def _build(self) -> None:
         store, guard, sandboxes = self._store, self._guard, self.sandboxes
-        self._mounts = Mounts(self._state, store, clock, guard, self._disk)
-        apps = Apps(store, clock, sandboxes, self._logs.changed.fire)
+        rules, faults = self._rules, self._faults
+        mounts = self._mounts = Mounts(self._state, store, guard, self._disk)
+        apps = Apps(store, sandboxes, self._logs.changed.fire)
         images = Images(
             store,
-            clock,
-            self._mounts,
-            failing_build=self._faults.failing_build,
-            rules=self._rules,
+            mounts,
+            failing_build=faults.failing_build,
+            rules=rules,
             pythons=self._pythons,
         )
-        secrets = Secrets(store, clock)
+        secrets = Secrets(store)
         shared = os.environ.get(SHARED_VOLUMES_VARIABLE) == "1"
-        volumes = Volumes(self._state, store, clock, shared=shared)
-        queues, dicts = Queues(store, clock), Dicts(store, clock)
-        files = VolumeFiles(volumes, self._mounts, guard, self._disk)
-        self._rpcs = SandboxRpcs(
-            store=store,
-            clock=clock,
-            guard=guard,
-            apps=apps,
-            images=images,
-            mounts=self._mounts,
-            secrets=secrets,
-            volumes=volumes,
-            sandboxes=sandboxes,
-            rules=self._rules,
-            lag=lambda: self._faults.script.lags.list,
-        )
+        volumes = Volumes(self._state, store, shared=shared)
+        queues, dicts = Queues(store), Dicts(store)
+        files = VolumeFiles(volumes, mounts, guard, self._disk)
         dispatcher = Dispatcher(
             authorise=self._authorise,
-            before=self._faults.before,
-            active=self._activity.count_call,
+            before=faults.before,
+            active=self._idleness.busy,
             problem=self._disk.problem,
         )
         for subject in (
-            Environments(store, clock, self._rules, (apps, volumes, queues, dicts)),
+            Environments(store, rules, (apps, volumes, queues, dicts)),
             Workspace(guard),
             apps,
             images,
-            self._mounts,
+            mounts,
             secrets,
             volumes,
             files,
             VolumeSync(volumes, sandboxes),
             queues,
             dicts,
-            self._rpcs,
-            LogRpcs(
-                store,
-                self._logs,
-                apps,
-                images,
-                sandboxes,
-                newest=lambda: clock.now_ns() - int(self._faults.script.lags.history * 1e9),
+            NamedRpcs(volumes, queues, dicts),
+            SandboxRpcs(
+                store, guard, apps, images, mounts, secrets, volumes, sandboxes, rules, faults
             ),
-            CommandRouter(self._logs, sandboxes, lambda: self._faults.script.retained),
+            LogRpcs(store, self._logs, apps, images, sandboxes, faults),
+            CommandRouter(self._logs, sandboxes, faults),
             ExecRpcs(sandboxes, secrets),
             TunnelRpcs(sandboxes),
         ):
             dispatcher.add(subject)
         routes: dict[tuple[str, str], http.Route] = {
-            ("PUT", "blob"): self._mounts.put_blob,
+            ("PUT", "blob"): mounts.put_blob,
             ("GET", "volume"): files.get_block,
         }
         self._server = TwoProtocolServer(
@@ -227,11 +198,8 @@ class LocalServer:
         writer: asyncio.StreamWriter,
         routes: dict[tuple[str, str], http.Route],
     ) -> None:
-        self._activity.count_call(+1)
-        try:
+        with self._idleness.busy():
             await http.serve(reader, writer, routes)
-        finally:
-            self._activity.count_call(-1)
 
     async def _serve_control(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -246,7 +214,7 @@ class LocalServer:
         """Return what `modalrun local status` shows; never the token or the value of a secret."""
         now = time.time()
         return {
-            "url": self.url,
+            "url": self._guard.url,
             "pid": os.getpid(),
             "version": __version__,
             "python": sys.prefix,
@@ -266,6 +234,14 @@ class LocalServer:
         }
 
     def _end_of_idleness(self) -> None:
+        # A command that holds this lock relies on the server: stay alive then.
+        lock = os.open(self._state.start_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            self._idleness.touch()
+            return
         self._state.info_file.unlink(missing_ok=True)
         self.end(f"it was idle for {self._idle_timeout:g} seconds")
 
@@ -276,10 +252,6 @@ class LocalServer:
         self._admin.ending = True
         self._ending.set()
 
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self._server.port}"
-
     async def _listen(self) -> None:
         # A port that nobody knows from an earlier server.
         await self._server.start(HOST, 0, backlog=1024)
@@ -287,12 +259,12 @@ class LocalServer:
         await asyncio.start_unix_server(
             self._serve_control, self._state.control_socket.name, backlog=1024
         )
-        self._mounts.base_url = self._rpcs.base_url = self.url
+        self._guard.url = f"http://{HOST}:{self._server.port}"
 
-    def info(self) -> Mapping[str, Any]:
-        """Return what the launcher needs to reach this server."""
-        return {
-            "url": self.url,
+    def _write_info(self) -> None:
+        """Write what the launcher needs to reach this server: a `ServerInfo`."""
+        info = {
+            "url": self._guard.url,
             "token_id": self._guard.token_id,
             "token_secret": self._guard.token_secret,
             "pid": os.getpid(),
@@ -300,6 +272,7 @@ class LocalServer:
             "started_at": self._started_at,
             "isolated_python": self._pythons is not None,
         }
+        write_private(self._state.info_file, json.dumps(info))
 
     async def run(self, on_ready: Any) -> None:
         """Serve until the end. Call `on_ready` when the server answers."""
@@ -307,21 +280,21 @@ class LocalServer:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.end, f"signal {number.name}")
         await self._listen()
-        write_private(self._state.info_file, json.dumps(dict(self.info())))
-        log.info("serving on %s", self.url)
+        self._write_info()
+        log.info("serving on %s", self._guard.url)
         await self.sandboxes.starter.begin()
-        self._activity.note()
+        self._idleness.begin(self._end_of_idleness)
         on_ready()
         tidy = asyncio.create_task(asyncio.to_thread(self._tidy_folders))
         loop.call_soon(self._forget_old)
         await self._ending.wait()
         self._state.info_file.unlink(missing_ok=True)
-        self._activity.cancel()
+        self._idleness.stop()
         await self.sandboxes.shut_down()
         self._admin.log_changed.fire()
-        if self._activity.calls:
+        if self._idleness.users:
             # Streams still send the end of their sandbox.
-            await self._activity.quiet.wait(_GRACE)
+            await self._idleness.quiet.wait(_GRACE)
         self._server.close()
         await tidy
         self._store.close()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modalrun.modal_api import account_check, commands, image_builder, images, mounts, run_sandboxes
+from modalrun.modal_api import (
+    account_check,
+    commands,
+    image_builder,
+    images,
+    mounts,
+    run_sandboxes,
+    step_sandboxes,
+)
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.log_history import History
@@ -25,6 +33,7 @@ class ModalGateway:
     mount = staticmethod(mounts.mount)
     build_images = staticmethod(images.build_images)
     create_run_sandbox = staticmethod(run_sandboxes.create)
+    create_ahead = staticmethod(step_sandboxes.create_ahead)
     find_running = staticmethod(run_sandboxes.find_running)
     find_announced = staticmethod(run_sandboxes.find_announced)
     find_last = staticmethod(run_sandboxes.find_last)

@@ -30,7 +30,7 @@ from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.modal_api.sandbox_arguments import SandboxArguments
-from modalrun.modal_api.sdk_internals import exit_of
+from modalrun.modal_api.sdk_internals import exit_of, has_place
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import App
@@ -239,8 +239,8 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
     """Find the running sandbox of a run by its tags alone, when its app is not known.
 
     Returns:
-        Modal's id; None also for a run that was resumed, whose earlier sandboxes only ZenML's
-        record names.
+        Modal's id; None also for one that waits for its place, and for a run that was resumed:
+        only ZenML's record says for what, and which its earlier sandboxes are.
     """
     import modal
 
@@ -250,7 +250,7 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         tags = {TAG_RUN: run_id, TAG_ROLE: "run"}
         found = modal.Sandbox.list(tags=tags, client=connection.client)
         sandbox = next(iter(found), None)
-        if sandbox is None or TAG_AFTER in sandbox.get_tags():
+        if sandbox is None or TAG_AFTER in sandbox.get_tags() or not has_place(sandbox):
             return None
         return sandbox.object_id
 

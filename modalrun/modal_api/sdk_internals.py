@@ -92,6 +92,19 @@ async def end_of(sandbox: modal.Sandbox) -> SandboxExit | None:
     return exit_of(sandbox)
 
 
+def has_place(sandbox: modal.Sandbox) -> bool:
+    """Return whether a public sandbox has a place; True with an SDK that can't say."""
+    import modal
+
+    with contextlib.suppress(AttributeError):
+        look_up = inner(sandbox)._impl.resolve_task_id_for_logs()
+        try:
+            asyncio.run_coroutine_threadsafe(look_up, sdk_loop()).result()
+        except modal.exception.ExecutionError:
+            return False
+    return True
+
+
 @dataclass
 class StreamPosition:
     """How far a stream has been read.

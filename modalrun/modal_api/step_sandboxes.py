@@ -10,9 +10,9 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import (
     ConflictError,
@@ -34,6 +34,7 @@ from modalrun.modal_api.step_sandbox import StepSandbox
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line
+from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.tags import TAG_ROLE, TAG_RUN, TAG_STEP, step_sandbox_name
 from modalrun.util.backoff import pauses
@@ -42,6 +43,10 @@ from modalrun.util.rate_limit import Pace
 if TYPE_CHECKING:
     import modal
 
+    from modalrun.modal_api.client import Connection
+
+AHEAD_SECONDS = 10.0
+"""How long the submission may take to create the sandboxes of the first steps."""
 
 _LOOK_UPS = 16
 """How many sandboxes are looked up by name at the same time."""
@@ -169,6 +174,22 @@ class StepSandboxes:
         """
         return await self._pool.call(lambda: self._running(names))
 
+    async def named(self, name: str) -> StepSandbox | None:
+        """Return the sandbox of a name, running or ended; None if there is none."""
+        import modal
+
+        async def find() -> StepSandbox | None:
+            connection = await self._pool.get()
+            try:
+                sandbox = await self._find(name, connection.client)
+                tags = await sandbox.get_tags.aio()
+            except modal.exception.NotFoundError:
+                return None
+            return StepSandbox(self._pool, connection, sandbox, tags=tags)
+
+        self._requested[name] = found = await self._pool.call(find)
+        return found
+
     async def terminate_all(self) -> None:
         """Terminate every step sandbox of the run, including those that are being created."""
         names = [name for name, box in self._requested.items() if box is None or not box.is_over]
@@ -221,27 +242,29 @@ class StepSandboxes:
         # Counted from now on: many are created at a time, and awaited only later.
         connection.load += 1
         try:
-            sandbox = await self._create_sandbox(spec, gpu, connection.client)
+            sandbox, tags = await self._create_sandbox(spec, gpu, connection.client)
         except BaseException:
             connection.load -= 1
             raise
-        return StepSandbox(self._pool, connection, sandbox, tags=spec.tags, gpu=gpu, counted=True)
+        return StepSandbox(self._pool, connection, sandbox, tags=tags, gpu=gpu, counted=True)
 
     async def _create_sandbox(
         self, spec: SandboxSpec, gpu: str | None, client: modal.Client
-    ) -> modal.Sandbox:
+    ) -> tuple[modal.Sandbox, Mapping[str, str]]:
+        """Create a sandbox, or find it; return it and its tags."""
         import modal
 
         image = await self._image(spec.image, client)
         try:
             with translated():
-                return await modal.Sandbox.create.aio(
+                sandbox = await modal.Sandbox.create.aio(
                     *spec.command,
                     app=self._app,
                     image=image,
                     client=client,
                     **self._arguments.of(spec, gpu),
                 )
+                return sandbox, spec.tags
         except modal.exception.AlreadyExistsError as error:
             # It may end before it is found; then its name is free again.
             lost = ConnectionLostError(f"The sandbox of this name can't be found: {error}")
@@ -249,7 +272,9 @@ class StepSandboxes:
             # Only a look for its name shows whether it was created.
             lost = error
         try:
-            return await self._pool.call(lambda: self._find(str(spec.name), client))
+            sandbox = await self._pool.call(lambda: self._find(str(spec.name), client))
+            # The submission may have created it, with an order of its own.
+            return sandbox, await self._pool.call(sandbox.get_tags.aio)
         except NotFoundError:
             raise lost from None
 
@@ -290,6 +315,43 @@ class StepSandboxes:
         with translated():
             await image.build.aio(self._app)
         return image
+
+
+def create_ahead(
+    connection: Connection,
+    plan: RunPlan,
+    specs: Sequence[SandboxSpec],
+    secrets: Mapping[str, str],
+    source: Path,
+) -> None:
+    """Create the sandboxes of first steps, for a driver that finds or creates them by their names.
+
+    Args:
+        connection: To Modal.
+        plan: The run.
+        specs: The sandboxes, without a GPU; their images are built.
+        secrets: Environment variables that travel as a Modal secret.
+        source: The source tree.
+    """
+    import modal
+
+    app = connection.app(plan.settings.app_name, plan.settings.modal_environment)
+    arguments = SandboxArguments(
+        plan, secrets, connection.client, package=connection.mounts_package
+    )
+    images = {spec.image: mounts.run_image(connection, spec.image, source) for spec in specs}
+    shared: dict[str, Any] = {"app": app, "client": connection.client}
+
+    async def create() -> None:
+        creations = [
+            modal.Sandbox.create.aio(
+                *spec.command, image=images[spec.image], **shared, **arguments.of(spec, None)
+            )
+            for spec in specs
+        ]
+        await asyncio.wait_for(asyncio.gather(*creations, return_exceptions=True), AHEAD_SECONDS)
+
+    asyncio.run(create())
 
 
 async def _tags(sandbox: modal.Sandbox) -> dict[str, str] | None:

@@ -114,7 +114,7 @@ def _image(recipe: ImageRecipe) -> dict[str, Any]:
         "python_packages": [
             without_credentials(line) for group in recipe.packages for line in group.lines
         ],
-        "environment": [name for name, _ in (*recipe.environment, *recipe.runtime_environment)],
+        "environment": list(recipe.variables),
     }
 
 

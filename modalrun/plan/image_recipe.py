@@ -135,7 +135,12 @@ class ImageRecipe:
     keep_entrypoint: bool = False
 
     @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables of its sandboxes."""
+        return dict((*self.environment, *self.runtime_environment))
+
+    @property
     def python_path(self) -> str:
         """The PYTHONPATH of sandboxes that do not share our Python: modalrun first."""
-        own = dict((*self.environment, *self.runtime_environment)).get("PYTHONPATH")
+        own = self.variables.get("PYTHONPATH")
         return f"{PACKAGE_FILE}:{own}" if own else PACKAGE_FILE

@@ -134,8 +134,7 @@ class SandboxPlanner:
             if made == wanted:
                 return key
         recipe, notes = self._build_recipe(docker, image=image, driver=driver, gpu=with_gpu)
-        variables = dict((*recipe.environment, *recipe.runtime_environment))
-        check_environment("the Docker settings", variables)
+        check_environment("the Docker settings", recipe.variables)
         self.note(*notes)
         keys = {known: key for key, known in self.images.items()}
         key = keys.get(recipe, f"image-{len(keys)}")

@@ -61,7 +61,5 @@ def _steps_without(plan: Plan, deployment: Deployment) -> Iterator[str]:
 
 
 def _has_credentials(plan: Plan, sandbox: SandboxSpec) -> bool:
-    image = plan.images[sandbox.image]
-    variables = (name for name, _ in (*image.environment, *image.runtime_environment))
     # Only Modal knows what is in a secret.
-    return bool(sandbox.secrets) or gives_credentials(variables)
+    return bool(sandbox.secrets) or gives_credentials(plan.images[sandbox.image].variables)

@@ -32,6 +32,7 @@ class RunManifest:
         failure_mode: The value of ZenML's `ExecutionMode`.
         variables: The names of the environment variables that reach ZenML; their values travel as
             a Modal secret.
+        ahead: The steps whose first sandbox the submission creates, beside that of the driver.
         done: The steps that were done when the run was submitted, each with its state; they don't
             run.
         docker: The digest of the pipeline's Docker settings, of a dynamic pipeline.
@@ -43,6 +44,7 @@ class RunManifest:
     plan: RunPlan
     failure_mode: str
     variables: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
     done: Mapping[str, StepState] = field(default_factory=dict)
     docker: str = ""
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

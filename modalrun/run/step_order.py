@@ -1,12 +1,14 @@
-"""Define what the driver orders in a step sandbox that is kept warm. Pure."""
+"""Define a step sandbox that is kept warm, and what is ordered in it. Pure."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from modalrun.run import contract
+from modalrun.run import contract, tags
+from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.values import adapter
 
@@ -50,6 +52,34 @@ class StepOrder:
 def shared_env(spec: SandboxSpec) -> dict[str, str]:
     """Return the variables of a step's sandbox that every step in it has."""
     return {name: value for name, value in spec.env.items() if name not in OF_A_STEP}
+
+
+def order_of(spec: SandboxSpec) -> StepOrder:
+    """Return a new order for the step of a sandbox of its own."""
+    env = {name: value for name, value in spec.env.items() if name in OF_A_STEP}
+    return StepOrder(secrets.token_hex(16), int(spec.tags[tags.TAG_ATTEMPT]), env)
+
+
+def labels_of(spec: SandboxSpec, order: StepOrder, number: int) -> dict[str, str]:
+    """Return the tags of a worker while it runs the step of a spec, as its n-th one."""
+    return {**spec.tags, tags.TAG_ORDER: order.secret, tags.TAG_SERVED: str(number)}
+
+
+def worker_of(spec: SandboxSpec, plan: RunPlan) -> SandboxSpec:
+    """Return the sandbox of a worker whose first step is that of a spec."""
+    order = order_of(spec)
+    return replace(
+        spec,
+        command=(*spec.command[: spec.command.index("-m")], "-m", contract.WORKER_MODULE),
+        # The time limit of each step is its own.
+        timeout=max(spec.timeout, plan.run_sandbox.timeout),
+        env={
+            **shared_env(spec),
+            contract.KEEP_WARM: str(plan.settings.keep_warm),
+            contract.ORDER: order.to_json(),
+        },
+        tags=labels_of(spec, order, 1),
+    )
 
 
 def kind_of(spec: SandboxSpec) -> str:

@@ -11,7 +11,7 @@ from modalrun.spec.precedence import MERGED_FIELDS, Layers, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import Mistakes
 from modalrun.spec.yaml_source import KeyPath, YamlSource
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import did_you_mean
 
 S = TypeVar("S", bound=YamlSource)
 
@@ -33,8 +33,7 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
     mistakes = Mistakes()
     for key in keys:
         if not matches[key]:
-            close = nearest(key, steps)
-            hint = f"Did you mean '{close}'?" if close else f"Its steps: {', '.join(steps)}."
+            hint = did_you_mean(key, steps, f"Its steps: {', '.join(steps)}.")
             problem = f"the pipeline '{pipeline}' has no step '{key}'."
             mistakes.found.append(spec.error(("steps", key), problem, hint))
     mistakes.raise_all()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from modalrun.driver.step_attempts import StepAttempts
 from modalrun.errors import NotFoundError, UnknownOutcomeError
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.observe.handle import RunHandle, RunObserver
@@ -21,16 +22,21 @@ from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import App, CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
+from modalrun.run.step_order import worker_of
 from modalrun.submit.left_behind import left_behind
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import Announcer, record_sandbox
 from modalrun.submit.staging import write_manifest
+from modalrun.util import timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 CREATION_GRACE_SECONDS = 3.0
 """How long a signal waits for a sandbox that is being created, or for the end of the wait for a
 place for it."""
+
+MOST_AHEAD = 10
+"""How many first steps may begin before their driver; more would delay the submission."""
 
 
 def create_run_sandbox(
@@ -67,7 +73,9 @@ def create_run_sandbox(
     secrets, file = run.environment, None
     if plan.has_driver:
         secrets = {**secrets, **job.connection.driver_environment(plan.settings.modal_environment)}
-        file = write_manifest(_manifest(job, plan, run), staged.parent)
+        # The names of step sandboxes may come again in a run that is resumed.
+        ahead = () if take_over or earlier else _first_steps(plan, run)
+        file = write_manifest(_manifest(job, plan, run, ahead), staged.parent)
     unanswered = unanswered or threading.Event()
     given_up = threading.Event()
     announcer = Announcer(zenml, run.id)
@@ -136,6 +144,32 @@ def create_run_sandbox(
     )
 
 
+def create_ahead(job: Job, plan: RunPlan, run: CreatedRun, staged: Path) -> None:
+    """Create the sandboxes of the first steps, beside that of the driver, which adopts them.
+
+    What can't be created now is left to the driver. Call it after `create_run_sandbox`.
+
+    Args:
+        job: The run.
+        plan: Its plan, with built images.
+        run: ZenML's record of it.
+        staged: The source tree.
+    """
+    ahead = _first_steps(plan, run)
+    if not ahead:
+        return
+    manifest = _manifest(job, plan, run, ahead)
+    specs = [
+        worker_of(StepAttempts(manifest, step.name, step.sandbox).next_spec(), plan)
+        for step in plan.steps
+        if step.name in ahead and step.sandbox
+    ]
+    with contextlib.suppress(Exception), timeline.phase("create the first steps' sandboxes"):
+        in_background(
+            lambda: job.modal.create_ahead(job.connection, plan, specs, run.environment, staged)
+        )
+
+
 def wait_for_sandbox(job: Job, run_id: str, metadata: RunMetadata) -> None:
     """Wait for the end of a run sandbox that is about to end, if there is one.
 
@@ -149,13 +183,32 @@ def wait_for_sandbox(job: Job, run_id: str, metadata: RunMetadata) -> None:
             job.modal.run_sandbox(job.connection, run_id, named).wait()
 
 
-def _manifest(job: Job, plan: RunPlan, run: CreatedRun) -> RunManifest:
+def _first_steps(plan: RunPlan, run: CreatedRun) -> tuple[str, ...]:
+    """Return the steps that can begin before there is a driver: their turn has come.
+
+    Only in workers, which a driver can adopt. A GPU may have to be waited for, and ZenML's cache
+    to be asked, which the driver does.
+    """
+    settings, done = plan.settings, run.done.keys()
+    if not (plan.has_driver and settings.keep_warm):
+        return ()
+    ready = [step for step in plan.steps if step.name not in done and done >= {*step.upstream}]
+    most = min(settings.max_parallelism or MOST_AHEAD, MOST_AHEAD)
+    return tuple(
+        step.name
+        for step in ready[:most]
+        if step.sandbox and not step.sandbox.resources.gpus and not (step.caches and step.upstream)
+    )
+
+
+def _manifest(job: Job, plan: RunPlan, run: CreatedRun, ahead: tuple[str, ...]) -> RunManifest:
     compiled = job.compiled
     return RunManifest(
         run_id=run.id,
         plan=plan,
         failure_mode=compiled.deployment.failure_mode,
         variables=tuple(sorted(run.environment)),
+        ahead=ahead,
         done=run.done,
         docker=compiled.docker_digest if plan.dynamic else "",
         layers=layers_as_json(compiled.deployment.layers) if plan.dynamic else {},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,7 +24,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
 from modalrun.submit.source_tree import SourceSelection
-from modalrun.util import timeline
+from modalrun.util import background, timeline
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
@@ -211,9 +210,4 @@ def warm_up_local_server() -> None:
 
     The server takes as long to start as ZenML to import. Errors show up at the first call to it.
     """
-
-    def start() -> None:
-        with contextlib.suppress(ModalrunError):
-            launcher.preload(launcher.ensure_running(), PRELOAD)
-
-    threading.Thread(target=start, daemon=True).start()
+    background.begin(lambda: launcher.preload(launcher.ensure_running(), PRELOAD))

@@ -136,8 +136,7 @@ def plan_deployment(
     if note := local_server_note(spec.target):
         plan = replace(plan, notes=(*plan.notes, note))
     for image in plan.images.values():
-        docker = {"environment": dict((*image.environment, *image.runtime_environment))}
-        for folder in code_folders(spec.source_root, docker)[1:]:
+        for folder in code_folders(spec.source_root, {"environment": image.variables})[1:]:
             check_modules(folder)
     problems = problems_on_modal(stack) if on_modal else ()
     no_login = store_credentials.missing(stack, plan, deployment)

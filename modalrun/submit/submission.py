@@ -38,7 +38,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import fingerprint, plan_cache, preflight, prepare, reuse
 from modalrun.submit.ahead import Asked, ModalAhead
 from modalrun.submit.cancellation import cancelled_when_stopped
-from modalrun.submit.creation import create_run_sandbox
+from modalrun.submit.creation import create_ahead, create_run_sandbox
 from modalrun.submit.lean import NOT_COMPILED, LeanSubmission, create_run, find
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
@@ -249,6 +249,8 @@ class Submission:
                         ended=run.done if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
                     )
+                    if self.previous is None:
+                        create_ahead(job, self._plan, run, staged)
             except BaseException as error:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error

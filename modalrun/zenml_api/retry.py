@@ -31,6 +31,12 @@ LONGEST_PAUSE = 15.0
 DATABASE_PATIENCE = 20.0
 """Seconds for which a record is written again while ZenML's own database can't be written."""
 
+LOCK_PATIENCE = 600.0
+"""Seconds for which a sandbox waits until it may write to ZenML's SQLite file.
+
+ZenML waits for 60 s (`sql_zen_store.py:1109`). A hundred steps at once on a busy machine need more.
+"""
+
 T = TypeVar("T")
 
 _UNLIMITED = 1_000_000
@@ -58,10 +64,9 @@ def impatient() -> Iterator[None]:
 def open_store(*, in_sandbox: bool = False) -> None:
     """Open ZenML's store, and let this process's requests to a server wait out its trouble.
 
-    With a local store nothing else happens.
-
     Args:
-        in_sandbox: Wait without limit for a server that is away: the sandbox's timeout ends it.
+        in_sandbox: Wait without limit for a server that is away, and long for a database that is
+            locked: the sandbox's timeout ends it.
     """
     with translated():
         store: Any = _opened()
@@ -69,6 +74,13 @@ def open_store(*, in_sandbox: bool = False) -> None:
         adapter = patient_adapter(in_sandbox=in_sandbox, size=store.config.connection_pool_size)
         # The longest prefix wins: the store's own adapters stay for every other address.
         store.session.mount(f"{store.url}/", adapter)
+    elif in_sandbox and store.engine.dialect.name == "sqlite":
+        from sqlalchemy import event
+
+        pragma = f"PRAGMA busy_timeout = {LOCK_PATIENCE * 1000:.0f}"
+        event.listen(store.engine, "connect", lambda made, _: made.execute(pragma))
+        # The connections until now are as ZenML makes them.
+        store.engine.dispose()
 
 
 def patient_adapter(*, in_sandbox: bool = False, size: int = 10) -> HTTPAdapter:

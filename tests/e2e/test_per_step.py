@@ -179,7 +179,7 @@ def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
 
 @pytest.mark.exhaustive
 def test_the_timeout_of_the_run_is_the_reason_everywhere(world: World) -> None:
-    # A tenth is kept for the end: of less, a busy machine would use all of it.
+    # A start of the sandbox that takes half of it, 13 s once on a busy machine, is not counted.
     command, _ = waiting(world, "timeout: 60")
 
     done = command.finish(300)

@@ -9,7 +9,7 @@ from typing import Any
 
 import modal
 import pytest
-from modal.exception import ResourceExhaustedError
+from modal.exception import Error, ResourceExhaustedError
 from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
@@ -109,3 +109,20 @@ def test_much_output_waits_for_room(sdk: Sdk) -> None:
     assert sandbox.stderr.read() == "done\n"
     stored = StateDir(sdk.info.state_dir).logs(sandbox.object_id) / "stdout"
     assert stored.stat().st_size == 40_960_006
+
+
+def test_a_sandbox_without_a_log_is_not_recorded(sdk: Sdk) -> None:
+    """The SDK repeats such a call. It must not get a sandbox that never runs."""
+    app = sdk.app()
+    logs = StateDir(sdk.info.state_dir).logs("")
+    logs.rename(logs.with_name("aside"))
+    logs.touch()
+    with pytest.raises(Error, match="failed in the local Modal server"):
+        sdk.create("true", app=app)
+    logs.unlink()
+    logs.with_name("aside").rename(logs)
+    # It has the traceback of that.
+    StateDir(sdk.info.state_dir).server_log.write_text("")
+    listed = modal.Sandbox.list(app_id=app.app_id, client=sdk.client)
+    assert list(listed) == []
+    assert sdk.create("echo", "a", app=app).stdout.read() == "a\n"

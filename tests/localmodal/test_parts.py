@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import marshal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modalrun.localmodal.idleness import Idleness
 from modalrun.localmodal.sandbox import keeper, rootfs
+from modalrun.localmodal.sandbox.nursery import Nursery
+from modalrun.localmodal.sandbox.process import Command, SandboxProcess
 from modalrun.localmodal.sandbox.recipe import File, Recipe
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.storage.ids import Clock, new_id, new_sandbox_ids
@@ -166,3 +173,35 @@ def test_a_command_for_the_keeper() -> None:
     assert marshal.loads(packed[8:]) == command
     with pytest.raises(ValueError, match="NUL"):
         keeper.pack(**command | {"env": {"K": "\0"}})
+
+
+class Exhausted(Nursery):
+    """A nursery on a machine without a free descriptor."""
+
+    def fork(self, kind: bytes, descriptors: Sequence[int]) -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+
+def test_a_start_that_fails_leaves_no_descriptors() -> None:
+    async def start() -> None:
+        before = psutil.Process().num_fds()
+        process = SandboxProcess(lambda *_: None, must_wait=lambda: False)
+        with pytest.raises(OSError, match="too many"):
+            await process.start(Exhausted(Path()), Command(["true"], {}, Path("/")))
+        assert psutil.Process().num_fds() == before
+
+    asyncio.run(start())
+
+
+def test_what_has_stopped_is_never_idle() -> None:
+    async def use() -> list[str]:
+        happened: list[str] = []
+        idleness = Idleness(0.001)
+        idleness.begin(lambda: happened.append("idle"))
+        with idleness.busy():
+            idleness.stop()
+        # Later than the idle timeout, so it comes after it.
+        await asyncio.sleep(0.002)
+        return happened
+
+    assert asyncio.run(use()) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import modal
+import psutil
 import pytest
 from modal.exception import ConflictError
 from modal.exception import TimeoutError as ModalTimeoutError
@@ -86,6 +87,17 @@ def test_an_encrypted_port_with_the_variables_of_local_env(sdk: Sdk) -> None:
         get(url)
     # The sandbox serves on.
     assert sandbox.poll() is None
+
+
+def test_a_port_that_cannot_be_opened_ends_the_sandbox(sdk: Sdk) -> None:
+    for name in ("authority.pem", "key.pem"):
+        Path(sdk.info.state_dir, "certificates", name).write_text("none")
+    seconds = f"{free_port()}0"
+    sandbox = sdk.create("sleep", seconds, encrypted_ports=[free_port()])
+    assert sandbox.wait(raise_on_termination=False) is None
+    assert sandbox.returncode == 1
+    assert "could not be started" in sandbox.stderr.read()
+    assert not [p for p in psutil.process_iter(["cmdline"]) if seconds in (p.info["cmdline"] or [])]
 
 
 def test_a_port_of_another_process(sdk: Sdk) -> None:

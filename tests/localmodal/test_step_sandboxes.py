@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import modal
@@ -19,12 +20,12 @@ from modalrun.modal_api.connection_pool import (
     connect,
 )
 from modalrun.modal_api.step_sandbox import StepSandbox
-from modalrun.modal_api.step_sandboxes import StepSandboxes
+from modalrun.modal_api.step_sandboxes import StepSandboxes, create_ahead
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
-from modalrun.run.tags import TAG_ATTEMPT, TAG_ROLE, TAG_RUN, TAG_STEP
+from modalrun.run.tags import TAG_ATTEMPT, TAG_ORDER, TAG_ROLE, TAG_RUN, TAG_STEP
 
 from .support import PATIENCE, Sdk
 
@@ -43,16 +44,18 @@ class Driver:
     image: str
     connect_errors: list[Exception]
 
-    async def create(self, *command: str, step: str = "a") -> StepSandbox:
-        spec = SandboxSpec(
+    def spec(self, *command: str, step: str = "a", **tags: str) -> SandboxSpec:
+        return SandboxSpec(
             command,
             self.image,
             Resources(),
             PATIENCE,
             name=f"modalrun-run-{step}-1",
-            tags={TAG_RUN: "run", TAG_ROLE: "step", TAG_STEP: step, TAG_ATTEMPT: "1"},
+            tags={TAG_RUN: "run", TAG_ROLE: "step", TAG_STEP: step, TAG_ATTEMPT: "1", **tags},
         )
-        return await self.sandboxes.create(spec, asyncio.Event())
+
+    async def create(self, *command: str, step: str = "a") -> StepSandbox:
+        return await self.sandboxes.create(self.spec(*command, step=step), asyncio.Event())
 
 
 Scenario = Callable[[Driver], Awaitable[None]]
@@ -144,6 +147,44 @@ def test_one_that_ends_while_the_running_ones_are_listed(sdk: Sdk, play: Play) -
         assert sandbox.record == ""
         await driver.sandboxes.terminate_all()
         assert await driver.sandboxes.running() == []
+
+    play(scenario)
+
+
+def test_the_submission_creates_what_a_driver_finds_running_or_ended(
+    sdk: Sdk, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that it tries to create itself: the tags are those of the one that there is."""
+    monkeypatch.setattr("modalrun.modal_api.step_sandboxes.AHEAD_SECONDS", PATIENCE)
+    connection: Any = SimpleNamespace(
+        app=lambda *_: sdk.app(), client=sdk.client, mounts_package=False, mounted={}
+    )
+
+    async def scenario(driver: Driver) -> None:
+        plan = RunPlan(
+            "local",
+            "p",
+            RunSettings(app_name="tests", mode="per_step"),
+            driver.spec("true"),
+        )
+        specs = [
+            driver.spec("sleep", "600", step=step, **{TAG_ORDER: f"order-{step}"}) for step in "ab"
+        ]
+        source = tmp_path / "source"
+        await asyncio.to_thread(create_ahead, connection, plan, specs, {}, source)
+        found = await driver.sandboxes.named(str(specs[0].name))
+        assert found is not None
+        assert (found.step, found.tags[TAG_ORDER]) == ("a", "order-a")
+        again = await driver.create("sleep", "600")
+        assert (again.id, again.tags[TAG_ORDER]) == (found.id, "order-a")
+        await found.terminate()
+        assert (await found.ended()).kind is ExitKind.TERMINATED
+        ended = await driver.sandboxes.named(str(specs[0].name))
+        assert ended is not None
+        assert (ended.id, ended.tags[TAG_ORDER]) == (found.id, "order-a")
+        assert (await ended.ended()).kind is ExitKind.TERMINATED
+        assert await driver.sandboxes.named("another") is None
+        await driver.sandboxes.terminate_all()
 
     play(scenario)
 

@@ -211,6 +211,7 @@ class FakeModal(ModalGateway):
         last: The id of the last run sandbox, which may have ended.
         sandboxes: All sandboxes of the run.
         request: The arguments of the last creation.
+        ahead: The secrets of the steps that were created ahead.
         on_create: Called with the keyword arguments of each creation.
         on_source: Called with the source tree of each creation.
         app: The id of the app that `app_id` finds.
@@ -227,6 +228,7 @@ class FakeModal(ModalGateway):
         self.last: str | None = None
         self.sandboxes = FakeSandboxes(effects)
         self.request: dict[str, Any] = {}
+        self.ahead: Mapping[str, str] = {}
         self.on_create: Callable[[dict[str, Any]], None] = lambda _: None
         self.on_source: Callable[[Path], object] = lambda _: None
         self.app: str | None = "ap-1"
@@ -284,6 +286,13 @@ class FakeModal(ModalGateway):
         self.on_source(source)
         self.effects.add("create sandbox")
         return self.sandbox
+
+    def create_ahead(
+        self, connection: Connection, plan: Any, specs: Any, secrets: Any, source: Path
+    ) -> None:
+        names = [spec.tags["modalrun-step"] for spec in specs]
+        self.effects.add(f"create {' and '.join(names)} ahead")
+        self.ahead = secrets
 
     def run_sandbox(self, connection: Connection, run_id: str, metadata: Any) -> RunningSandbox:
         """Return the run sandbox that is about to end."""

@@ -6,18 +6,16 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modalrun.localmodal.sandbox import fs_tools, rootfs
 from modalrun.localmodal.sandbox.nursery import Nursery
-from modalrun.localmodal.sandbox.process import Command, SandboxProcess, start_one
+from modalrun.localmodal.sandbox.process import Command, SandboxProcess, future, settle, start_one
 from modalrun.localmodal.sandbox.stdin import Stdin
-from modalrun.localmodal.signals import Signal
+from modalrun.localmodal.signals import Signal, follow
 from modalrun.localmodal.storage.disk import AppendedFile, Disk
 from modalrun.localmodal.storage.logstore import STDERR
-
-CHUNK = 128 * 1024
 
 UNREAD_LIMIT = 256 * 1024 * 1024
 """Bytes that nobody has read with which a command waits, as if its pipe were full."""
@@ -97,17 +95,14 @@ class Output:
     async def read(self, offset: int) -> AsyncGenerator[bytes, None]:
         """Read chunks from an offset to the end, as they come."""
         self._readers += 1
+        chunks = follow(self._file.read, offset, self._changed, lambda: self._complete)
         try:
-            while True:
-                if data := self._file.read(offset, CHUNK):
-                    yield data
-                    offset += len(data)
-                    self._furthest = max(self._furthest, offset)
-                elif self._complete:
-                    return
-                else:
-                    await self._changed.wait()
+            async for data in chunks:
+                yield data
+                offset += len(data)
+                self._furthest = max(self._furthest, offset)
         finally:
+            await chunks.aclose()
             self._readers -= 1
             if self._closing:
                 self.close()
@@ -119,37 +114,31 @@ class Output:
             self._file.close()
 
 
+@dataclass(eq=False)
 class Exec:
     """A command that runs beside the main one of its sandbox.
 
     Attributes:
-        stdin: Its input.
+        outputs: The streams that are kept, by descriptor.
+        at_end: Called before its end is known; returns why it fails all the same.
+        is_closed: Whether its output was deleted.
         started: Its process; None if the sandbox has ended before.
         ended: Its exit code.
-        is_closed: Whether its output was deleted.
+        stdin: Its input.
     """
 
-    def __init__(
-        self,
-        outputs: Mapping[int, Output],
-        at_end: Callable[[], Awaitable[str]] | None = None,
-    ) -> None:
-        """
-        Args:
-            outputs: The streams that are kept, by descriptor.
-            at_end: Called before its end is known; returns why it fails all the same.
-        """
-        self._at_end = at_end
-        loop = asyncio.get_running_loop()
-        self._outputs = outputs
-        self._process: SandboxProcess | None = None
-        self.stdin = Stdin()
-        self.is_closed = False
-        self.started: asyncio.Future[SandboxProcess | None] = loop.create_future()
-        self.ended: asyncio.Future[int] = loop.create_future()
+    outputs: Mapping[int, Output]
+    at_end: Callable[[], Awaitable[str]] | None = None
+    is_closed: bool = False
+    started: asyncio.Future[SandboxProcess | None] = field(default_factory=future)
+    ended: asyncio.Future[int] = field(default_factory=future)
+    _process: SandboxProcess | None = None
+
+    def __post_init__(self) -> None:
+        self.stdin = Stdin(self.started)
 
     async def run(
-        self, nursery: Nursery, command: Command, timeout: float, given_up: asyncio.Event
+        self, nursery: Nursery, command: Command, timeout: float, given_up: asyncio.Future[None]
     ) -> None:
         """Run it to its end and to that of all it has started; 0 is no timeout."""
         process = code = None
@@ -163,11 +152,11 @@ class Exec:
                 code = (await process.ended).code
         except (OSError, ValueError) as error:
             self.started.set_exception(error)
-        if self._at_end is not None and (problem := await self._at_end()):
+        if self.at_end is not None and (problem := await self.at_end()):
             code = code or 1
-            if STDERR in self._outputs:
-                self._outputs[STDERR].append(problem.encode())
-        for output in self._outputs.values():
+            if STDERR in self.outputs:
+                self.outputs[STDERR].append(problem.encode())
+        for output in self.outputs.values():
             output.finish()
         self.ended.set_result(KILLED if code is None else code)
         if process is not None:
@@ -175,10 +164,10 @@ class Exec:
 
     def _new_process(self) -> SandboxProcess:
         def keep(descriptor: int, data: bytes) -> None:
-            if descriptor in self._outputs:
-                self._outputs[descriptor].append(data)
+            if descriptor in self.outputs:
+                self.outputs[descriptor].append(data)
 
-        outputs = self._outputs.values()
+        outputs = self.outputs.values()
         self._process = SandboxProcess(
             keep, must_wait=lambda: any(output.must_wait for output in outputs)
         )
@@ -186,7 +175,7 @@ class Exec:
 
     def read(self, descriptor: int, offset: int) -> AsyncGenerator[bytes, None]:
         """Read a stream from an offset to its end. Raises KeyError if it is not kept."""
-        return self._outputs[descriptor].read(offset)
+        return self.outputs[descriptor].read(offset)
 
     def kill(self) -> None:
         """Kill it and all it has started; do not wait."""
@@ -196,40 +185,32 @@ class Exec:
     @property
     def is_read(self) -> bool:
         """Whether somebody has read all of its output."""
-        return all(output.is_read for output in self._outputs.values())
+        return all(output.is_read for output in self.outputs.values())
 
     def close(self) -> None:
         """Delete its output, not its exit code."""
         if not self.is_closed:
             self.is_closed = True
-            for output in self._outputs.values():
+            for output in self.outputs.values():
                 output.close()
 
 
+@dataclass(eq=False)
 class Execs:
-    """The further commands of one sandbox, by the ids that the SDK gives them."""
+    """The further commands of one sandbox, by the ids that the SDK gives them.
 
-    def __init__(
-        self,
-        folder: Path,
-        disk: Disk,
-        nursery: Nursery,
-        busy: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        """
-        Args:
-            folder: The sandbox's, for their output.
-            disk: Its disk.
-            nursery: Starts their processes.
-            busy: A context for the time that a command runs.
-        """
-        self._busy = busy
-        self._folder = folder
-        self._disk = disk
-        self._nursery = nursery
-        self._all: dict[str, Exec] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = asyncio.Event()
+    Attributes:
+        folder: The sandbox's, for their output.
+        busy: A context for the time that a command runs.
+    """
+
+    folder: Path
+    disk: Disk
+    nursery: Nursery
+    busy: Callable[[], AbstractContextManager[None]]
+    _all: dict[str, Exec] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _closed: asyncio.Future[None] = field(default_factory=future)
 
     def find(self, exec_id: str) -> Exec | None:
         """Return a command that was started."""
@@ -247,8 +228,6 @@ class Execs:
         """Start a command, once for each id: the SDK repeats a call that was not answered.
 
         Args:
-            exec_id: Its id.
-            command: What to run.
             streams: The descriptors of the output that is kept.
             timeout: Seconds until it is killed; 0 for never.
             at_end: Called before its end is known; returns why it fails all the same.
@@ -262,7 +241,7 @@ class Execs:
         if exec_id not in self._all:
             self._forget_old()
             outputs = {
-                number: Output(self._folder / f"output-{number}", self._disk) for number in streams
+                number: Output(self.folder / f"output-{number}", self.disk) for number in streams
             }
             new = self._all[exec_id] = Exec(outputs, at_end)
             # A task of its own: the caller may disconnect.
@@ -272,14 +251,14 @@ class Execs:
         return await asyncio.shield(self._all[exec_id].started) is not None
 
     async def _live(self, new: Exec, command: Command, timeout: float) -> None:
-        with self._busy():
-            await new.run(self._nursery, command, timeout, self._closed)
+        with self.busy():
+            await new.run(self.nursery, command, timeout, self._closed)
 
     async def run(self, command: Command) -> int:
         """Run a command whose output nobody reads; return its exit code."""
         one = Exec({})
         try:
-            await one.run(self._nursery, command, 0.0, self._closed)
+            await one.run(self.nursery, command, 0.0, self._closed)
             return one.ended.result()
         finally:
             one.kill()
@@ -292,7 +271,7 @@ class Execs:
 
     async def close(self) -> None:
         """Kill all that runs, and wait until nothing of it is left."""
-        self._closed.set()
+        settle(self._closed)
         for one in self._all.values():
             one.kill()
         if self._tasks:

@@ -120,13 +120,9 @@ def _mount(kind: str, target: str, options: str = "") -> None:
 
 
 def build(view: dict[str, Any]) -> None:
-    """Make a folder the root of this process, the first of a new process namespace.
+    """Make the root of a `view.View` that of this process, the first of a new process namespace.
 
-    Args:
-        view: A `view.View`, as a mapping.
-
-    Raises:
-        OSError: Something cannot be mounted.
+    Raises OSError.
     """
     root = view["root"]
     # The folders are everybody's in the sandbox.

@@ -7,22 +7,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from modalrun.localmodal.sandbox import keeper
 
-
-class Process(Protocol):
-    """The part of `subprocess.Popen` that a nursery uses."""
-
-    def poll(self) -> int | None:
-        """Return the exit code; None while it runs."""
-
-    def wait(self) -> int:
-        """Wait for its end."""
-
-    def kill(self) -> None:
-        """Send SIGKILL unless it has ended."""
+if TYPE_CHECKING:
+    from modalrun.localmodal.sandbox.shared_nursery import Forked
 
 
 class Nursery:
@@ -31,7 +21,7 @@ class Nursery:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._socket: socket.socket | None = None
-        self._process: Process | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
         """Start it. Requests wait until it is ready, some 30 ms later."""
@@ -52,7 +42,7 @@ class Nursery:
         self._socket = ours
 
     @property
-    def process(self) -> Process | None:
+    def process(self) -> subprocess.Popen[bytes] | Forked | None:
         """The process as it is now; a restart replaces it."""
         return self._process
 

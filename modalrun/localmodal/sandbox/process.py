@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from modalrun.localmodal.sandbox import keeper
 from modalrun.localmodal.sandbox.nursery import Nursery
@@ -29,6 +30,17 @@ _LAST_READS = 32
 
 _PAUSE = 0.2
 """Seconds between two looks at whether output may be read."""
+
+
+def future() -> asyncio.Future[Any]:
+    """Return a future of the running loop."""
+    return asyncio.get_running_loop().create_future()
+
+
+def settle(event: asyncio.Future[None]) -> None:
+    """Let an event happen, unless it has."""
+    if not event.done():
+        event.set_result(None)
 
 
 @dataclass(frozen=True)
@@ -102,14 +114,14 @@ class SandboxProcess:
         self._sending: asyncio.Task[None] | None = None
         self._sent = self._must_end = False
         self.keeper: int | None = None
-        self._answered: asyncio.Future[bool] = self._loop.create_future()
+        self._answered: asyncio.Future[bool] = future()
         self._is_isolated = False
         self._pid: int | None = None
         self._problem = ""
         self._handed: list[int] = []
         self.namespaces: tuple[int, ...] = ()
-        self.ended: asyncio.Future[Exit] = self._loop.create_future()
-        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self.ended: asyncio.Future[Exit] = future()
+        self.exited: asyncio.Future[Exit] = future()
 
     async def start(self, nursery: Nursery, command: Command) -> bool:
         """Start the keeper and the command; kill a nursery that does not answer in time.
@@ -132,16 +144,20 @@ class SandboxProcess:
             lingers=command.lingers,
             terminal=command.terminal,
         )
-        with contextlib.ExitStack() as inherited:
-            ours, theirs = socket.socketpair()
-            inherited.callback(theirs.close)
-            self._control = ours
-            stdio = self._open_pipes(inherited)
-            try:
-                nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
-            except BlockingIOError:
-                # It has not answered for long.
-                nursery.kill()
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        try:
+            with contextlib.ExitStack() as inherited:
+                inherited.callback(theirs.close)
+                stdio = self._open_pipes(inherited)
+                try:
+                    nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
+                except BlockingIOError:
+                    # It has not answered for long.
+                    nursery.kill()
+        except OSError:
+            self._finish()
+            raise
         # Another sandbox may restart the nursery meanwhile.
         asked = nursery.process
         ours.setblocking(False)
@@ -356,15 +372,14 @@ class SandboxProcess:
             self._answered.set_result(False)
         if not self.ended.done():
             self.ended.set_result(self._exit)
-        if not self.exited.done():
-            self.exited.set_result(self._exit)
+        self.exited.set_result(self._exit)
 
 
 async def start_one(
     nurseries: Iterable[Nursery],
     command: Command,
     new: Callable[[], SandboxProcess],
-    given_up: asyncio.Event,
+    given_up: asyncio.Future[None],
 ) -> SandboxProcess | None:
     """Start a command by the first nursery that answers; return None if it is given up before.
 
@@ -373,7 +388,7 @@ async def start_one(
         ValueError: The command holds a NUL.
     """
     for nursery in nurseries:
-        if given_up.is_set():
+        if given_up.done():
             return None
         process = new()
         if await process.start(nursery, command):

@@ -10,7 +10,7 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -95,41 +95,31 @@ class Recipe:
             RecipeError: The build of this layer fails.
         """
         self.notes.clear()
-        reader = _Layer(self, context, build_args or {})
+        layer = _Layer(self, context, build_args or {})
         for instruction, rest in instructions(commands):
-            if read := reader.readers.get(instruction):
+            if read := getattr(layer, f"read_{instruction.lower()}", None):
                 read(rest)
             elif instruction not in _SILENT:
                 reason = _WITHOUT_EFFECT.get(instruction, "no such instruction is known")
                 self.notes.append(f"{instruction} {rest} ({reason})")
 
 
+@dataclass
 class _Layer:
-    """What is known only while the lines of a layer are read into a recipe."""
+    """What is known only while the lines of a layer are read into a recipe.
 
-    def __init__(
-        self, recipe: Recipe, context: Sequence[File], build_args: Mapping[str, str]
-    ) -> None:
-        self._recipe = recipe
-        self._context = context
-        self._build_args = build_args
-        self._arguments: dict[str, str] = {}
-        self._stages: dict[str, Recipe] = {}
-        self._stage: str | None = None
-        self._has_command = False
-        self.readers: dict[str, Callable[[str], None]] = {
-            "FROM": self._from,
-            "ARG": self._arg,
-            "ENV": self._env,
-            "WORKDIR": self._workdir,
-            "COPY": lambda rest: self._copy("COPY", rest),
-            "ADD": lambda rest: self._copy("ADD", rest),
-            "SHELL": self._shell,
-            "ENTRYPOINT": self._entrypoint,
-            "CMD": self._command,
-        }
+    A method `read_...` takes what follows the instruction of this name.
+    """
 
-    def _from(self, rest: str) -> None:
+    _recipe: Recipe
+    _context: Sequence[File]
+    _build_args: Mapping[str, str]
+    _arguments: dict[str, str] = field(default_factory=dict)
+    _stages: dict[str, Recipe] = field(default_factory=dict)
+    _stage: str | None = None
+    _has_command: bool = False
+
+    def read_from(self, rest: str) -> None:
         words = [w for w in expand(rest, self._arguments).split() if not w.startswith("--")] or [""]
         if self._stage is not None:
             self._stages[self._stage] = self._recipe.copy()
@@ -139,11 +129,11 @@ class _Layer:
         self._stage = words[2] if len(words) > 2 else ""
         self._has_command = False
 
-    def _arg(self, rest: str) -> None:
+    def read_arg(self, rest: str) -> None:
         for name, value in _assignments(rest, default=""):
             self._arguments[name] = self._build_args.get(name, value)
 
-    def _env(self, rest: str) -> None:
+    def read_env(self, rest: str) -> None:
         for name, value in _assignments(rest):
             self._recipe.env.append((name, expand(value, self._arguments, keep=True)))
             self._arguments.pop(name, None)
@@ -151,26 +141,32 @@ class _Layer:
     def _expand(self, text: str) -> str:
         return expand(text, {**dict(self._recipe.env), **self._arguments})
 
-    def _workdir(self, rest: str) -> None:
+    def read_workdir(self, rest: str) -> None:
         path = PurePosixPath(self._recipe.workdir or "/", self._expand(rest))
         self._recipe.workdir = str(path)
 
-    def _shell(self, rest: str) -> None:
+    def read_shell(self, rest: str) -> None:
         self._recipe.shell = _array(rest) or self._recipe.shell
 
-    def _entrypoint(self, rest: str) -> None:
+    def read_entrypoint(self, rest: str) -> None:
         self._recipe.entrypoint = self._words(rest)
         if not self._has_command:
             # As in Docker, it also drops the CMD of the base.
             self._recipe.command = None
 
-    def _command(self, rest: str) -> None:
+    def read_cmd(self, rest: str) -> None:
         self._recipe.command, self._has_command = self._words(rest), True
 
     def _words(self, text: str) -> list[str]:
         """Return the words of an ENTRYPOINT or CMD: a JSON array, else a command for the shell."""
         words = _array(text)
         return words if words is not None else [*self._recipe.shell, text] if text else []
+
+    def read_copy(self, rest: str) -> None:
+        self._copy("COPY", rest)
+
+    def read_add(self, rest: str) -> None:
+        self._copy("ADD", rest)
 
     def _copy(self, instruction: str, rest: str) -> None:
         if reason := self._why_not_copied(self._expand(rest), is_add=instruction == "ADD"):

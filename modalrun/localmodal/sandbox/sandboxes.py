@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from grpclib.const import Status
@@ -18,23 +17,21 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal import certificates
+from modalrun.localmodal.idleness import Idleness
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.execs import Execs
-from modalrun.localmodal.sandbox.live import Idleness, Launch, LiveSandbox
-from modalrun.localmodal.sandbox.process import Exit
+from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
+from modalrun.localmodal.sandbox.process import settle
 from modalrun.localmodal.sandbox.starter import Starter
 from modalrun.localmodal.sandbox.tunnels import Tunnels, check_free
 from modalrun.localmodal.server.faults import NOT_SCHEDULED, Faults
 from modalrun.localmodal.server.rpc import invalid, not_found
 from modalrun.localmodal.storage.disk import Disk
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import STDERR, LogStore
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 log = logging.getLogger(__name__)
-
-KEEP_ROOTS_VARIABLE = "MODALRUN_LOCAL_KEEP_ROOTS"
 
 _Result = api.GenericResult
 SUCCESS = _Result.GENERIC_STATUS_SUCCESS
@@ -58,39 +55,23 @@ _SAVE_SECONDS = 1.0
 _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
 
 
+@dataclass(eq=False)
 class Sandboxes:
     """All sandboxes of a state folder."""
 
-    def __init__(
-        self,
-        state: StateDir,
-        store: Store,
-        logs: LogStore,
-        clock: Clock,
-        disk: Disk,
-        *,
-        starter: Starter,
-        faults: Faults,
-        on_change: Callable[[], None],
-    ) -> None:
-        """
-        Args:
-            starter: Starts their processes.
-            faults: How sandboxes start and end.
-            on_change: Called when a sandbox is created or finishes.
-        """
-        self._state = state
-        self._store = store
-        self._logs = logs
-        self._clock = clock
-        self._disk = disk
-        self.starter = starter
-        self._faults = faults
-        self._on_change = on_change
-        self._live: dict[str, LiveSandbox] = {}
-        self._unsaved: dict[str, SandboxRecord] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+    _state: StateDir
+    _store: Store
+    _logs: LogStore
+    _disk: Disk
+    _faults: Faults
+    starter: Starter
+    _busy: Callable[[], AbstractContextManager[None]]
+    """A context for the life of a sandbox."""
+
+    _live: dict[str, LiveSandbox] = field(default_factory=dict)
+    _unsaved: dict[str, SandboxRecord] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _closed: bool = False
 
     def create(self, record: SandboxRecord, launch: Launch) -> None:
         """Record and start a sandbox.
@@ -117,30 +98,34 @@ class Sandboxes:
         fault = self._faults.end_of(record.tags.get("modalrun-role"))
         place = self._faults.script.has_place(record.gpu, 0.0)
         record.scheduled = place and (fault is None or fault.end != NOT_SCHEDULED)
-        self._store.put_sandbox(record)
+        # First: a repeated call gets the sandbox that is recorded.
         self._logs.create(record.id)
+        try:
+            self._store.put_sandbox(record)
+        except (OSError, sqlite3.Error):
+            self._logs.remove(record.id)
+            raise
         idleness = Idleness(record.idle_timeout_secs)
         folder = self._state.sandbox(record.id)
         sandbox = self._live[record.id] = LiveSandbox(
             record,
+            launch,
             fault,
-            idleness=idleness,
-            execs=Execs(folder, self._disk, self.starter.nursery, idleness.busy),
-            tunnels=Tunnels(
-                launch.ports, idleness.busy, partial(certificates.context, self._state)
-            ),
-            probe=launch.probe,
-            volumes=launch.volumes,
+            idleness,
+            Execs(folder, self._disk, self.starter.nursery, idleness.busy),
+            Tunnels(launch.ports, idleness.busy, partial(certificates.context, self._state)),
         )
-        task = asyncio.get_running_loop().create_task(self._run(sandbox, launch))
+        task = asyncio.get_running_loop().create_task(self._live_with(sandbox))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._on_change()
 
-    async def _run(self, sandbox: LiveSandbox, launch: Launch) -> None:
+    async def _live_with(self, sandbox: LiveSandbox) -> None:
+        with self._busy():
+            await self._run(sandbox)
+
+    async def _run(self, sandbox: LiveSandbox) -> None:
         record = sandbox.record
         folder = self._state.sandbox(record.id)
-        exit_ = Exit(code=None, killed=False)
         # No timeout counts it (for Functions: modal.com/docs/guide/timeouts, read 2026-11-28).
         await self._wait_for_place(sandbox)
         text = f"The sandbox ran longer than its timeout of {record.timeout_secs} seconds."
@@ -150,8 +135,8 @@ class Sandboxes:
         )
         try:
             await self._boot(sandbox)
-            if not sandbox.must_end.is_set():
-                exit_ = await self._execute(sandbox, launch)
+            if not sandbox.must_end.done():
+                await self._execute(sandbox)
         except (OSError, ValueError) as error:
             log.warning("%s could not be started: %s", record.id, error)
             reason = self._disk.problem(error) or str(error).replace(f"{folder}/root", "")
@@ -164,14 +149,14 @@ class Sandboxes:
         if sandbox.process is not None:
             sandbox.process.release()
         is_committed = await self._commit(sandbox)
-        self._finish(sandbox, exit_)
-        if is_committed and os.environ.get(KEEP_ROOTS_VARIABLE) != "1":
+        self._finish(sandbox)
+        if is_committed:
             await asyncio.to_thread(rootfs.remove, folder)
 
     async def _commit(self, sandbox: LiveSandbox) -> bool:
         """Commit the volumes at the end; return whether all is committed."""
-        problem = await sandbox.volumes.close()
-        for path in sandbox.volumes.changed_at_once:
+        problem = await sandbox.launch.volumes.close()
+        for path in sandbox.launch.volumes.changed_at_once:
             text = f"{path} was changed in place. Sandboxes share a file of its size, so others saw"
             text += " the change before its commit. To prevent it, write a new file and rename it."
             self._logs.append(sandbox.record.id, STDERR, f"{text}\n".encode())
@@ -186,38 +171,40 @@ class Sandboxes:
         if fault is not None and fault.end == NOT_SCHEDULED:
             delay += fault.after or 0.0
         if delay:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(sandbox.must_end.wait(), delay)
+            await asyncio.wait({sandbox.must_end}, timeout=delay)
         if fault is not None and fault.end == NOT_SCHEDULED:
             self._end(sandbox, fault.status, fault.text)
 
     async def _wait_for_place(self, sandbox: LiveSandbox) -> None:
         record, began = sandbox.record, time.monotonic()
         while not self._faults.script.has_place(record.gpu, time.monotonic() - began):
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(sandbox.must_end.wait(), _PLACE_SECONDS)
+            if (await asyncio.wait({sandbox.must_end}, timeout=_PLACE_SECONDS))[0]:
                 return
         record.scheduled = sandbox.fault is None or sandbox.fault.end != NOT_SCHEDULED
 
-    async def _execute(self, sandbox: LiveSandbox, launch: Launch) -> Exit:
+    async def _execute(self, sandbox: LiveSandbox) -> None:
         record = sandbox.record
-        process = await self.starter.start(sandbox, launch)
+        process = await self.starter.start(sandbox)
         if process is None:
-            return Exit(code=None, killed=False)
-        await sandbox.tunnels.open()
-        sandbox.started.set_result(process)
-        record.started_at = self._clock.now()
-        self._save(record)
+            return
         fault, end = sandbox.fault, partial(self._end, sandbox)
-        timers = fault.timers(process.interrupt, end) if fault is not None else []
-        text = f"The sandbox was idle for {record.idle_timeout_secs} seconds."
-        sandbox.begin(partial(end, IDLE_TIMEOUT, text), self._clock.now)
+        timers: list[asyncio.TimerHandle] = []
         try:
-            exit_ = await process.exited
+            await sandbox.tunnels.open()
+            sandbox.started.set_result(process)
+            record.started_at = self._store.clock.now()
+            self._save(record)
+            timers += fault.timers(process.interrupt, end) if fault is not None else []
+            text = f"The sandbox was idle for {record.idle_timeout_secs} seconds."
+            sandbox.begin(partial(end, IDLE_TIMEOUT, text), self._store.clock.now)
+            sandbox.exit = exit_ = await process.exited
         finally:
             sandbox.close()
             for timer in timers:
                 timer.cancel()
+            # Its ports may not have opened.
+            process.kill()
+            await process.exited
         if exit_.code is None and sandbox.end is None:
             sandbox.end = (INTERNAL_FAILURE, "The keeper of this sandbox was killed.")
         elif exit_.code is not None and not exit_.killed:
@@ -225,7 +212,6 @@ class Sandboxes:
             sandbox.end = None
         if fault is not None and fault.is_told_afterwards and sandbox.end is None:
             sandbox.end = (fault.status, fault.text)
-        return exit_
 
     def _fail(self, sandbox: LiveSandbox, status: int, text: str) -> None:
         """Set the end of a sandbox that failed here; its stderr is what the SDK's user sees."""
@@ -233,32 +219,32 @@ class Sandboxes:
         self._logs.append(sandbox.record.id, STDERR, f"{text}\n".encode())
 
     def _end(self, sandbox: LiveSandbox, status: int, exception: str) -> None:
-        if sandbox.end is None:
+        if sandbox.end is None and sandbox.exit is None:
             sandbox.end = (status, exception)
-        sandbox.must_end.set()
+        settle(sandbox.must_end)
         if sandbox.process is not None:
             sandbox.process.kill()
 
-    def _finish(self, sandbox: LiveSandbox, exit_: Exit) -> None:
+    def _finish(self, sandbox: LiveSandbox) -> None:
         record = sandbox.record
+        code = sandbox.exit.code if sandbox.exit else None
         if sandbox.end is not None:
             record.status, record.exception = sandbox.end
-            record.exitcode = _EXIT_CODES.get(record.status, exit_.code or 1)
+            record.exitcode = _EXIT_CODES.get(record.status, code or 1)
             if sandbox.fault is not None and record.status == sandbox.fault.status:
                 record.exitcode = sandbox.fault.exit_code
-        elif exit_.code == 0:
+        elif code == 0:
             record.status = SUCCESS
         else:
             record.status = FAILURE
-            record.exitcode = 1 if exit_.code is None else exit_.code
-        record.finished_at = self._clock.now()
+            record.exitcode = 1 if code is None else code
+        record.finished_at = self._store.clock.now()
         self._logs.finish(record.id)
         self._save(record)
         del self._live[record.id]
         if not sandbox.started.done():
             sandbox.started.set_result(None)
         sandbox.finished.set_result(record)
-        self._on_change()
 
     def _save(self, record: SandboxRecord) -> None:
         """Store a record; keep it in memory while the disk is full."""
@@ -320,28 +306,21 @@ class Sandboxes:
         index: int | None = None,
         eof: bool,
     ) -> None:
-        """Send input to a sandbox; drop the input that a repeated call sends again.
-
-        Args:
-            offset: Position of `data` in the input as a whole (V2).
-            index: Number of the call, from 1 (V1).
+        """Send input to a sandbox (`Stdin.write`); V2 has an offset, V1 an index.
 
         Raises:
             GRPCError: NOT_FOUND; FAILED_PRECONDITION if the input is closed.
         """
         self.find(sandbox_id)
-        closed = GRPCError(
-            Status.FAILED_PRECONDITION, f"The input of sandbox '{sandbox_id}' is closed"
-        )
-        sandbox = self._live.get(sandbox_id)
-        process = await asyncio.shield(sandbox.started) if sandbox else None
-        if sandbox is None or process is None:
-            raise closed
-        sandbox.idleness.touch()
         try:
-            await sandbox.stdin.write(process, data, offset=offset, index=index, eof=eof)
+            if (sandbox := self._live.get(sandbox_id)) is None:
+                raise BrokenPipeError
+            sandbox.idleness.touch()
+            await sandbox.stdin.write(data, offset=offset, index=index, eof=eof)
         except BrokenPipeError:
-            raise closed from None
+            raise GRPCError(
+                Status.FAILED_PRECONDITION, f"The input of sandbox '{sandbox_id}' is closed"
+            ) from None
 
     async def shut_down(self) -> None:
         """Refuse new sandboxes, terminate all and wait for their end."""
@@ -361,7 +340,7 @@ class Sandboxes:
                 status=INTERNAL_FAILURE,
                 exitcode=_EXIT_CODES[INTERNAL_FAILURE],
                 exception=KILLED_WITH_SERVER,
-                finished_at=self._clock.now(),
+                finished_at=self._store.clock.now(),
             )
             self._store.put_sandbox(finished)
             log.warning("%s ran when the last server was killed", record.id)

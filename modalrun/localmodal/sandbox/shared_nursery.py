@@ -26,13 +26,7 @@ VARIABLE = "MODALRUN_LOCAL_NURSERY"
 
 
 def arguments(socket_: int, shown: Path, request: Preload) -> list[str]:
-    """Return the command of a warm nursery.
-
-    Args:
-        socket_: The descriptor of its socket.
-        shown: A path that `ps` shows.
-        request: The modules to import.
-    """
+    """Return the command of a warm nursery; `ps` shows the path `shown`."""
     text = json.dumps({**request.to_json(), "python": sys.executable})
     return [sys.executable, warm.__file__, str(socket_), str(shown), text]
 
@@ -75,12 +69,6 @@ def join(
     path: str, argv: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int]
 ) -> socket.socket | None:
     """Ask the shared process to fork a nursery.
-
-    Args:
-        path: The socket of the shared process.
-        argv: Its command, from `arguments`.
-        env: Its environment, from `environment`.
-        streams: Its standard streams.
 
     Returns:
         Its socket; None if no process of this user listens at `path`, in a folder that is closed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.isolation import Isolation
-from modalrun.localmodal.sandbox.live import Launch, LiveSandbox
+from modalrun.localmodal.sandbox.live import LiveSandbox
 from modalrun.localmodal.sandbox.nursery import Nursery
 from modalrun.localmodal.sandbox.process import Command, SandboxProcess, start_one
 from modalrun.localmodal.sandbox.warm_nursery import WarmNursery
@@ -40,13 +40,14 @@ class Starter:
         self.nursery.start()
         await self.isolation.probe(self.nursery)
 
-    async def start(self, sandbox: LiveSandbox, launch: Launch) -> SandboxProcess | None:
+    async def start(self, sandbox: LiveSandbox) -> SandboxProcess | None:
         """Start a sandbox; return None if it must end before.
 
         Raises:
             OSError, ValueError: It can't be started.
         """
-        record, folder = sandbox.record, self._state.sandbox(sandbox.record.id)
+        record, launch = sandbox.record, sandbox.launch
+        folder = self._state.sandbox(record.id)
         await launch.volumes.open()
         parts = (folder, launch.files, launch.volumes.folders, record.workdir)
         build = partial(rootfs.build, *parts, isolated=self.isolation.works)

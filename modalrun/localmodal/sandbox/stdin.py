@@ -15,33 +15,28 @@ class Stdin:
         closed: Whether its end was written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, started: asyncio.Future[SandboxProcess | None]) -> None:
+        self._started = started
         self.written = 0
         self.closed = False
         self._calls = 0
         self._lock = asyncio.Lock()
 
     async def write(
-        self,
-        process: SandboxProcess,
-        data: bytes,
-        *,
-        offset: int | None = None,
-        index: int | None = None,
-        eof: bool,
+        self, data: bytes, *, offset: int | None = None, index: int | None = None, eof: bool
     ) -> None:
         """Send input to the command; drop what a repeated call sends again.
 
         Args:
-            process: The command.
-            data: The input.
             offset: Position of `data` in the input as a whole.
             index: Number of the call, from 1.
-            eof: Whether this is the end.
 
         Raises:
             BrokenPipeError: The input was closed or the command has ended.
         """
+        process = await asyncio.shield(self._started)
+        if process is None:
+            raise BrokenPipeError
         async with self._lock:
             if index is not None:
                 if index and index <= self._calls:

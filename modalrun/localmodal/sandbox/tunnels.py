@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 
 from grpclib.const import Status
@@ -45,31 +46,23 @@ def check_free(ports: Sequence[api.PortSpec], others: Mapping[str, Tunnels]) -> 
             )
 
 
+@dataclass(eq=False)
 class Tunnels:
     """The tunnels of one sandbox.
 
     Attributes:
         ports: The ports that it asked for.
+        busy: A context for the time that a connection is open.
+        context: Makes the TLS context of encrypted ports.
         data: What the SDK is told of them; empty until they are open.
     """
 
-    def __init__(
-        self,
-        ports: Sequence[api.PortSpec],
-        busy: Callable[[], AbstractContextManager[None]],
-        context: Callable[[], ssl.SSLContext],
-    ) -> None:
-        """
-        Args:
-            busy: A context for the time that a connection is open.
-            context: Makes the TLS context of encrypted ports.
-        """
-        self.ports = ports
-        self.data: list[api.TunnelData] = []
-        self._busy = busy
-        self._context = context
-        self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task[None]] = set()
+    ports: Sequence[api.PortSpec]
+    busy: Callable[[], AbstractContextManager[None]]
+    context: Callable[[], ssl.SSLContext]
+    data: list[api.TunnelData] = field(default_factory=list)
+    _servers: list[asyncio.Server] = field(default_factory=list)
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def has(self, port: int) -> bool:
         """Return whether a port of the sandbox is open."""
@@ -81,7 +74,7 @@ class Tunnels:
         for spec in self.ports:
             context = None
             if not spec.unencrypted:
-                context = self._context()
+                context = self.context()
                 if spec.tunnel_type == api.TUNNEL_TYPE_H2:
                     context.set_alpn_protocols(["h2"])
             server = await asyncio.start_server(
@@ -102,7 +95,7 @@ class Tunnels:
         assert task is not None
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        with self._busy(), contextlib.suppress(OSError, asyncio.CancelledError):
+        with self.busy(), contextlib.suppress(OSError, asyncio.CancelledError):
             try:
                 there, here = await asyncio.open_connection(_NAME, port)
                 try:

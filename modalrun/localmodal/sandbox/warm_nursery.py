@@ -17,7 +17,7 @@ from typing import Any
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import rootfs, shared_nursery, warm
 from modalrun.localmodal.sandbox.nursery import Nursery
-from modalrun.localmodal.sandbox.process import Command
+from modalrun.localmodal.sandbox.process import Command, future, settle
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class WarmNursery:
             self._process = _Process(self._state, self._request)
             self._process.start()
 
-    async def nursery_for(self, command: Command, given_up: asyncio.Event) -> Nursery | None:
+    async def nursery_for(self, command: Command, given_up: asyncio.Future[None]) -> Nursery | None:
         """Wait for the nursery of a command; return None if the command must start cold.
 
         Args:
@@ -68,16 +68,10 @@ class WarmNursery:
         self._renew()
         process = self._process
         assert process is not None
-        if not process.ready.is_set():
-            ready, end = (
-                asyncio.ensure_future(event.wait()) for event in (process.ready, given_up)
-            )
-            await asyncio.wait(
-                {ready, end}, timeout=READY_LIMIT, return_when=asyncio.FIRST_COMPLETED
-            )
-            ready.cancel()
-            end.cancel()
-            if not (process.ready.is_set() or given_up.is_set()):
+        if not process.ready.done():
+            either = {process.ready, given_up}
+            await asyncio.wait(either, timeout=READY_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            if not (process.ready.done() or given_up.done()):
                 log.warning("there is no warm nursery: its imports do not end")
                 self.close()
                 self._request = None
@@ -107,7 +101,7 @@ class _Process(Nursery):
         self._output = -1
         # Set if its process is not our child.
         self._forked: shared_nursery.Forked | None = None
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Future[None] = future()
 
     def start(self) -> None:
         """Start to import, or join the shared nursery."""
@@ -197,7 +191,7 @@ class _Process(Nursery):
             log.info("the warm nursery is ready after %s s", self._report["seconds"])
         else:
             log.warning("there is no warm nursery: %s", self._report["problem"])
-        self.ready.set()
+        settle(self.ready)
 
     def _print(self) -> None:
         try:
@@ -230,11 +224,9 @@ class _Process(Nursery):
         return self._warm is not None and self._warm.suits(command.argv, command.env)
 
     def status(self) -> dict[str, Any]:
-        if not self.ready.is_set():
-            state = "loading"
-        else:
-            state = "failed" if self._warm is None else "ready"
+        state = "failed" if self._warm is None else "ready"
         details = {key: self._report.get(key) for key in ("seconds", "problem")}
+        state = state if self.ready.done() else "loading"
         return {"state": state, **details, "modules": list(self._request.modules)}
 
     def close(self) -> None:
@@ -244,4 +236,4 @@ class _Process(Nursery):
             self._process.kill()
         self._close_output()
         super().close()
-        self.ready.set()
+        settle(self.ready)

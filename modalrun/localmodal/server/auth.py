@@ -18,13 +18,14 @@ def _base64(data: bytes) -> str:
 
 
 class Guard:
-    """Checks tokens and signs new ones.
+    """Checks tokens and signs new ones, such as those in the URLs of this server.
 
     Token and key are new in each server and die with it, so that whoever gets hold of an old one,
     or of the port of a server that has ended, can do nothing with it.
     """
 
     def __init__(self) -> None:
+        self.url = ""
         self.token_id = f"ak-{secrets.token_hex(11)}"
         self.token_secret = f"as-{secrets.token_hex(24)}"
         self._key = secrets.token_bytes(32)

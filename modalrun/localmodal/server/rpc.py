@@ -10,9 +10,11 @@ import asyncio
 import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -109,33 +111,26 @@ class _Answers:
             raise
 
 
+@dataclass(eq=False, kw_only=True)
 class Dispatcher:
-    """All handlers of the server, ready for grpclib."""
+    """All handlers of the server, ready for grpclib.
 
-    def __init__(
-        self,
-        *,
-        authorise: Callable[[str, Mapping[str, Any]], str | None],
-        before: Callable[[str], Awaitable[Fault | None]],
-        active: Callable[[int], None],
-        problem: Callable[[Exception], str | None],
-    ) -> None:
-        """
-        Args:
-            authorise: Called with the service's name and the call's metadata before anything of
-                the request is read. Returns the only task that the call may be about, or None for
-                any; raises GRPCError when the call is not allowed.
-            before: Called with the RPC's name before each handler; injects a fault, or returns a
-                fault that cuts the connection later.
-            active: Called with +1 and -1 around each call.
-            problem: Returns what to answer to an error that lies in this machine, a full disk.
-        """
-        self._authorise = authorise
-        self._before = before
-        self._active = active
-        self._problem = problem
-        self._answers = _Answers()
-        self._handlers: dict[str, tuple[Any, bool]] = {}
+    Attributes:
+        authorise: Called with the service's name and the call's metadata before anything of the
+            request is read. Returns the only task that the call may be about, or None for any;
+            raises GRPCError when the call is not allowed.
+        before: Called with the RPC's name before each handler; injects a fault, or returns a fault
+            that cuts the connection later.
+        active: A context for the time of each call.
+        problem: Returns what to answer to an error that lies in this machine, a full disk.
+    """
+
+    authorise: Callable[[str, Mapping[str, Any]], str | None]
+    before: Callable[[str], Awaitable[Fault | None]]
+    active: Callable[[], AbstractContextManager[None]]
+    problem: Callable[[Exception], str | None]
+    _answers: _Answers = field(default_factory=_Answers)
+    _handlers: dict[str, tuple[Any, bool]] = field(default_factory=dict)
 
     def add(self, subject: object) -> None:
         """Register every method of an object that is marked with `rpc`."""
@@ -160,95 +155,83 @@ class Dispatcher:
         service, _, name = path.strip("/").rpartition("/")
 
         async def refuse(stream: Any) -> None:
-            self._authorise(service, stream.metadata)
+            self.authorise(service, stream.metadata)
             raise unimplemented(name[:100])
 
         return Handler(refuse, Cardinality.UNARY_UNARY, Empty, Empty)
 
     def _handler(self, service: str, method: Any) -> Handler:
-        name = method.name
-
         async def serve(stream: Any) -> None:
             # First: the body of a call without a token is neither read nor kept.
-            task_id = self._authorise(service, stream.metadata)
+            task_id = self.authorise(service, stream.metadata)
             idempotency_key.set(str(stream.metadata.get("x-idempotency-key", "")))
             peer_port.set(stream.peer.addr()[1])
             client_version.set(str(stream.metadata.get("x-modal-client-version", "")))
             _warnings.set([])
-            self._active(+1)
-            try:
-                request = await stream.recv_message()
-                if request is None:
-                    raise GRPCError(Status.CANCELLED, f"{name} came without a request")
-                about = request.start if method.client_streaming else request
-                if task_id is not None and task_id != getattr(about, "task_id", None):
-                    raise GRPCError(Status.UNAUTHENTICATED, "The token is that of another task")
-                fault = await self._before(name)
-                if fault is not None and fault.messages == 0 and not fault.perform:
-                    _drop(stream)
-                elif name not in self._handlers:
-                    raise unimplemented(name)
-                else:
-                    await self._perform(method, stream, request, fault)
-            except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
-                raise
-            except Exception as error:
-                if problem := self._problem(error):
-                    raise GRPCError(Status.RESOURCE_EXHAUSTED, problem) from None
-                log.exception("%s failed", name)
-                kind, text = type(error).__name__, ""
-                if isinstance(error, (OSError, sqlite3.Error)):
-                    # Others may have a secret in their text.
-                    text = f" ({error})"
-                raise GRPCError(
-                    Status.INTERNAL, f"{name} failed in the local Modal server: {kind}{text}"
-                ) from None
-            finally:
-                self._active(-1)
+            with self.active():
+                try:
+                    await self._call(method, stream, task_id)
+                except (GRPCError, StreamTerminatedError, asyncio.TimeoutError):
+                    raise
+                except Exception as error:
+                    raise self._failure(method.name, error) from None
 
-        kinds = {
-            (False, False): Cardinality.UNARY_UNARY,
-            (False, True): Cardinality.UNARY_STREAM,
-            (True, False): Cardinality.STREAM_UNARY,
-            (True, True): Cardinality.STREAM_STREAM,
-        }
+        kind = (method.client_streaming, method.server_streaming)
         return Handler(
             serve,
-            kinds[method.client_streaming, method.server_streaming],
+            next(one for one in Cardinality if one.value == kind),
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
         )
 
-    async def _perform(self, method: Any, stream: Any, request: Any, fault: Fault | None) -> None:
-        for text in fields.check(method.name, request):
+    async def _call(self, method: Any, stream: Any, task_id: str | None) -> None:
+        name, request = method.name, await stream.recv_message()
+        if request is None:
+            raise GRPCError(Status.CANCELLED, f"{name} came without a request")
+        about = request.start if method.client_streaming else request
+        if task_id is not None and task_id != getattr(about, "task_id", None):
+            raise GRPCError(Status.UNAUTHENTICATED, "The token is that of another task")
+        fault = await self.before(name)
+        if fault is not None and fault.messages == 0 and not fault.perform:
+            _drop(stream)
+            return
+        if name not in self._handlers:
+            raise unimplemented(name)
+        for text in fields.check(name, request):
             warn(text)
+        function, creates = self._handlers[name]
         if method.client_streaming:
-            function, _ = self._handlers[method.name]
             await stream.send_message(await function(request, stream))
         elif method.server_streaming:
-            await self._stream(stream, request, method.name, fault)
+            await self._stream(stream, function(request), fault)
         else:
-            await self._answer(stream, request, method.name, fault)
-
-    async def _answer(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
-        function, creates = self._handlers[name]
-        if creates:
-            answer = await self._answers.once(name, lambda: function(request))
-        else:
-            answer = await function(request)
-        if fault is not None:
-            _drop(stream)
-        else:
+            call = partial(function, request)
+            answer = await (self._answers.once(name, call) if creates else call())
+            if fault is not None:
+                _drop(stream)
+                return
             await stream.send_message(answer)
             if texts := _warnings.get():
                 warnings = [(_WARNING_HEADER, quote(text)) for text in texts]
                 await stream.send_trailing_metadata(metadata=warnings)
 
-    async def _stream(self, stream: Any, request: Any, name: str, fault: Fault | None) -> None:
-        function, _ = self._handlers[name]
+    def _failure(self, name: str, error: Exception) -> GRPCError:
+        """Return what to answer to an error that is a fault of this server or machine."""
+        if problem := self.problem(error):
+            return GRPCError(Status.RESOURCE_EXHAUSTED, problem)
+        log.exception("%s failed", name)
+        # The text of others may have a secret.
+        text = f" ({error})" if isinstance(error, (OSError, sqlite3.Error)) else ""
+        kind = type(error).__name__
+        return GRPCError(Status.INTERNAL, f"{name} failed in the local Modal server: {kind}{text}")
+
+    @staticmethod
+    async def _stream(
+        stream: Any, answers: AsyncGenerator[Message, None], fault: Fault | None
+    ) -> None:
         sent = 0
-        async with aclosing(function(request)) as messages:
-            async for message in messages:
+        async with aclosing(answers):
+            async for message in answers:
                 await stream.send_message(message)
                 sent += 1
                 if fault is not None and sent >= fault.messages:

@@ -14,7 +14,6 @@ from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.rules import check_name
 from modalrun.localmodal.services.service import Service
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 # The SDK sends a heartbeat every 15 seconds while an ephemeral app runs (modal 1.6.4, runner.py).
@@ -29,11 +28,9 @@ class Apps(Service):
     kind = "app"
     prefix = "ap"
 
-    def __init__(
-        self, store: Store, clock: Clock, sandboxes: Sandboxes, on_stop: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: Store, sandboxes: Sandboxes, on_stop: Callable[[], None]) -> None:
         """`on_stop` is called when an app has stopped, so that readers of its logs end."""
-        super().__init__(store, clock)
+        super().__init__(store)
         self._sandboxes = sandboxes
         self._on_stop = on_stop
         self._heartbeats: dict[str, asyncio.TimerHandle] = {}

@@ -5,58 +5,51 @@ A client authenticates with the signed token of one task.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 
 from modal_proto import task_command_router_pb2 as router_pb2
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import invalid, rpc
+from modalrun.localmodal.signals import follow
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT, LogStore
 
-CHUNK = 128 * 1024
+_DESCRIPTORS = {
+    router_pb2.SANDBOX_STDIO_FILE_DESCRIPTOR_STDOUT: STDOUT,
+    router_pb2.SANDBOX_STDIO_FILE_DESCRIPTOR_STDERR: STDERR,
+}
 
 
+@dataclass(frozen=True)
 class CommandRouter:
     """The RPCs of `TaskCommandRouter` that sandboxes need."""
 
-    def __init__(
-        self, logs: LogStore, sandboxes: Sandboxes, retained: Callable[[], int | None]
-    ) -> None:
-        """
-        Args:
-            retained: Returns how many old bytes a new reader of a stream gets; None for all.
-        """
-        self._logs = logs
-        self._sandboxes = sandboxes
-        self._retained = retained
+    _logs: LogStore
+    _sandboxes: Sandboxes
+    _faults: Faults
 
     @rpc("SandboxStdioReadV2")
     async def read_stdio(
         self, request: router_pb2.SandboxStdioReadV2Request
     ) -> AsyncIterator[router_pb2.SandboxStdioReadV2Response]:
-        if request.file_descriptor == router_pb2.SANDBOX_STDIO_FILE_DESCRIPTOR_STDOUT:
-            descriptor = STDOUT
-        elif request.file_descriptor == router_pb2.SANDBOX_STDIO_FILE_DESCRIPTOR_STDERR:
-            descriptor = STDERR
-        else:
+        if (descriptor := _DESCRIPTORS.get(request.file_descriptor)) is None:
             raise invalid("SandboxStdioReadV2 reads stdout or stderr")
         record = self._sandboxes.of_task(request.task_id)
-        log = self._logs.acquire(record.id)
-        try:
+        with self._logs.reading(record.id) as log:
             offset = request.offset
-            if (retained := self._retained()) is not None:
+            if (retained := self._faults.script.retained) is not None:
                 offset = max(offset, log.size(descriptor) - retained)
-            while True:
-                data = log.read(descriptor, offset, CHUNK)
-                if data:
+            chunks = follow(
+                partial(log.read, descriptor), offset, log.changed, lambda: log.complete
+            )
+            async with aclosing(chunks):
+                async for data in chunks:
                     yield router_pb2.SandboxStdioReadV2Response(data=data, starting_offset=offset)
                     offset += len(data)
-                elif log.complete:
-                    return
-                else:
-                    await log.changed.wait()
-        finally:
-            self._logs.release(record.id)
 
     @rpc("SandboxStdinWriteV2")
     async def write_stdin(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.server.rpc import invalid, rpc
-from modalrun.localmodal.services.named import NamedService, creation_info
-from modalrun.localmodal.storage.ids import Clock
-from modalrun.localmodal.storage.store import Store, Stored
+from modalrun.localmodal.services.named import NamedService
+from modalrun.localmodal.storage.store import Stored
 
 # "7 days of inactivity (no reads or writes)" (docstring of `modal.Dict`, 1.6.4).
 _TTL = 7 * 24 * 3600
@@ -24,55 +24,16 @@ class Dicts(NamedService):
 
     kind = "dict"
     prefix = "di"
+    plural = "dicts"
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock)
-        self._entries = store.entries
-
-    @staticmethod
-    def _metadata(item: Stored) -> api.DictMetadata:
-        return api.DictMetadata(name=item.name, creation_info=creation_info(item))
-
-    @rpc("DictGetOrCreate", create=True)
-    async def get_or_create(
-        self, request: api.DictGetOrCreateRequest
-    ) -> api.DictGetOrCreateResponse:
-        item = self.get_or_add(request)
+    def get_or_add(self, request: api.DictGetOrCreateRequest, **document: Any) -> Stored:
+        item = super().get_or_add(request, **document)
         self._put(item.id, request.data)
-        return api.DictGetOrCreateResponse(dict_id=item.id, metadata=self._metadata(item))
+        return item
 
-    @rpc("DictGetById")
-    async def get_by_id(self, request: api.DictGetByIdRequest) -> api.DictGetByIdResponse:
-        item = self.get(request.dict_id)
-        return api.DictGetByIdResponse(dict_id=item.id, metadata=self._metadata(item))
-
-    @rpc("DictList")
-    async def list(self, request: api.DictListRequest) -> api.DictListResponse:
-        dicts = [
-            api.DictListResponse.DictInfo(
-                name=item.name,
-                created_at=item.created_at,
-                dict_id=item.id,
-                metadata=self._metadata(item),
-            )
-            for item in self.page(request)
-        ]
-        environment = self.resolve(request.environment_name)
-        return api.DictListResponse(dicts=dicts, environment_name=environment)
-
-    @rpc("DictHeartbeat")
-    async def heartbeat(self, request: api.DictHeartbeatRequest) -> Empty:
-        self.keep(request.dict_id)
-        return Empty()
-
-    def drop(self, object_id: str) -> None:
-        super().drop(object_id)
-        self._entries.remove(object_id)
-
-    @rpc("DictDelete")
-    async def delete(self, request: api.DictDeleteRequest) -> Empty:
-        self.drop(request.dict_id)
-        return Empty()
+    def listed(self, item: Stored, request: api.DictListRequest) -> Any:
+        info = api.DictListResponse.DictInfo
+        return self.about(info, item, name=item.name, created_at=item.created_at)
 
     @rpc("DictClear")
     async def clear(self, request: api.DictClearRequest) -> Empty:

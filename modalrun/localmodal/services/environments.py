@@ -17,7 +17,6 @@ from modalrun.localmodal.services.rules import (
     newest_builder,
 )
 from modalrun.localmodal.services.service import DEFAULT_ENVIRONMENT, Service
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 WORKSPACE = "local"
@@ -29,11 +28,9 @@ class Environments(Service):
     kind = "environment"
     prefix = "en"
 
-    def __init__(
-        self, store: Store, clock: Clock, rules: CatalogRules, contents: Iterable[Service]
-    ) -> None:
+    def __init__(self, store: Store, rules: CatalogRules, contents: Iterable[Service]) -> None:
         """`contents` has the services whose objects are more than a record in the store."""
-        super().__init__(store, clock)
+        super().__init__(store)
         self._rules = rules
         self._contents = contents
         if not self.named("", DEFAULT_ENVIRONMENT):

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -50,15 +51,7 @@ class ExecRpcs:
             raise _ended(record.id)
         return live
 
-    def _find(
-        self,
-        request: router.TaskExecStdioReadRequest
-        | router.TaskExecStdinWriteRequest
-        | router.TaskExecStdinWriteStreamStart
-        | router.TaskExecStdinStatusRequest
-        | router.TaskExecWaitRequest
-        | router.TaskExecPollRequest,
-    ) -> Exec:
+    def _find(self, request: Any) -> Exec:
         found = self._live(request.task_id).execs.find(request.exec_id)
         if found is None:
             raise not_found("Exec", request.exec_id)
@@ -77,12 +70,7 @@ class ExecRpcs:
         if live.command is None:
             raise _ended(live.record.id)
         terminal = None
-        variables = self._secrets.values(request.secret_ids)
-        for source in request.secret_sources:
-            if source.WhichOneof("source") == "secret_id":
-                variables.update(self._secrets.values([source.secret_id]))
-            else:
-                variables.update(source.env.contents)
+        variables = self._secrets.values(request.secret_ids, request.secret_sources)
         variables.update(request.env)
         if request.HasField("pty_info"):
             terminal, defaults = terminal_of(request.pty_info)
@@ -174,18 +162,15 @@ async def _at_end(live: LiveSandbox, argv: Sequence[str]) -> str:
     """
     if any(re.search(r"\bsync\b", word) for word in argv):
         try:
-            await live.volumes.commit()
+            await live.launch.volumes.commit()
         except OSError as error:
             return f"Not all changes of the volumes are committed: {error}\n"
     return ""
 
 
 async def _write(found: Exec, data: bytes, offset: int, *, eof: bool) -> None:
-    process = await asyncio.shield(found.started)
     try:
-        if process is None:
-            raise BrokenPipeError
-        await found.stdin.write(process, data, offset=offset, eof=eof)
+        await found.stdin.write(data, offset=offset, eof=eof)
     except BrokenPipeError:
         # Then the SDK asks whether it has ended, and takes a command that runs for a fault.
         await asyncio.wait({found.ended}, timeout=_END_SECONDS)

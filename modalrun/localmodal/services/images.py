@@ -28,7 +28,6 @@ from modalrun.localmodal.server.rpc import not_found, rpc, warn
 from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.rules import CatalogRules
 from modalrun.localmodal.services.service import Service
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 BUILD_TASK = "ta-build-"
@@ -50,7 +49,6 @@ class Images(Service):
     def __init__(
         self,
         store: Store,
-        clock: Clock,
         mounts: Mounts,
         *,
         failing_build: Callable[[Sequence[str]], list[str] | None],
@@ -58,7 +56,7 @@ class Images(Service):
         pythons: PythonEnvironments | None,
     ) -> None:
         """`failing_build` returns the log of a build that must fail, by its layer's commands."""
-        super().__init__(store, clock)
+        super().__init__(store)
         self._mounts = mounts
         self._failing_build = failing_build
         self._rules = rules

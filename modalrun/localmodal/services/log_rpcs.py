@@ -11,17 +11,19 @@ import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import invalid, rpc
 from modalrun.localmodal.services.apps import Apps
-from modalrun.localmodal.services.command_router import CHUNK
 from modalrun.localmodal.services.images import BUILD_TASK, Images
+from modalrun.localmodal.signals import CHUNK
 from modalrun.localmodal.storage.logstore import (
     STDERR,
     STDOUT,
@@ -91,29 +93,20 @@ def _batch(record: SandboxRecord, span: Span, lines: list[str]) -> api.TaskLogsB
     )
 
 
+@dataclass(frozen=True)
 class LogRpcs:
     """The RPCs about logs."""
 
-    def __init__(
-        self,
-        store: Store,
-        logs: LogStore,
-        apps: Apps,
-        images: Images,
-        sandboxes: Sandboxes,
-        *,
-        newest: Callable[[], int],
-    ) -> None:
-        """
-        Args:
-            newest: The moment up to which the history has entries, in nanoseconds since 1970.
-        """
-        self._store = store
-        self._logs = logs
-        self._apps = apps
-        self._images = images
-        self._sandboxes = sandboxes
-        self._newest = newest
+    _store: Store
+    _logs: LogStore
+    _apps: Apps
+    _images: Images
+    _sandboxes: Sandboxes
+    _faults: Faults
+
+    def _newest(self) -> int:
+        """Return the moment up to which the history has entries, in nanoseconds since 1970."""
+        return self._store.clock.now_ns() - int(self._faults.script.lags.history * 1e9)
 
     @rpc("SandboxGetLogs")
     async def stream_sandbox(
@@ -123,8 +116,7 @@ class LogRpcs:
         record = self._sandboxes.find(request.sandbox_id)
         offset = _entry_number(request.last_entry_id)
         deadline = time.monotonic() + request.timeout
-        log = self._logs.acquire(record.id)
-        try:
+        with self._logs.reading(record.id) as log:
             while True:
                 data = log.read(descriptor, offset, CHUNK)
                 size = len(data) if log.complete and len(data) < CHUNK else whole_characters(data)
@@ -140,8 +132,6 @@ class LogRpcs:
                     return
                 elif not await log.changed.wait(max(0.0, deadline - time.monotonic())):
                     return
-        finally:
-            self._logs.release(record.id)
 
     def _records(self, request: _Request, since_ns: int, until: float) -> list[SandboxRecord]:
         """Return the sandboxes that a request names. Raises GRPCError (NOT_FOUND)."""
@@ -154,13 +144,12 @@ class LogRpcs:
 
     @contextmanager
     def _opened(self, records: list[SandboxRecord]) -> Iterator[_Logs]:
-        ids = [record.id for record in records if self._logs.has(record.id)]
-        logs = {sandbox_id: self._logs.acquire(sandbox_id) for sandbox_id in ids}
-        try:
-            yield [(record, logs[record.id]) for record in records if record.id in logs]
-        finally:
-            for sandbox_id in logs:
-                self._logs.release(sandbox_id)
+        with ExitStack() as stack:
+            yield [
+                (record, stack.enter_context(self._logs.reading(record.id)))
+                for record in records
+                if self._logs.has(record.id)
+            ]
 
     @staticmethod
     def _spans(

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,7 +21,7 @@ from modalrun.localmodal.server.http import Request, Response
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.disk import Disk
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.ids import new_id
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
 
@@ -34,14 +36,11 @@ class Mounts(Service):
     kind = "mount"
     prefix = "mo"
 
-    def __init__(
-        self, state: StateDir, store: Store, clock: Clock, guard: Guard, disk: Disk
-    ) -> None:
-        super().__init__(store, clock)
+    def __init__(self, state: StateDir, store: Store, guard: Guard, disk: Disk) -> None:
+        super().__init__(store)
         self._disk = disk
         self._state = state
         self._guard = guard
-        self.base_url = ""
 
     def content(self, sha256_hex: str) -> Path:
         """Return where a content is, if it is there. Raises GRPCError (INVALID_ARGUMENT)."""
@@ -63,11 +62,20 @@ class Mounts(Service):
             raise not_found("Blob", blob_id)
         return self._state.uploads / blob_id
 
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Name a file that is deleted afterwards, unless it was moved: an upload may break off."""
+        temporary = self._state.uploads / new_id("up")
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def new_upload(self, size: int) -> tuple[str, str]:
         """Return the id and the URL of a new blob. Raises OSError if the disk is full."""
         self._disk.require(size)
         blob_id = new_id("bl")
-        return blob_id, f"{self.base_url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
+        return blob_id, f"{self._guard.url}/blob/{blob_id}/{self._guard.sign(blob_id)}"
 
     async def adopt(self, blob_id: str, sha256_hex: str) -> None:
         """Keep an uploaded blob as a content. Raises GRPCError if it is another one."""
@@ -87,9 +95,9 @@ class Mounts(Service):
         """Store a content; return its file."""
         sha256_hex = hashlib.sha256(data).hexdigest()
         if not self.have(sha256_hex):
-            temporary = self._state.uploads / new_id("up")
-            _write(temporary, data)
-            temporary.replace(self.content(sha256_hex))
+            with self._temporary() as temporary:
+                temporary.write_bytes(data)
+                temporary.replace(self.content(sha256_hex))
         return self.content(sha256_hex)
 
     def forget(self, before: float) -> None:
@@ -168,19 +176,14 @@ class Mounts(Service):
         _, _, blob_id, token = request.path.split("/", 3)
         if self._guard.signed_subject(token) != blob_id:
             return Response(403)
-        temporary = self._state.uploads / new_id("up")
         md5 = hashlib.md5(usedforsecurity=False)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            async for part in request.body:
-                md5.update(part)
-                file.write(part)
-        temporary.replace(self._upload(blob_id))
+        with self._temporary() as temporary:
+            with temporary.open("wb") as file:
+                async for part in request.body:
+                    md5.update(part)
+                    file.write(part)
+            temporary.replace(self._upload(blob_id))
         return Response(200, blob_id.encode(), headers={"ETag": f'"{md5.hexdigest()}"'})
-
-
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-        file.write(data)
 
 
 def _adopt(upload: Path, target: Path, sha256_hex: str) -> None:

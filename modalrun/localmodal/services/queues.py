@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
@@ -11,9 +12,8 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.server.rpc import idempotency_key, invalid, rpc
-from modalrun.localmodal.services.named import NamedService, creation_info
+from modalrun.localmodal.services.named import NamedService
 from modalrun.localmodal.signals import Signal
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.store import Store, Stored
 
 # The limits of a queue (docstring of `modal.Queue`, 1.6.4).
@@ -34,16 +34,12 @@ class Queues(NamedService):
 
     kind = "queue"
     prefix = "qu"
+    plural = "queues"
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock)
-        self._entries = store.entries
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
         self._changed: defaultdict[str, Signal] = defaultdict(Signal)
         self._taken: OrderedDict[str, api.QueueGetResponse] = OrderedDict()
-
-    @staticmethod
-    def _metadata(queue: Stored) -> api.QueueMetadata:
-        return api.QueueMetadata(name=queue.name, creation_info=creation_info(queue))
 
     def _partition(self, queue_id: str, key: bytes) -> bytes:
         self.get(queue_id)
@@ -51,51 +47,21 @@ class Queues(NamedService):
             raise invalid(f"The key of a partition has at most {_KEY_BYTES} bytes")
         return key
 
-    @rpc("QueueGetOrCreate", create=True)
-    async def get_or_create(
-        self, request: api.QueueGetOrCreateRequest
-    ) -> api.QueueGetOrCreateResponse:
-        queue = self.get_or_add(request)
-        return api.QueueGetOrCreateResponse(queue_id=queue.id, metadata=self._metadata(queue))
-
-    @rpc("QueueGetById")
-    async def get_by_id(self, request: api.QueueGetByIdRequest) -> api.QueueGetByIdResponse:
-        queue = self.get(request.queue_id)
-        return api.QueueGetByIdResponse(queue_id=queue.id, metadata=self._metadata(queue))
-
-    @rpc("QueueList")
-    async def list_all(self, request: api.QueueListRequest) -> api.QueueListResponse:
-        queues = []
-        for queue in self.page(request):
-            partitions, size = self._entries.totals(queue.id, self._clock.now())
-            queues.append(
-                api.QueueListResponse.QueueInfo(
-                    name=queue.name,
-                    created_at=queue.created_at,
-                    num_partitions=partitions,
-                    total_size=min(size, request.total_size_limit or size),
-                    queue_id=queue.id,
-                    metadata=self._metadata(queue),
-                )
-            )
-        environment = self.resolve(request.environment_name)
-        return api.QueueListResponse(queues=queues, environment_name=environment)
-
-    @rpc("QueueHeartbeat")
-    async def heartbeat(self, request: api.QueueHeartbeatRequest) -> Empty:
-        self.keep(request.queue_id)
-        return Empty()
+    def listed(self, item: Stored, request: api.QueueListRequest) -> Any:
+        partitions, size = self._entries.totals(item.id, self._clock.now())
+        return self.about(
+            api.QueueListResponse.QueueInfo,
+            item,
+            name=item.name,
+            created_at=item.created_at,
+            num_partitions=partitions,
+            total_size=min(size, request.total_size_limit or size),
+        )
 
     def drop(self, object_id: str) -> None:
         super().drop(object_id)
-        self._entries.remove(object_id)
         if waiting := self._changed.pop(object_id, None):
             waiting.fire()
-
-    @rpc("QueueDelete")
-    async def delete(self, request: api.QueueDeleteRequest) -> Empty:
-        self.drop(request.queue_id)
-        return Empty()
 
     @rpc("QueuePut", create=True)
     async def put(self, request: api.QueuePutRequest) -> Empty:

@@ -21,22 +21,24 @@ CATALOG_FILE = catalog.__file__
 """The file that a user corrects when Modal has changed."""
 
 
+def _check(text: str, pattern: str, what: str, must: str) -> None:
+    if not re.fullmatch(pattern, text):
+        raise invalid(f"{what}: '{text}'. {must}.")
+
+
 def check_name(kind: str, name: str) -> None:
     """Raise GRPCError unless Modal takes a name for an app, sandbox, secret or volume."""
-    if not re.fullmatch(catalog.OBJECT_NAME, name):
-        raise invalid(
-            f"Invalid {kind} name: '{name}'. Names have 1 to 64 letters, digits, dashes, periods"
-            " and underscores, and are no app ids."
-        )
+    must = "Names have 1 to 64 letters, digits, dashes, periods and underscores, and are no app ids"
+    _check(name, catalog.OBJECT_NAME, f"Invalid {kind} name", must)
 
 
 def check_environment_name(name: str) -> None:
     """Raise GRPCError unless Modal takes a name for a new environment."""
-    if not re.fullmatch(catalog.ENVIRONMENT_NAME, name):
-        raise invalid(
-            f"Invalid Environment name: '{name}'. Names have 1 to 64 letters, digits, dashes and"
-            " underscores, start with a letter or digit, and not with 'en-'."
-        )
+    must = (
+        "Names have 1 to 64 letters, digits, dashes and underscores, start with a letter or digit,"
+        " and not with 'en-'"
+    )
+    _check(name, catalog.ENVIRONMENT_NAME, "Invalid Environment name", must)
 
 
 def check_variables(names: Iterable[str]) -> None:
@@ -51,12 +53,9 @@ def check_variables(names: Iterable[str]) -> None:
 
 def check_tags(tags: Mapping[str, str]) -> None:
     """Raise GRPCError for a tag with a key or value that Modal does not take."""
+    must = "Both have 1 to 63 letters, digits, dashes, periods and underscores"
     for text in (text for pair in tags.items() for text in pair):
-        if not re.fullmatch(catalog.TAG, text):
-            raise invalid(
-                f"Invalid tag key or value: '{text}'. Both have 1 to 63 letters, digits, dashes,"
-                " periods and underscores."
-            )
+        _check(text, catalog.TAG, "Invalid tag key or value", must)
 
 
 def check_mount_points(mounts: Iterable[api.VolumeMount]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from google.protobuf.empty_pb2 import Empty
@@ -15,6 +14,7 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.sandbox.live import Launch
 from modalrun.localmodal.sandbox.sandboxes import Sandboxes
 from modalrun.localmodal.server.auth import Guard
+from modalrun.localmodal.server.faults import Faults
 from modalrun.localmodal.server.rpc import idempotency_key, not_found, rpc, warn
 from modalrun.localmodal.services.apps import Apps
 from modalrun.localmodal.services.exec_rpcs import terminal_of
@@ -29,7 +29,7 @@ from modalrun.localmodal.services.rules import (
 )
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.services.volumes import Volumes
-from modalrun.localmodal.storage.ids import Clock, new_sandbox_ids
+from modalrun.localmodal.storage.ids import new_sandbox_ids
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 _PAGE = 100
@@ -59,43 +59,23 @@ def _tags(tags: dict[str, str]) -> list[api.SandboxTag]:
     return [api.SandboxTag(tag_name=name, tag_value=value) for name, value in tags.items()]
 
 
+@dataclass(frozen=True)
 class SandboxRpcs:
     """The RPCs about sandboxes."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        clock: Clock,
-        guard: Guard,
-        apps: Apps,
-        images: Images,
-        mounts: Mounts,
-        secrets: Secrets,
-        volumes: Volumes,
-        sandboxes: Sandboxes,
-        rules: CatalogRules,
-        lag: Callable[[], float],
-    ) -> None:
-        """
-        Args:
-            lag: Seconds by which the list of running sandboxes lags.
-        """
-        self._store = store
-        self._clock = clock
-        self._guard = guard
-        self._apps = apps
-        self._images = images
-        self._mounts = mounts
-        self._secrets = secrets
-        self._volumes = volumes
-        self._sandboxes = sandboxes
-        self._rules = rules
-        self._lag = lag
-        self.base_url = ""
+    _store: Store
+    _guard: Guard
+    _apps: Apps
+    _images: Images
+    _mounts: Mounts
+    _secrets: Secrets
+    _volumes: Volumes
+    _sandboxes: Sandboxes
+    _rules: CatalogRules
+    _faults: Faults
 
     def _access(self, record: SandboxRecord) -> api.CommandRouterAccess:
-        return api.CommandRouterAccess(url=self.base_url, jwt=self._guard.sign(record.task_id))
+        return api.CommandRouterAccess(url=self._guard.url, jwt=self._guard.sign(record.task_id))
 
     def _metadata(self, record: SandboxRecord) -> api.SandboxHandleMetadata:
         return api.SandboxHandleMetadata(result=result_of(record), app_id=record.app_id)
@@ -143,11 +123,10 @@ class SandboxRpcs:
         record = SandboxRecord(
             id=sandbox_id,
             task_id=task_id,
-            version=version,
             app_id=app.id,
             app_name=app.name,
             environment=app.environment,
-            created_at=self._clock.now(),
+            created_at=self._store.clock.now(),
             name=definition.name,
             tags=tags,
             command=command or _DEFAULT_COMMAND,
@@ -164,7 +143,6 @@ class SandboxRpcs:
             gpu_count=resources.gpu_config.count,
             cloud=definition.cloud_provider_str,
             regions=list(definition.scheduler_placement.regions),
-            volumes=self._volumes.names(definition.volume_mounts),
             idempotency_key=key,
         )
         launch = Launch(
@@ -191,12 +169,8 @@ class SandboxRpcs:
     @rpc("SandboxCreateV2", create=True)
     async def create_v2(self, request: api.SandboxCreateV2Request) -> api.SandboxCreateV2Response:
         variables = self._secrets.values(request.definition.secret_ids)
-        variables.update(request.ephemeral_secrets.contents)
-        for source in request.secret_sources:
-            if source.WhichOneof("source") == "secret_id":
-                variables.update(self._secrets.values([source.secret_id]))
-            else:
-                variables.update(source.env.contents)
+        variables |= request.ephemeral_secrets.contents
+        variables |= self._secrets.values((), request.secret_sources)
         record = self._create(request, variables, 2)
         return api.SandboxCreateV2Response(
             sandbox_id=record.id,
@@ -280,9 +254,9 @@ class SandboxRpcs:
 
     def _running(self, app_ids: list[str] | None) -> list[SandboxRecord]:
         """Return the running sandboxes, newest first: those of a moment ago if the list lags."""
-        if not (lag := self._lag()):
+        if not (lag := self._faults.script.lags.list):
             return self._sandboxes.running(app_ids)
-        moment = self._clock.now() - lag
+        moment = self._store.clock.now() - lag
         return [
             replace(self._sandboxes.find(record.id), status=0, finished_at=0.0)
             for record in self._store.sandboxes_before(moment, app_ids, _PAGE * 10)
@@ -343,9 +317,8 @@ class SandboxRpcs:
     async def write_stdin(
         self, request: api.SandboxStdinWriteRequest
     ) -> api.SandboxStdinWriteResponse:
-        record = self._sandboxes.find(request.sandbox_id)
         await self._sandboxes.write_stdin(
-            record.id, request.input, index=request.index, eof=request.eof
+            request.sandbox_id, request.input, index=request.index, eof=request.eof
         )
         return api.SandboxStdinWriteResponse()
 

@@ -13,7 +13,7 @@ from modal_proto import api_pb2 as api
 from modalrun.localmodal.server.rpc import not_found, rpc
 from modalrun.localmodal.services.rules import check_name, check_variables
 from modalrun.localmodal.services.service import Service
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.ids import new_id
 from modalrun.localmodal.storage.store import Store, Stored
 
 _ANONYMOUS_LIMIT = 10_000
@@ -25,11 +25,13 @@ class Secrets(Service):
     kind = "secret"
     prefix = "st"
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock)
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
         self._anonymous: OrderedDict[str, dict[str, str]] = OrderedDict()
 
-    def values(self, secret_ids: Iterable[str]) -> dict[str, str]:
+    def values(
+        self, secret_ids: Iterable[str], sources: Iterable[api.SecretSource] = ()
+    ) -> dict[str, str]:
         """Return the variables of secrets; the last one wins. Raises GRPCError (NOT_FOUND)."""
         variables: dict[str, str] = {}
         for secret_id in secret_ids:
@@ -40,6 +42,9 @@ class Secrets(Service):
             variables.update(secret.document["values"])
             secret.document["last_used_at"] = self._clock.now()
             self._store.put(secret)
+        for source in sources:
+            by_id = source.WhichOneof("source") == "secret_id"
+            variables.update(self.values([source.secret_id]) if by_id else source.env.contents)
         return variables
 
     def _metadata(self, secret: Stored) -> api.SecretMetadata:
@@ -93,9 +98,6 @@ class Secrets(Service):
     @rpc("SecretList")
     async def list(self, request: api.SecretListRequest) -> api.SecretListResponse:
         environment = self.resolve(request.environment_name)
-        before = request.pagination.created_before or float("inf")
-        limit = request.pagination.max_objects or None
-        secrets = [s for s in self._store.all("secret", environment) if s.created_at < before]
         items = [
             api.SecretListItem(
                 label=secret.name,
@@ -105,7 +107,7 @@ class Secrets(Service):
                 secret_id=secret.id,
                 metadata=self._metadata(secret),
             )
-            for secret in secrets[:limit]
+            for secret in self.page(request)
         ]
         return api.SecretListResponse(items=items, environment_name=environment)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from modalrun.localmodal.server.rpc import not_found
-from modalrun.localmodal.storage.ids import Clock, new_id
+from modalrun.localmodal.storage.ids import new_id
 from modalrun.localmodal.storage.store import Store, Stored
 
 DEFAULT_ENVIRONMENT = "main"
@@ -22,9 +22,9 @@ class Service:
     kind: ClassVar[str]
     prefix: ClassVar[str]
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._clock = clock
+        self._clock = store.clock
 
     def get(self, object_id: str) -> Stored:
         """Return the object with an id. Raises GRPCError (NOT_FOUND)."""
@@ -36,6 +36,14 @@ class Service:
     def named(self, environment: str, name: str) -> list[Stored]:
         """Return the objects with a name in an environment, newest first."""
         return self._store.named(self.kind, environment, name)
+
+    def page(self, request: Any) -> list[Stored]:
+        """Return the named objects that a list request asks for, newest first."""
+        environment = self.resolve(request.environment_name)
+        before = request.pagination.created_before or float("inf")
+        items = self._store.all(self.kind, environment)
+        chosen = [item for item in items if item.name and item.created_at < before]
+        return chosen[: request.pagination.max_objects or None]
 
     def add(self, environment: str, name: str, **document: Any) -> Stored:
         """Store a new object."""

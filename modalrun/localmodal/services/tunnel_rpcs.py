@@ -49,7 +49,7 @@ class TunnelRpcs:
         else:
             record = self._sandboxes.of_task(request.task_id)
         live = self._live(record)
-        if live.probe is None:
+        if live.launch.probe is None:
             raise GRPCError(
                 Status.FAILED_PRECONDITION, f"Sandbox '{record.id}' has no readiness probe"
             )

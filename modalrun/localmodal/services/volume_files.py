@@ -90,8 +90,6 @@ class VolumeFiles:
         tree = self._volumes.tree(request.volume_id)
         with _problems(request.path) as path:
             status = tree.status(path)
-            if status is None:
-                raise FileNotFoundError
             if stat.S_ISDIR(status.st_mode):
                 async with self._volumes.lock(request.volume_id):
                     found = await asyncio.to_thread(tree.scan, path, recursive=request.recursive)
@@ -109,8 +107,6 @@ class VolumeFiles:
         tree = self._volumes.tree(request.volume_id)
         with _problems(request.path) as path:
             status = tree.status(path)
-            if status is None:
-                raise FileNotFoundError
             if stat.S_ISDIR(status.st_mode) and not request.recursive:
                 raise invalid(f"'{request.path}' is a directory. {_RECURSIVE}")
             async with self._volumes.lock(request.volume_id):
@@ -125,7 +121,7 @@ class VolumeFiles:
         """Copy as `cp` does."""
         tree = self._volumes.tree(request.volume_id)
         with _problems(request.dst_path) as target:
-            found = tree.status(target)
+            found = tree.find(target)
             into = found is not None and stat.S_ISDIR(found.st_mode)
             if (len(request.src_paths) > 1 or request.dst_path.endswith("/")) and not into:
                 raise invalid(f"'{request.dst_path}' is not a directory")
@@ -185,7 +181,7 @@ class VolumeFiles:
         async with self._volumes.lock(request.volume_id):
             for file in files:
                 with _problems(file.path) as path:
-                    status = tree.status(path)
+                    status = tree.find(path)
                     if status is not None and stat.S_ISDIR(status.st_mode):
                         raise invalid(f"'{file.path}' is a directory")
                     if status is not None and request.disallow_overwrite_existing_files:
@@ -206,8 +202,6 @@ class VolumeFiles:
     async def get(self, request: api.VolumeGetFile2Request) -> api.VolumeGetFile2Response:
         with _problems(request.path) as path:
             status = self._volumes.tree(request.volume_id).status(path)
-            if status is None:
-                raise FileNotFoundError
         size, start = status.st_size, request.start
         if not stat.S_ISREG(status.st_mode) or size > _LARGEST or start > size:
             raise invalid(f"'{request.path}' is no file that can be read from byte {start}")
@@ -216,7 +210,7 @@ class VolumeFiles:
         while offset < end:
             until = min(end, (offset // _BLOCK + 1) * _BLOCK)
             block = [request.volume_id, path, offset, until - offset, signature(status)]
-            urls.append(f"{self._mounts.base_url}/volume/{self._guard.sign(json.dumps(block))}")
+            urls.append(f"{self._guard.url}/volume/{self._guard.sign(json.dumps(block))}")
             offset = until
         return api.VolumeGetFile2Response(get_urls=urls, size=size, start=start, len=end - start)
 
@@ -269,8 +263,6 @@ def _entry(path: str, status: os.stat_result) -> api.FileEntry:
 def _copies(tree: Tree, source: str, target: str, *, recursive: bool) -> list[Item]:
     """Return what `cp` copies from one path to another."""
     status = tree.status(source)
-    if status is None:
-        raise FileNotFoundError
     items = [Item(source, target, status)]
     if stat.S_ISDIR(status.st_mode):
         if not recursive:

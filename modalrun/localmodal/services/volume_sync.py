@@ -38,7 +38,7 @@ class VolumeSync:
         }
         sandbox_id = await asyncio.to_thread(_sandbox_of, peer_port.get(), keepers)
         live = self._sandboxes.live(sandbox_id)
-        if live is None or volume.id not in live.volumes.ids:
+        if live is None or volume.id not in live.launch.volumes.ids:
             raise GRPCError(
                 Status.FAILED_PRECONDITION,
                 f"Volume '{volume.name or volume.id}' can be committed and reloaded only inside a"
@@ -49,7 +49,7 @@ class VolumeSync:
     @rpc("VolumeCommit")
     async def commit(self, request: api.VolumeCommitRequest) -> api.VolumeCommitResponse:
         sandbox = await self._caller(request.volume_id)
-        await sandbox.volumes.commit(request.volume_id)
+        await sandbox.launch.volumes.commit(request.volume_id)
         # Otherwise the SDK reloads, which fails while files are open.
         return api.VolumeCommitResponse(skip_reload=True)
 
@@ -70,7 +70,7 @@ class VolumeSync:
 async def _reload(sandbox: LiveSandbox, volume_id: str = "") -> None:
     """Reload a volume, or all. Raises GRPCError if one is in use, as Modal does."""
     held = await asyncio.to_thread(_held, sandbox.process) if sandbox.process else set()
-    if path := await sandbox.volumes.used(held, volume_id):
+    if path := await sandbox.launch.volumes.used(held, volume_id):
         # The SDK looks for this sentence (`Volume.reload`, 1.6.4). The working folder counts, too
         # (modal-client pull request 1669, read 2026-11-28).
         raise GRPCError(
@@ -78,7 +78,7 @@ async def _reload(sandbox: LiveSandbox, volume_id: str = "") -> None:
             f"there are open files preventing the operation: {path} is open, or the working folder"
             " of a process",
         )
-    await sandbox.volumes.reload(volume_id)
+    await sandbox.launch.volumes.reload(volume_id)
 
 
 def _held(sandbox: SandboxProcess) -> set[tuple[int, int]]:
@@ -98,12 +98,7 @@ def _held(sandbox: SandboxProcess) -> set[tuple[int, int]]:
 
 
 def _sandbox_of(port: int, keepers: Mapping[int | None, str]) -> str:
-    """Return the sandbox of the process that has a TCP port of this machine; "" for none.
-
-    Args:
-        port: The port.
-        keepers: The sandboxes by the ids of their keepers.
-    """
+    """Return the sandbox of the process that has a TCP port of this machine; "" for none."""
     import psutil
 
     for connection in psutil.net_connections("tcp"):

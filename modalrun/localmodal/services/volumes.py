@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
@@ -15,9 +16,8 @@ from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 from modalrun.localmodal.server.rpc import invalid, rpc
-from modalrun.localmodal.services.named import NamedService, creation_info
+from modalrun.localmodal.services.named import NamedService
 from modalrun.localmodal.services.rules import check_name
-from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import Store, Stored
 from modalrun.localmodal.storage.tree import Tree, relative
@@ -29,13 +29,14 @@ class Volumes(NamedService):
 
     kind = "volume"
     prefix = "vo"
+    plural = "items"
 
-    def __init__(self, state: StateDir, store: Store, clock: Clock, *, shared: bool) -> None:
+    def __init__(self, state: StateDir, store: Store, *, shared: bool) -> None:
         """
         Args:
             shared: Whether sandboxes see each other's changes at once.
         """
-        super().__init__(store, clock)
+        super().__init__(store)
         self._state = state
         self._shared = shared
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -44,10 +45,6 @@ class Volumes(NamedService):
                 # Deleted just before the last server was killed.
                 self._remove(folder)
         commit_left(state)
-
-    def names(self, mounts: Iterable[api.VolumeMount]) -> dict[str, str]:
-        """Return the names of volumes by mount path. Raises GRPCError."""
-        return {mount.mount_path: self.get(mount.volume_id).name for mount in mounts}
 
     def tree(self, volume_id: str) -> Tree:
         """Return the committed files of a volume. Raises GRPCError (NOT_FOUND)."""
@@ -77,42 +74,11 @@ class Volumes(NamedService):
             )
         return MountedVolumes(self._state, sandbox_id, found, self.lock, shared=self._shared)
 
-    @staticmethod
-    def _metadata(volume: Stored) -> api.VolumeMetadata:
-        return api.VolumeMetadata(
-            version=volume.document["version"],
-            name=volume.name,
-            creation_info=creation_info(volume),
-        )
+    def get_or_add(self, request: api.VolumeGetOrCreateRequest, **document: Any) -> Stored:
+        return super().get_or_add(request, version=request.version, **document)
 
-    @rpc("VolumeGetOrCreate", create=True)
-    async def get_or_create(
-        self, request: api.VolumeGetOrCreateRequest
-    ) -> api.VolumeGetOrCreateResponse:
-        volume = self.get_or_add(request, version=request.version)
-        metadata = self._metadata(volume)
-        return api.VolumeGetOrCreateResponse(
-            volume_id=volume.id, version=metadata.version, metadata=metadata
-        )
-
-    @rpc("VolumeGetById")
-    async def get_by_id(self, request: api.VolumeGetByIdRequest) -> api.VolumeGetByIdResponse:
-        volume = self.get(request.volume_id)
-        return api.VolumeGetByIdResponse(volume_id=volume.id, metadata=self._metadata(volume))
-
-    @rpc("VolumeList")
-    async def list(self, request: api.VolumeListRequest) -> api.VolumeListResponse:
-        items = [
-            api.VolumeListItem(
-                label=volume.name,
-                volume_id=volume.id,
-                created_at=volume.created_at,
-                metadata=self._metadata(volume),
-            )
-            for volume in self.page(request)
-        ]
-        environment = self.resolve(request.environment_name)
-        return api.VolumeListResponse(items=items, environment_name=environment)
+    def listed(self, item: Stored, request: api.VolumeListRequest) -> Any:
+        return self.about(api.VolumeListItem, item, label=item.name, created_at=item.created_at)
 
     @rpc("VolumeRename")
     async def rename(self, request: api.VolumeRenameRequest) -> Empty:
@@ -126,11 +92,6 @@ class Volumes(NamedService):
         self._store.put(volume)
         return Empty()
 
-    @rpc("VolumeHeartbeat")
-    async def heartbeat(self, request: api.VolumeHeartbeatRequest) -> Empty:
-        self.keep(request.volume_id)
-        return Empty()
-
     @staticmethod
     def _remove(folder: Path) -> None:
         remove = partial(shutil.rmtree, folder, ignore_errors=True)
@@ -139,8 +100,3 @@ class Volumes(NamedService):
     def drop(self, object_id: str) -> None:
         super().drop(object_id)
         self._remove(self._state.volumes / object_id)
-
-    @rpc("VolumeDelete")
-    async def delete(self, request: api.VolumeDeleteRequest) -> Empty:
-        self.drop(request.volume_id)
-        return Empty()

@@ -14,6 +14,7 @@ import re
 import shutil
 import struct
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -261,25 +262,25 @@ class LogStore:
         """Return whether a sandbox has a log."""
         return sandbox_id in self._open or (self._folder / sandbox_id / "index").exists()
 
-    def acquire(self, sandbox_id: str) -> SandboxLog:
-        """Open a log for reading until `release`. Raises FileNotFoundError."""
+    @contextmanager
+    def reading(self, sandbox_id: str) -> Iterator[SandboxLog]:
+        """Open a log for reading. Raises FileNotFoundError."""
         users, log = self._readers.get(sandbox_id, (0, self._open.get(sandbox_id)))
         if log is None:
             log = SandboxLog(self._folder / sandbox_id, self._clock, writable=False)
         self._readers[sandbox_id] = (users + 1, log)
-        return log
-
-    def release(self, sandbox_id: str) -> None:
-        users, log = self._readers.pop(sandbox_id)
-        if users > 1:
-            self._readers[sandbox_id] = (users - 1, log)
-        elif sandbox_id not in self._open:
-            log.close()
+        try:
+            yield log
+        finally:
+            users, log = self._readers.pop(sandbox_id)
+            if users > 1:
+                self._readers[sandbox_id] = (users - 1, log)
+            elif sandbox_id not in self._open:
+                log.close()
 
     async def follow(self, sandbox_id: str) -> AsyncIterator[bytes]:
         """Stream a sandbox's past and future output by complete lines."""
-        log = self.acquire(sandbox_id)
-        try:
+        with self.reading(sandbox_id) as log:
             done = 0
             while True:
                 for span in log.spans(done):
@@ -290,9 +291,9 @@ class LogStore:
                 if log.complete:
                     return
                 await log.changed.wait()
-        finally:
-            self.release(sandbox_id)
 
     def remove(self, sandbox_id: str) -> None:
-        """Delete a log."""
+        """Delete a log that nobody reads."""
+        if log := self._open.pop(sandbox_id, None):
+            log.close()
         shutil.rmtree(self._folder / sandbox_id, ignore_errors=True)

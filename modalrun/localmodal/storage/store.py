@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modalrun.localmodal.storage.disk import Disk
 from modalrun.localmodal.storage.entries import Entries
+from modalrun.localmodal.storage.ids import Clock
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -46,13 +48,12 @@ class SandboxRecord:
     """A sandbox's request and its end.
 
     `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
-    1970, 0.0 for "not yet". `variables` has the names of environment variables only; `volumes` maps
-    mount paths to names. `scheduled` says whether the sandbox has a place, and so a task.
+    1970, 0.0 for "not yet". `variables` has the names of environment variables only.
+    `scheduled` says whether the sandbox has a place, and so a task.
     """
 
     id: str
     task_id: str
-    version: int
     app_id: str
     app_name: str
     environment: str
@@ -73,7 +74,6 @@ class SandboxRecord:
     gpu_count: int = 0
     cloud: str = ""
     regions: list[str] = field(default_factory=list)
-    volumes: dict[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
     scheduled: bool = True
     started_at: float = 0.0
@@ -113,9 +113,12 @@ class Store:
 
     Attributes:
         entries: What is in queues and dicts.
+        clock: Continues from the last time that is recorded.
     """
 
-    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+    def __init__(
+        self, path: Path, disk: Disk | None = None, ahead: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._disk = disk or Disk(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -125,6 +128,7 @@ class Store:
         self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
         self.entries = Entries(self._db, self._disk)
+        self.clock = Clock(self._latest(), ahead)
 
     def close(self) -> None:
         self._db.close()
@@ -201,23 +205,25 @@ class Store:
 
     def _sandboxes(self, clause: str, *values: object) -> list[SandboxRecord]:
         query = f"SELECT document FROM sandboxes WHERE {clause}"  # noqa: S608 (a literal)
-        rows = self._db.execute(query, values)
-        return [SandboxRecord(**json.loads(row[0])) for row in rows]
+        documents = [json.loads(row[0]) for row in self._db.execute(query, values)]
+        # Another version of this server may have stored more.
+        known = SandboxRecord.__dataclass_fields__
+        return [SandboxRecord(**{k: d[k] for k in known if k in d}) for d in documents]
+
+    def _first(self, clause: str, value: str) -> SandboxRecord | None:
+        return next(iter(self._sandboxes(f"{clause} LIMIT 1", value)), None)
 
     def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
         """Return the sandbox with an id."""
-        found = self._sandboxes("id = ?", sandbox_id)
-        return found[0] if found else None
+        return self._first("id = ?", sandbox_id)
 
     def sandbox_of_task(self, task_id: str) -> SandboxRecord | None:
         """Return the sandbox with a task id."""
-        found = self._sandboxes("task_id = ?", task_id)
-        return found[0] if found else None
+        return self._first("task_id = ?", task_id)
 
     def sandbox_of_key(self, key: str) -> SandboxRecord | None:
         """Return the sandbox that a call with this idempotency key created."""
-        found = self._sandboxes("idempotency_key = ? LIMIT 1", key) if key else []
-        return found[0] if found else None
+        return self._first("idempotency_key = ?", key) if key else None
 
     def sandboxes_named(self, app_id: str, name: str) -> list[SandboxRecord]:
         """Return the sandboxes of an app with a name, newest first."""
@@ -249,7 +255,7 @@ class Store:
             since,
         )
 
-    def latest(self) -> float:
+    def _latest(self) -> float:
         """Return the last time that is recorded; 0.0 if there is none."""
         row = self._db.execute(
             "SELECT max(coalesce((SELECT max(created_at) FROM objects), 0),"

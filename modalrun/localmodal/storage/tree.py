@@ -98,14 +98,17 @@ class Tree:
         with self.open(folder) as descriptor:
             return _open(name, descriptor)
 
-    def status(self, path: str) -> os.stat_result | None:
-        """Return what a path is; None if there is nothing."""
+    def status(self, path: str) -> os.stat_result:
+        """Return what a path is. Raises OSError."""
         folder, name = split(path)
-        try:
-            with self.open(folder) as descriptor:
-                return os.stat(name or ".", dir_fd=descriptor, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with self.open(folder) as descriptor:
+            return os.stat(name or ".", dir_fd=descriptor, follow_symlinks=False)
+
+    def find(self, path: str) -> os.stat_result | None:
+        """Return what a path is; None if there is nothing. Raises OSError."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return self.status(path)
+        return None
 
     def scan(
         self, start: str = "", *, recursive: bool = True, skip: Collection[str] = ()
@@ -113,8 +116,6 @@ class Tree:
         """Return the entries below a folder: those of one together, a folder before its own.
 
         Args:
-            start: The folder.
-            recursive: Whether to enter the folders in it.
             skip: Paths to leave out, with what is below them.
         """
         found: dict[str, os.stat_result] = {}
@@ -178,27 +179,27 @@ class Tree:
                                 _open(name, from_).close()
                             self._place(name, target, to, from_=from_)
                         else:
-                            staged = self._staged()
-                            link = status.st_size > copied
-                            status = _duplicate(name, from_, staged, link=link)
-                            self._place(staged, target, to)
+                            with self._stage() as staged:
+                                link = status.st_size > copied
+                                status = _duplicate(name, from_, staged, link=link)
+                                self._place(staged, target, to)
                         brought[item.source] = signature(status)
         return brought
 
     def put(self, contents: Iterable[tuple[int, Path]], size: int, mode: int, path: str) -> None:
         """Put a new file with contents at offsets, and zeros elsewhere."""
-        staged = self._staged()
-        with staged.open("xb") as file:
-            for offset, content in contents:
-                file.seek(offset)
-                with content.open("rb") as part:
-                    if offset or not _clone(part, file):
-                        shutil.copyfileobj(part, file, _CHUNK)
-            file.truncate(size)
-            os.fchmod(file.fileno(), (mode & 0o777) or 0o644)
         folder, name = split(path)
-        with self.open(folder, create=True) as to:
-            self._place(staged, name, to)
+        with self._stage() as staged:
+            with staged.open("xb") as file:
+                for offset, content in contents:
+                    file.seek(offset)
+                    with content.open("rb") as part:
+                        if offset or not _clone(part, file):
+                            shutil.copyfileobj(part, file, _CHUNK)
+                file.truncate(size)
+                os.fchmod(file.fileno(), (mode & 0o777) or 0o644)
+            with self.open(folder, create=True) as to:
+                self._place(staged, name, to)
 
     def remove(self, path: str, *, recursive: bool = True) -> None:
         """Remove a file, a link or a folder; with `recursive` also one that is not empty."""
@@ -215,6 +216,15 @@ class Tree:
         """Return a new name of an upload (see `Mounts.forget`); `new_id` would take longer."""
         return self._staging / f"up-{secrets.token_hex(11)}"
 
+    @contextmanager
+    def _stage(self) -> Iterator[Path]:
+        staged = self._staged()
+        try:
+            yield staged
+        finally:
+            # It was not placed, or both were links of one file.
+            staged.unlink(missing_ok=True)
+
     def _make_folder(self, name: str, to: int) -> None:
         try:
             os.mkdir(name, 0o755, dir_fd=to)
@@ -229,9 +239,6 @@ class Tree:
         except IsADirectoryError:
             self._discard(name, to)
             os.rename(source, name, src_dir_fd=from_, dst_dir_fd=to)
-        if isinstance(source, Path):
-            # It is still there if both were links of one file.
-            source.unlink(missing_ok=True)
 
     def _discard(self, name: str, folder: int) -> None:
         # Out of the reach of sandboxes first.

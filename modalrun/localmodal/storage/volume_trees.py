@@ -89,7 +89,7 @@ class VolumeTree:
         changed, gone = changes(self._scan(self._own), self._known)
         for item in changed:
             if item.status.st_nlink > 1 and stat.S_ISREG(item.status.st_mode):
-                there = self._committed.status(item.target)
+                there = self._committed.find(item.target)
                 if there is not None and os.path.samestat(there, item.status):
                     self.changed_at_once.add(f"{self.mount.path}/{item.source}")
         brought = self._committed.bring(self._own, changed, move=last)
@@ -175,9 +175,6 @@ class MountedVolumes:
     ) -> None:
         """
         Args:
-            state: The state folder.
-            sandbox_id: The sandbox.
-            mounts: What it mounts.
             lock: Returns the lock of a volume's committed files.
             shared: Whether sandboxes change the committed files themselves.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -24,6 +25,8 @@ NOT_BEGUN = {ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING}
 An isolated step's record has them too: it is made before its sandbox.
 """
 
+POLL_SECONDS = 0.05
+
 
 class LoadedRun:
     """A run and its deployment, loaded from ZenML in a process that runs steps of it.
@@ -34,13 +37,19 @@ class LoadedRun:
     """
 
     def __init__(
-        self, run_id: str, only: Sequence[str] | None = None, *, closed: bool = False
+        self,
+        run_id: str,
+        only: Sequence[str] | None = None,
+        *,
+        closed: bool = False,
+        begun: bool = False,
     ) -> None:
         """Load the run and its deployment, and prepare this process to run steps.
 
         Args:
             only: Load the configuration of these steps only; a large pipeline's is long.
             closed: Whether this process runs no step, and needs no component of the stack.
+            begun: Whether to wait until another process has begun the run's first step.
         """
         set_source_root()
         open_store(in_sandbox=True)
@@ -59,8 +68,11 @@ class LoadedRun:
         # A pipeline called from a step's module must not start a run of its own.
         self._contexts.enter_context(prevent_pipeline_execution())
         # ZenML would request the run again for each step, and list this process's packages first.
-        begun = None if self.run.status in NOT_BEGUN else self.run
-        self._contexts.enter_context(compat.execution_context(begun))
+        while begun and self.run.status in NOT_BEGUN:
+            time.sleep(POLL_SECONDS)
+            self.run = client.zen_store.get_run(UUID(run_id))
+        known = None if self.run.status in NOT_BEGUN else self.run
+        self._contexts.enter_context(compat.execution_context(known))
 
     def load_snapshot(self, only: Sequence[str] | None) -> None:
         """Load the deployment, with the configuration of all steps or of these only."""
@@ -83,12 +95,15 @@ _ahead: dict[str, LoadedRun] = {}
 
 
 def load_ahead(run_id: str, step: str) -> None:
-    """Load a run as for a step of it, so that forks of this process needn't, and disconnect."""
+    """Load a run as for a step of it, so that forks of this process needn't, and disconnect.
+
+    Call it while the first step begins, which begins the run.
+    """
     open_store()
     # Without its class: the modules of the other kind are not imported.
     store: Any = Client().zen_store
     try:
-        _ahead[run_id] = LoadedRun(run_id, only=[step])
+        _ahead[run_id] = LoadedRun(run_id, only=[step], begun=True)
     finally:
         if store.type == StoreType.SQL:
             store.engine.dispose()

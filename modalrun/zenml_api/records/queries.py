@@ -107,11 +107,13 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     with translated():
         run = get_run(run_id)
         record = run.record
-        # Only steps with sandboxes of their own have metadata, which takes a query more per page.
+        # Only steps with sandboxes of their own have metadata, which takes a query more per page,
+        # and only those of a dynamic pipeline say there what they wait for.
         per_step = record.metadata is not None and record.metadata.mode == "per_step"
-        found = step_runs(run_id, project=run.project, hydrate=per_step)
+        hydrate = per_step or run.dynamic
+        found = step_runs(run_id, project=run.project, hydrate=hydrate)
         recorded = {step.record.name: step.record for step in found}
-        if not per_step and any(step.status in ENDED for step in recorded.values()):
+        if not hydrate and any(step.status in ENDED for step in recorded.values()):
             status = f"oneof:{json.dumps(list(ENDED))}"
             for step in step_runs(run_id, project=run.project, hydrate=True, status=status):
                 name = step.record.name

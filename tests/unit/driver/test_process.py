@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,32 @@ def test_traceback_begins_in_the_users_code(
     assert shown.splitlines()[1].startswith(f'  File "{path}", line 2')
     assert "test_process.py" not in shown
     assert shown.endswith("ValueError: theirs\n")
+
+
+def test_traceback_leaves_out_what_calls_a_step_of_a_dynamic_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chain = [
+        f"{tmp_path}/pipe.py",
+        "/usr/lib/python3/site-packages/zenml/steps/base_step.py",
+        "/opt/modalrun/modalrun/zenml_api/execution/dynamic.py",
+        "/usr/lib/python3/site-packages/decorators.py",
+        f"{tmp_path}/steps.py",
+        "/usr/lib/python3/site-packages/zenml/client.py",
+    ]
+    call: Any = dict
+    for path in reversed(chain):
+        space = {"call": call}
+        exec(compile("def again(_):\n    call(1)\n", path, "exec"), space)
+        call = space["again"]
+    try:
+        call(1)
+    except TypeError as error:
+        print_traceback(error)
+    lines = capsys.readouterr().err.splitlines()
+    files = [line.split('"')[1] for line in lines if line.startswith("  File")]
+    assert files == [chain[0], *chain[3:]]
 
 
 def test_traceback_without_the_users_code_is_whole(

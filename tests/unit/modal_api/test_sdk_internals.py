@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+
+import modal
 
 from modalrun.modal_api import sdk_internals
 from modalrun.modal_api.sdk_internals import StreamPosition
@@ -45,3 +47,19 @@ def test_the_end_of_a_sandbox_that_keeps_its_result_elsewhere_is_its_exit_code()
     assert sdk_internals.exit_of(sandbox) == read_exit(3)
     sandbox.returncode = None
     assert sdk_internals.exit_of(sandbox) is None
+
+
+def test_whether_a_sandbox_has_a_place() -> None:
+    async def task_id() -> str:
+        return "ta-1"
+
+    async def none_yet() -> str:
+        raise modal.exception.ExecutionError("Sandbox task_id is not available yet.")
+
+    def sandbox(task_id: Any) -> modal.Sandbox:
+        of = SimpleNamespace(_impl=SimpleNamespace(resolve_task_id_for_logs=task_id))
+        return cast("modal.Sandbox", of)
+
+    assert sdk_internals.has_place(sandbox(task_id))
+    assert not sdk_internals.has_place(sandbox(none_yet))
+    assert sdk_internals.has_place(cast("modal.Sandbox", SimpleNamespace(_impl=object())))

@@ -24,6 +24,7 @@ from modalrun.errors import (
 )
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.run.capacity_wait import CapacityWait
+from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import creation, submission
@@ -103,6 +104,31 @@ def test_per_step_sends_a_manifest_and_a_token_to_the_driver(spec: RunSpec) -> N
     assert bench.modal.request["secrets"]["ZENML_STORE_API_TOKEN"] == "secret"
     assert any(name.startswith("modalrun_source_") for name in bench.zenml.metadata)
     assert bench.effects[:3] == ["create run", "build images", "create sandbox"]
+
+
+@pytest.mark.parametrize("error", [None, ConnectionLostError("lost")])
+def test_the_first_steps_begin_beside_the_driver_if_their_sandboxes_are_kept_warm(
+    spec: RunSpec, error: ModalrunError | None
+) -> None:
+    bench = Bench(spec, mode="per_step", keep_warm=30)
+    manifests: list[RunManifest] = []
+    bench.modal.on_create = lambda options: manifests.append(
+        RunManifest.from_json(options["manifest"].read_text())
+    )
+    if error is not None:
+        bench.effects.errors["create train ahead"] = error
+    bench.create()
+    assert manifests[0].ahead == ("train",)
+    assert bench.effects.index("create sandbox") < bench.effects.index("create train ahead")
+    assert error or bench.modal.ahead == {"ZENML_STORE_API_TOKEN": "secret"}
+
+
+@pytest.mark.parametrize("settings", [{"keep_warm": 0}, {"gpu": "T4"}, {"mode": "pipeline"}])
+def test_no_step_begins_before_the_driver(spec: RunSpec, settings: dict[str, Any]) -> None:
+    together: dict[str, Any] = {"mode": "per_step", "keep_warm": 30, **settings}
+    bench = Bench(spec, **together)
+    bench.create()
+    assert "create train ahead" not in bench.effects
 
 
 def test_a_run_that_the_cache_completes_gets_no_sandbox(spec: RunSpec) -> None:

@@ -6,9 +6,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
+import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from modalrun.errors import ConnectionLostError, ServerError
@@ -180,6 +183,19 @@ def test_a_store_is_opened_in_spite_of_trouble(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(retry, "pauses", lambda longest: iter([0.0] * 9))
     retry.open_store()
     assert store.left == []
+
+
+def test_a_sandbox_waits_long_for_a_locked_database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'zenml.db'}")
+    monkeypatch.setattr(retry, "_opened", lambda: SimpleNamespace(engine=engine))
+    waits = []
+    for in_sandbox in (False, True):
+        retry.open_store(in_sandbox=in_sandbox)
+        with engine.connect() as connection:
+            waits.append(connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
+    assert waits == [5_000, 600_000]
 
 
 def test_an_address_that_is_no_zenml_server_is_not_asked_again(

@@ -1,0 +1,48 @@
+"""What is read of a run's steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any, cast
+
+import pytest
+
+from modalrun.run.records import RunRecord, StepRecord
+from modalrun.zenml_api.records import queries, stores
+from modalrun.zenml_api.records.responses import Page, StoredDeployment, StoredRun, StoredStep
+from modalrun.zenml_api.records.stores import Store
+
+_NOW = datetime(2026, 11, 28, tzinfo=timezone.utc)
+_RUN = RunRecord("r-1", "a-run", "growing", "completed", _NOW)
+
+
+class _Store:
+    """A store with a dynamic run of two steps, which tells what they wait for if it is asked."""
+
+    def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
+        return StoredRun(_RUN, "p-1", "d-1", dynamic=True, values={}, orchestrator_run_id=None)
+
+    def steps(self, *, hydrate: bool, **_: Any) -> Page[StoredStep]:
+        records = (
+            StepRecord("load", "completed", 1),
+            StepRecord("train", "completed", 1, upstream=("load",)),
+        )
+        told = [one if hydrate else replace(one, upstream=()) for one in records]
+        return Page([StoredStep(one, _NOW, _RUN.id) for one in told], 1)
+
+    def deployment(self, deployment_id: str, names: list[str]) -> StoredDeployment:
+        return StoredDeployment(None, {}, {})
+
+
+@pytest.fixture(autouse=True)
+def store() -> Iterator[None]:
+    stores.use(cast("Store", _Store()))
+    yield
+    stores.use(None)
+
+
+def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
+    _, steps = queries.read_run_and_steps(_RUN.id)
+    assert {step.name: step.upstream for step in steps} == {"load": (), "train": ("load",)}
