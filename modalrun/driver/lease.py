@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modalrun.modal_api.step_sandbox import StepSandbox
 
 
-class Lease:
+class Lease(tags.StepTags):
     """One attempt at a step in a worker, used like a `StepSandbox` of the step's own.
 
     Attributes:
@@ -30,21 +30,6 @@ class Lease:
         self.begun = asyncio.Event()
         self._sandbox = sandbox
         self._end: asyncio.Future[SandboxExit] = asyncio.get_running_loop().create_future()
-
-    @property
-    def step(self) -> str:
-        """The value of the tag for the step."""
-        return self.tags.get(tags.TAG_STEP, "")
-
-    @property
-    def attempt(self) -> int:
-        """The number of the attempt, from 1."""
-        return int(self.tags.get(tags.TAG_ATTEMPT, "1"))
-
-    @property
-    def record(self) -> str:
-        """The value of the tag for the step run record; empty if it has none."""
-        return self.tags.get(tags.TAG_RECORD, "")
 
     async def ended(self) -> SandboxExit:
         """Wait for the end of the step, or of the sandbox."""

@@ -287,9 +287,12 @@ def _orders(patience: float) -> Iterator[StepOrder]:
 def _import() -> None:
     """Import what a step needs before the code of its user."""
     from modalrun.driver import step  # noqa: F401
+    from modalrun.run import metadata, values
     from modalrun.zenml_api.execution import single_step
 
     single_step.import_ahead()
+    # Else each fork makes it anew.
+    values.adapter(metadata.StepMetadata)
 
 
 def _end_orphans() -> None:

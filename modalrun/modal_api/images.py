@@ -116,7 +116,15 @@ class Builder:
         if isinstance(base, Slim):
             return modal.Image.debian_slim(base.python_version, force_build=force)
         if isinstance(base, FromRegistry):
-            secret = self._registry_secret() if base.private else None
+            secret = None
+            if base.private and self.registry is not None:
+                # These names tell Modal what kind of credentials they are (`modal/_image.py:490`).
+                secret = modal.Secret.from_dict(
+                    {
+                        "REGISTRY_USERNAME": self.registry.username,
+                        "REGISTRY_PASSWORD": self.registry.password,
+                    }
+                )
             return modal.Image.from_registry(base.image, secret=secret, force_build=force)
         if isinstance(base, FromDockerfile):
             return _from_dockerfile(base, force)
@@ -130,19 +138,6 @@ class Builder:
             )
         assert isinstance(base, BuiltByZenML)
         raise InternalError("The image that ZenML builds was not built before it was needed.")
-
-    def _registry_secret(self) -> modal.Secret | None:
-        import modal
-
-        if self.registry is None:
-            return None
-        # These names tell Modal what kind of credentials they are (`modal/_image.py:490`).
-        return modal.Secret.from_dict(
-            {
-                "REGISTRY_USERNAME": self.registry.username,
-                "REGISTRY_PASSWORD": self.registry.password,
-            }
-        )
 
 
 def build_images(

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, cast
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api import sandbox_events
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_buffer import OutputChunk, StreamName
 from modalrun.modal_api.log_streams import OutputStreams
 from modalrun.modal_api.sandbox_handles import RECONNECT_SECONDS
-from modalrun.modal_api.sdk_internals import exit_of
-from modalrun.run.contract import EXIT_TIMED_OUT
-from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
+from modalrun.modal_api.sdk_internals import end_of
+from modalrun.run.sandbox_exit import SandboxExit
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
@@ -97,7 +95,7 @@ class RunningSandbox:
         while True:
             began = time.monotonic()
             try:
-                return self._wait()
+                return asyncio.run(self._wait())
             except ConnectionLostError:
                 now = time.monotonic()
                 if failing_since is None or now - began > RECONNECT_SECONDS:
@@ -109,15 +107,12 @@ class RunningSandbox:
                 self._connection.reconnect()
                 self._sandbox = self._connection.attach(self.id, self._run_id)
 
-    def _wait(self) -> SandboxExit:
-        import modal
-
-        try:
-            with translated():
-                asyncio.run(self._wait_cancellably())
-        except modal.exception.SandboxTimeoutError:
-            return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
-        end = exit_of(self._sandbox)
+    async def _wait(self) -> SandboxExit:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        end = await end_of(self._sandbox)
         # The SDK has waited for the end, so there is one.
         assert end is not None
         return end
@@ -131,10 +126,3 @@ class RunningSandbox:
         with contextlib.suppress(RuntimeError):
             # Its loop is closed if it has ended by itself.
             self._cancel()
-
-    async def _wait_cancellably(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-        await self._sandbox.wait.aio(raise_on_termination=False)

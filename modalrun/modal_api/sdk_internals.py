@@ -16,8 +16,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from modalrun.modal_api.errors import translated
 from modalrun.modal_api.log_buffer import StreamName
-from modalrun.run.sandbox_exit import SandboxExit, read_exit
+from modalrun.run.contract import EXIT_TIMED_OUT
+from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 
 if TYPE_CHECKING:
     import modal
@@ -72,6 +74,22 @@ def exit_of(sandbox: modal.Sandbox) -> SandboxExit | None:
         return read_exit(code, result.status, result.exception)
     except (ImportError, AttributeError):
         return read_exit(code)
+
+
+async def end_of(sandbox: modal.Sandbox) -> SandboxExit | None:
+    """Wait for the end of a public sandbox; None if the SDK does not know it.
+
+    Raises:
+        ModalrunError: As for `translated`.
+    """
+    from modal.exception import SandboxTimeoutError
+
+    try:
+        with translated():
+            await sandbox.wait.aio(raise_on_termination=False)
+    except SandboxTimeoutError:
+        return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
+    return exit_of(sandbox)
 
 
 def has_place(sandbox: modal.Sandbox) -> bool:

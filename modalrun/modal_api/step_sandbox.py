@@ -15,12 +15,10 @@ from modalrun.modal_api.connection_pool import (
     ConnectionPool,
     PooledConnection,
 )
-from modalrun.modal_api.errors import translated
 from modalrun.run import sandbox_exit
-from modalrun.run.contract import EXIT_TIMED_OUT
 from modalrun.run.events import Event
-from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
-from modalrun.run.tags import TAG_ATTEMPT, TAG_RECORD, TAG_STEP
+from modalrun.run.sandbox_exit import SandboxExit
+from modalrun.run.tags import StepTags
 from modalrun.util.backoff import pauses
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ TAIL = 20
 TAIL_SECONDS = 5.0
 
 
-class StepSandbox:
+class StepSandbox(StepTags):
     """One step sandbox.
 
     Attributes:
@@ -60,21 +58,6 @@ class StepSandbox:
         self._sandbox = sandbox
         self._counted = counted
         self._exit: asyncio.Task[SandboxExit] | None = None
-
-    @property
-    def step(self) -> str:
-        """The value of its tag for the step."""
-        return self.tags.get(TAG_STEP, "")
-
-    @property
-    def attempt(self) -> int:
-        """The number of this sandbox among those of its step, from 1."""
-        return int(self.tags.get(TAG_ATTEMPT, "1"))
-
-    @property
-    def record(self) -> str:
-        """The value of its tag for the step run record; empty if it has none."""
-        return self.tags.get(TAG_RECORD, "")
 
     async def ended(self) -> SandboxExit:
         """Wait for its end, through any number of lost connections."""
@@ -158,13 +141,8 @@ class StepSandbox:
         try:
             while True:
                 try:
-                    with translated():
-                        await self._sandbox.wait.aio(raise_on_termination=False)
-                    # The SDK has waited for the end, so there is one.
-                    if (end := sdk_internals.exit_of(self._sandbox)) is not None:
+                    if (end := await sdk_internals.end_of(self._sandbox)) is not None:
                         return end
-                except modal.exception.SandboxTimeoutError:
-                    return read_exit(EXIT_TIMED_OUT, ModalStatus.TIMEOUT)
                 except NotFoundError:
                     return sandbox_exit.LOST
                 except (ModalrunError, modal.exception.Error) as error:

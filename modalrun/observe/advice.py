@@ -201,7 +201,8 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
         asked = [
             (None if shared else one.metadata) or of_run[run_id]
             for run_id, one in found
-            if (one.failure is None or one.failure.kind is None) and ran_out_of_memory(one.reason)
+            if (one.failure is None or one.failure.kind is None)
+            and ran_out_of_memory(one.reason, newest.mode)
         ]
         return max((2 * (one.memory or DEFAULT_MEMORY_MIB) for one in asked if one), default=0)
 

@@ -34,6 +34,9 @@ _HINTS = (
 )
 """Patterns of reasons, and what helps."""
 
+_RUN_ENDED = re.compile(r"The run sandbox ended \((out of memory|evicted),")
+"""What is recorded of the steps in a run sandbox that was ended as a whole."""
+
 
 def hint_on_failure(reason: str | None) -> str | None:
     """Return what to do about a failure; None if its reason does not say so.
@@ -47,11 +50,15 @@ def hint_on_failure(reason: str | None) -> str | None:
     return None
 
 
-def ran_out_of_memory(reason: str | None) -> bool:
-    """Return whether a sandbox needed more memory than it had asked for, by the reason of its end.
+def ran_out_of_memory(reason: str | None, mode: Mode) -> bool:
+    """Return whether the sandbox of a step needed more memory than it had asked for.
 
-    Not for the text of an exception, which may say anything.
+    Args:
+        reason: Why the step ended; not the text of an exception, which may say anything.
+        mode: In `pipeline` mode, its sandbox is that of the run.
     """
+    if mode == "pipeline" and _RUN_ENDED.match(reason or ""):
+        return True
     return hint_on_failure(reason) == _MEMORY
 
 

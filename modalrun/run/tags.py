@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 MAX_NAME = 64
 MAX_TAG = 63
@@ -32,6 +33,31 @@ TAG_ORDER = "modalrun-order"
 """The secret of its last order (`run/contract.ORDER`), if it is kept warm."""
 TAG_SERVED = "modalrun-served"
 """How many steps it has been given, if it is kept warm."""
+
+
+class StepTags:
+    """What the tags of a step sandbox say.
+
+    Attributes:
+        tags: Its tags.
+    """
+
+    tags: Mapping[str, str]
+
+    @property
+    def step(self) -> str:
+        """The step's name, fitted."""
+        return self.tags.get(TAG_STEP, "")
+
+    @property
+    def attempt(self) -> int:
+        """The number of this sandbox among those of its step, from 1."""
+        return int(self.tags.get(TAG_ATTEMPT, "1"))
+
+    @property
+    def record(self) -> str:
+        """ZenML's step run id; empty for a step of a static pipeline."""
+        return self.tags.get(TAG_RECORD, "")
 
 
 def step_sandbox_name(run_id: str, step: str, number: int, dynamic_run: str | None = None) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import pkgutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from modalrun.errors import UsageError
@@ -46,26 +45,14 @@ def check_modules(folder: Path) -> None:
     Raises:
         UsageError: It holds such a module.
     """
-    for name, path in sorted(_modules(folder)):
-        if _hides(name, folder):
+    for one in pkgutil.iter_modules([str(folder)]):
+        if _hides(one.name, folder):
+            end = "/" if one.ispkg else ".py"
             raise UsageError(
-                f"{path} hides the module '{name}' that ZenML and modalrun import: in a sandbox,"
-                " modules of the source root and of PYTHONPATH come first.",
+                f"{folder / one.name}{end} hides the module '{one.name}' that ZenML and modalrun"
+                " import: in a sandbox, modules of the source root and of PYTHONPATH come first.",
                 hint="Rename it, or move it into a package of your own.",
             )
-
-
-def _modules(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the modules and packages right in a folder, with their paths."""
-    try:
-        entries = list(os.scandir(root))
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.endswith(".py"):
-            yield entry.name.removesuffix(".py"), entry.path
-        elif entry.name.isidentifier() and Path(entry, "__init__.py").is_file():
-            yield entry.name, f"{entry.path}/"
 
 
 def _hides(name: str, root: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import sys
@@ -122,6 +123,9 @@ def _create_store(folder: Path) -> None:
         with garbage_collection.paused(), redirect_stdout(sys.stderr):
             from zenml.client import Client
 
+            # ZenML warns that the only stack of the new store becomes the active one.
+            told = logging.getLogger("zenml.zen_stores.base_zen_store")
+            told.addFilter(lambda record: not record.getMessage().startswith("Setting the "))
             # With the default user, project and stack, and the configuration that names them.
             _ = Client().active_stack_model
 

@@ -232,10 +232,10 @@ def test_a_box_shows_where_more_can_be_scrolled_to(show: Open, scheme: str) -> N
         # Between the nodes of a column.
         return {picture.getpixel((picture.width - 1, 53 + 58 * n)) for n in range(1, 6)}
 
-    (shaded,) = edge()
+    shaded = edge()
     box.evaluate("one => { one.scrollLeft = one.scrollWidth }")
     (plain,) = edge()
-    assert sum(shaded) < sum(plain)
+    assert all(sum(one) < sum(plain) - 20 for one in shaded)
 
 
 def test_what_scrolls_is_whole_in_print(show: Open) -> None:

@@ -197,3 +197,10 @@ def test_several_commands_at_once_on_a_new_machine(world: World, has_url: bool) 
 
     done = [command.finish() for command in started]
     assert [one.exit_code for one in done] == [0, 0, 0, 4], [one.stderr for one in done]
+
+
+@pytest.mark.exhaustive
+def test_a_machine_that_is_new_to_zenml_is_told_nothing_of_the_store(world: World) -> None:
+    command = [sys.executable, "-m", "modalrun", "plan", str(world.spec(SPEC))]
+    done = world.start(command, ZENML_CONFIG_PATH=str(world.root / "new")).finish()
+    assert (done.exit_code, "active stack" in done.stderr) == (0, False), done.stderr

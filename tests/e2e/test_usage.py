@@ -83,19 +83,16 @@ def test_the_figures_are_those_that_the_steps_know(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("more", ["", ", keep_warm: 20"])
-def test_the_figures_of_a_step_whose_whole_sandbox_is_killed(world: World, more: str) -> None:
+def test_the_figures_of_a_step_whose_whole_sandbox_is_killed(world: World) -> None:
     world.server()
     fault = {"sandboxes": [{"role": "step", "end": "out-of-memory"}]}
     (world.state / "faults.json").write_text(json.dumps(fault))
-    found = figures(world, "using_too_much", "per_step", 1, more)
+    found = figures(world, "using_too_much", "per_step", 1)
     check(world, "taken", found["taken"])
     assert found["taken"] is not None
     run = world.only_run()
     peak = f"ran out of memory: peak {found['taken'].peak_memory:,} MiB."
     assert peak in " ".join(world.modalrun("status", run.id).finish().stdout.split())
-    advised = world.modalrun("advise", "using_too_much").finish()
-    assert "raise: memory ran out" in advised.stdout, advised.stdout
 
 
 @pytest.mark.exhaustive

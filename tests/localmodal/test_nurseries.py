@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import modal
 import psutil
@@ -11,6 +13,7 @@ import pytest
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import Preload
+from modalrun.localmodal.sandbox import keeper
 
 from .support import Sdk, gone, kill_server, processes_in, processes_of
 
@@ -84,3 +87,21 @@ def test_a_stopped_keeper(sdk: Sdk, backend: dict[str, str]) -> None:
     assert gone(process.pid)
     left = [p.cmdline() for p in processes_of(sdk.info.state_dir)]
     assert sandbox.object_id not in str(left)
+
+
+def test_a_keeper_whose_nursery_was_killed_leaves_the_start_to_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def own_user(_nursery: socket.socket) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    server, theirs = socket.socketpair()
+    nursery = socket.socketpair()[0]
+    namespaces = SimpleNamespace(own_user=own_user)
+
+    keeper.keep(keeper.ISOLATED, [theirs.fileno()], keeper.execute, namespaces, nursery)
+
+    theirs.close()
+    # With an answer the sandbox would have failed.
+    assert server.recv(100) == b""

@@ -151,12 +151,10 @@ def _descendants() -> set[int]:
                     parents[int(entry)] = int(file.read().rpartition(b")")[2].split()[1])
             except (OSError, IndexError, ValueError):
                 continue
-    found = {os.getpid()}
-    grown = True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
+    found, more = set[int](), {os.getpid()}
+    while more:
         found |= more
-        grown = bool(more)
+        more = {pid for pid, parent in parents.items() if parent in found} - found
     return found - {os.getpid()}
 
 
@@ -281,6 +279,9 @@ def keep(
     os.setsid()
     try:
         command = _take_place(kind, control, others, namespaces, nursery)
+    except ConnectionError:
+        # The nursery was killed, as one that is slow: without an answer another one is asked.
+        return
     except OSError as error:
         os.write(control, b"failed %s\n" % os.fsencode(error.strerror or str(error)))
         return

@@ -138,10 +138,12 @@ def test_a_step_beside_a_death_goes_on(tmp_path: Path) -> None:
     out, err = run(
         tmp_path,
         """
-        await asyncio.gather(
-            step(pool, "a: time.sleep(0.3); print('a is there')"),
-            step(pool, "b: os._exit(0)"),
-        )
+        async def death():
+            await step(pool, "b: os._exit(0)")
+            os.mkdir("over")
+
+        goes_on = "[time.sleep(0.01) for _ in iter(lambda: os.path.exists('over'), True)]"
+        await asyncio.gather(step(pool, f"a: {goes_on}; print('a is there')"), death())
         """,
     )
     assert out == ["a | a is there"]

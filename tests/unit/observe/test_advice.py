@@ -245,6 +245,9 @@ def test_a_sandbox_that_ran_out_of_memory_needs_twice_as_much() -> None:
     found = of(advice, "hog")
     assert (found.runs, found.memory.suggestion, found.cpu.suggestion) == (0, 4096, 2)
     assert of(advise([SHARED], {"run": [lost]}), None).memory.suggestion == 16384
+    whole_run = Failure("The run sandbox ended (out of memory, exit code 137).")
+    measured = replace(lost, failure=whole_run, usage=used(2, 1, 0.1, 180))
+    assert of(advise([SHARED], {"run": [measured]}), None).memory.suggestion == 16384
     # It asks for more by now, and that was enough.
     newer = replace(RUN, id="newer")
     enough = attempt("hog", used(9, 1, 0.1, 3000), memory=6144)
