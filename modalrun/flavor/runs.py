@@ -40,6 +40,7 @@ from modalrun.submit.creation import wait_for_sandbox
 from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
+from modalrun.util.environment import restored_environment
 from modalrun.zenml_api.gateway import ZenMLGateway
 from modalrun.zenml_api.retry import open_store
 
@@ -146,7 +147,7 @@ def submit(
         )
     shown = reporter()
     with ExitStack() as stack:
-        stack.enter_context(_environment_restored())
+        stack.enter_context(restored_environment())
         stack.enter_context(_unknown_outcome_kept_open(run))
         with _readable_errors(), ExitStack() as display, interrupts.installed():
             display.callback(shown.close)
@@ -205,7 +206,7 @@ def status(
     """
     from zenml.enums import ExecutionStatus
 
-    with _readable_errors(), _environment_restored():
+    with _readable_errors(), restored_environment():
         found = runs.read_status(str(run.id))
         if found.state == LOST and found.over:
             found = reconcile.reconcile(found).status
@@ -229,7 +230,7 @@ def stop(run_id: str, *, graceful: bool) -> None:
     def say(text: str) -> None:
         logger.info(plain(text))
 
-    with _readable_errors(), _environment_restored():
+    with _readable_errors(), restored_environment():
         stopped = stopping.stop(run_id, force=not graceful, wait=not graceful, say=say)
     say(stopped.headline)
 
@@ -312,16 +313,3 @@ def _unknown_outcome_kept_open(run: PipelineRunResponse) -> Iterator[None]:
         if from_metadata(RunMetadata, run.run_metadata) is not None:
             raise
         raise RunMonitoringError(original_exception=error) from None
-
-
-@contextlib.contextmanager
-def _environment_restored() -> Iterator[None]:
-    """Restore the environment: the process may use another stack or Modal server next."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        changed = {k: v for k, v in before.items() if os.environ.get(k) != v}
-        os.environ.update(changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -17,6 +18,7 @@ from modalrun.observe.resumption import PAUSE
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument
 from modalrun.run.run_plan import Target
+from modalrun.util.environment import restored_environment
 from modalrun.util.paths import user_path
 from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api import process
@@ -119,9 +121,12 @@ def _find_running(run_id: str) -> LogSource | None:
     from modalrun.localmodal import launcher
 
     target: Target = "local"
-    before = dict(os.environ)
     modal = ModalGateway()
-    try:
+    with ExitStack() as undo:
+        # A connection to the local server points the SDK at it through variables.
+        undo.enter_context(restored_environment())
+        # ZenML may know better where it is.
+        undo.enter_context(contextlib.suppress(ModalrunError))
         server = launcher.status()
         if server is None or not server["running"]:
             configuration = os.environ.get("MODAL_CONFIG_PATH") or "~/.modal.toml"
@@ -130,15 +135,9 @@ def _find_running(run_id: str) -> LogSource | None:
                 return None
             target = "modal"
         connection = modal.connect(target)
-        sandbox = modal.running_run_sandbox(connection, run_id)
-        if sandbox is not None:
+        if (sandbox := modal.running_run_sandbox(connection, run_id)) is not None:
+            undo.pop_all()
             return LogSource(run_id, sandbox, connection, running=True)
-    except ModalrunError:
-        # ZenML may know better where it is.
-        pass
-    # A connection to the local server points the SDK at it through these variables.
-    os.environ.clear()
-    os.environ.update(before)
     return None
 
 

@@ -119,7 +119,7 @@ def charts(usage: StepUsage, asked: StepMetadata | RunMetadata | None) -> list[d
     of_memory = f" of {memory:,}" if memory else ""
     found = [
         _chart("CPU", "cpu", times, [p.cores for p in usage.points], cpu)
-        | {"figures": f"peak {usage.peak_cores:.2g}{of_cpu} cores"},
+        | {"figures": f"peak {usage.peak_cores:.3g}{of_cpu} cores"},
         _chart("Memory", "memory", times, [p.memory for p in usage.points], memory)
         | {"figures": f"peak {usage.peak_memory:,}{of_memory} MiB"},
     ]

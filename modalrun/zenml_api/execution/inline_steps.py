@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from modalrun.run import contract
 from modalrun.run.events import StepState
 from modalrun.run.reporting import emit_step_event
+from modalrun.util.environment import restored_environment
 from modalrun.util.shared_lock import SharedLock
 from modalrun.zenml_api.records import step_records
 
@@ -86,7 +87,7 @@ class InlineSteps:
         with self._lock.held(alone=own or step in self._suspects):
             self._list(self._running.append, step)
             try:
-                with _restored_environment() if own else contextlib.nullcontext():
+                with restored_environment() if own else contextlib.nullcontext():
                     yield
             finally:
                 self._list(self._running.remove, step)
@@ -107,17 +108,3 @@ class InlineSteps:
                 new = self._file.with_suffix(".new")
                 new.write_text(json.dumps(self._running), encoding="utf-8")
                 new.replace(self._file)
-
-
-@contextlib.contextmanager
-def _restored_environment() -> Iterator[None]:
-    """Undo what a step changes of the environment: it may have changed its own secrets."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            os.environ.pop(name, None)
-        for name, value in before.items():
-            if os.environ.get(name) != value:
-                os.environ[name] = value
