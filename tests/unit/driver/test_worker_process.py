@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import DEADLINE
 
 from modalrun.driver.throttle import PAUSE
 from modalrun.run import events
@@ -62,7 +63,7 @@ def run(tmp_path: Path, steps: str) -> tuple[list[str], list[str]]:
     done = subprocess.run(
         [sys.executable, "bench.py"],
         capture_output=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
         stdin=subprocess.DEVNULL,
         cwd=tmp_path,
@@ -199,7 +200,7 @@ def test_the_bars_of_steps_side_by_side_are_told_and_logged_once(tmp_path: Path)
     done = subprocess.run(
         [sys.executable, "bench.py"],
         capture_output=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
         cwd=tmp_path,
         env={**os.environ, "MODALRUN_RUN_ID": "some-run"},
