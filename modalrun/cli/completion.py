@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -119,20 +118,30 @@ def states(ctx: typer.Context, incomplete: str) -> Offers:
     return [(state, "") for state in STATES]
 
 
-def _of_catalog(*lists: str) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
-    """Offer the words of lists that Modal's catalog has, after a comma one more."""
+@_offer
+def gpus(ctx: typer.Context, incomplete: str) -> Offers:
+    """Offer GPU types, after a comma one more."""
+    from modalrun.util.modal_catalog import GPU_ALIASES, GPUS_PER_SANDBOX
 
-    @_offer
-    def offer(ctx: typer.Context, incomplete: str) -> Offers:
-        from modalrun.util import modal_catalog
-
-        before, comma, _ = incomplete.rpartition(",")
-        words = itertools.chain.from_iterable(getattr(modal_catalog, name) for name in lists)
-        return [(f"{before}{comma}{word}", "") for word in words]
-
-    return offer
+    return _one_more((*GPUS_PER_SANDBOX, *GPU_ALIASES), incomplete)
 
 
-gpus = _of_catalog("GPUS_PER_SANDBOX", "GPU_ALIASES")
-regions = _of_catalog("REGIONS")
-clouds = _of_catalog("CLOUDS")
+@_offer
+def regions(ctx: typer.Context, incomplete: str) -> Offers:
+    """Offer Modal's regions, after a comma one more."""
+    from modalrun.util.modal_catalog import REGIONS
+
+    return _one_more(REGIONS, incomplete)
+
+
+@_offer
+def clouds(ctx: typer.Context, incomplete: str) -> Offers:
+    """Offer cloud providers."""
+    from modalrun.util.modal_catalog import CLOUDS
+
+    return [(cloud, "") for cloud in CLOUDS]
+
+
+def _one_more(words: Iterable[str], incomplete: str) -> Offers:
+    before, comma, _ = incomplete.rpartition(",")
+    return [(f"{before}{comma}{word}", "") for word in words]
