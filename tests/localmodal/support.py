@@ -15,6 +15,7 @@ from typing import Any
 
 import modal
 import psutil
+from servers import sharing
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.server_info import ServerInfo
@@ -22,7 +23,7 @@ from modalrun.localmodal.storage.paths import StateDir
 from modalrun.localmodal.storage.store import SandboxRecord, Store
 
 TREE = str(Path(launcher.__file__).parents[2])
-PATIENCE = 30
+PATIENCE = round(30 * sharing.PATIENCE)
 
 START_DAEMON = """
 import os, sys, time
