@@ -26,9 +26,6 @@ def test_a_step_takes_the_outputs_of_many(
     world: World, pipeline: str, count: int, mode: str
 ) -> None:
     spec = f"pipeline: many.{pipeline}\ntarget: local\nparameters: {{count: {count}}}\n"
-    if mode == "per_step":
-        # All at once, they wait for SQLite's lock; the longest for as long as ZenML lets it (60 s).
-        spec += "max_parallelism: 40\n"
 
     done = world.popen(spec, "--mode", mode).finish(900)
 
