@@ -255,6 +255,7 @@ def test_what_was_requested_is_shown(sdk: Sdk) -> None:
         "gpu": "A100-80GB:2",
         "cloud": "aws",
         "regions": ["eu"],
+        "volumes": {},
     }
 
 

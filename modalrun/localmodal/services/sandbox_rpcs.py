@@ -143,6 +143,7 @@ class SandboxRpcs:
             gpu_count=resources.gpu_config.count,
             cloud=definition.cloud_provider_str,
             regions=list(definition.scheduler_placement.regions),
+            volumes=self._volumes.names(definition.volume_mounts),
             idempotency_key=key,
         )
         launch = Launch(

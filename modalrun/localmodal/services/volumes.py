@@ -56,6 +56,10 @@ class Volumes(NamedService):
         """Return the lock for reading and changing the committed files of a volume."""
         return self._locks[volume_id]
 
+    def names(self, mounts: Iterable[api.VolumeMount]) -> dict[str, str]:
+        """Return the names of volumes by mount path. Raises GRPCError."""
+        return {mount.mount_path: self.get(mount.volume_id).name for mount in mounts}
+
     def mounted(self, sandbox_id: str, mounts: Iterable[api.VolumeMount]) -> MountedVolumes:
         """Return the volumes of a new sandbox. Raises GRPCError."""
         found: list[Mount] = []

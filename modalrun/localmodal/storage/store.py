@@ -48,8 +48,8 @@ class SandboxRecord:
     """A sandbox's request and its end.
 
     `status` is a `GenericResult.GenericStatus`, 0 while the sandbox runs. Times are seconds since
-    1970, 0.0 for "not yet". `variables` has the names of environment variables only.
-    `scheduled` says whether the sandbox has a place, and so a task.
+    1970, 0.0 for "not yet". `variables` has the names of environment variables only; `volumes` maps
+    mount paths to names. `scheduled` says whether the sandbox has a place, and so a task.
     """
 
     id: str
@@ -74,6 +74,7 @@ class SandboxRecord:
     gpu_count: int = 0
     cloud: str = ""
     regions: list[str] = field(default_factory=list)
+    volumes: dict[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
     scheduled: bool = True
     started_at: float = 0.0
@@ -104,6 +105,7 @@ class SandboxRecord:
                 "gpu": gpu or None,
                 "cloud": self.cloud or None,
                 "regions": self.regions,
+                "volumes": self.volumes,
             },
         }
 
@@ -205,10 +207,8 @@ class Store:
 
     def _sandboxes(self, clause: str, *values: object) -> list[SandboxRecord]:
         query = f"SELECT document FROM sandboxes WHERE {clause}"  # noqa: S608 (a literal)
-        documents = [json.loads(row[0]) for row in self._db.execute(query, values)]
-        # Another version of this server may have stored more.
-        known = SandboxRecord.__dataclass_fields__
-        return [SandboxRecord(**{k: d[k] for k in known if k in d}) for d in documents]
+        rows = self._db.execute(query, values)
+        return [SandboxRecord(**json.loads(row[0])) for row in rows]
 
     def _first(self, clause: str, value: str) -> SandboxRecord | None:
         return next(iter(self._sandboxes(f"{clause} LIMIT 1", value)), None)
