@@ -253,14 +253,15 @@ class Runner:
     ) -> StepEnd:
         """Have a failure recorded that its worker could not record."""
         self._pool.log(name, f"modalrun: {reason}")
-        try:
-            with self._pool.worker() as worker:
+        while True:
+            with contextlib.suppress(WorkerDied, WorkerError), self._pool.worker() as worker:
                 # ZenML's record wins: it may have completed before.
                 end: StepEnd = await worker.ask("fail", name, reason, attempt, final, lines)
                 return end
-        except (WorkerDied, WorkerError):
-            # The end of the run settles its record.
-            return StepEnd("failed", reason)
+            # Else what an earlier step has left in it may have ended it.
+            if not worker.used:
+                # The end of the run settles its record.
+                return StepEnd("failed", reason)
 
     async def _stopped_end(self, name: str) -> StepEnd:
         """Have it recorded that a running step was ended, unless the end of the run does so."""

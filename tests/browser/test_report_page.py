@@ -89,12 +89,14 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         found.page.on("console", lambda message: found.messages.append(message.text))
         found.page.on("pageerror", lambda error: found.messages.append(str(error)))
         found.page.on("dialog", lambda dialog: found.dialogs.append(dialog.message))
-        context.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith("data:") else found.requests.append(request.url)
-            ),
-        )
+
+        def ended(request: Any) -> None:
+            # Chromium tells of what the page's policy holds back, too, now and then.
+            if not request.url.startswith("data:") and request.failure != "csp":
+                found.requests.append(request.url)
+
+        context.on("requestfinished", ended)
+        context.on("requestfailed", ended)
         found.page.goto(path.as_uri())
         found.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         return found

@@ -28,6 +28,7 @@ class Pool:
         self.cleanup_problems: list[str] = []
         self.begins = True
         self.used = False
+        self.spoiled = 0
         self.running: dict[str, asyncio.Future[StepEnd]] = {}
 
     def log(self, step: str | None, text: str) -> None:
@@ -70,6 +71,9 @@ class Worker:
             return await outcome(self.pool.graph)
         if method != "run":
             self.pool.asked.append((method, *arguments))
+            if self.pool.spoiled:
+                self.pool.spoiled -= 1
+                raise WorkerDied("A thread of an earlier step ended it.", asked=False)
             return StepEnd("failed", arguments[1])
         assert step is not None and begun is not None
         self.pool.launched.append(step)

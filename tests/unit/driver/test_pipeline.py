@@ -154,6 +154,15 @@ def test_zenmls_record_of_a_success_wins_over_the_death(monkeypatch: pytest.Monk
     assert go(pool)[0] == EXIT_COMPLETED
 
 
+@pytest.mark.parametrize(("used", "tries"), [(True, 3), (False, 1)])
+def test_a_failure_is_recorded_by_a_worker_that_is_not_spoiled(used: bool, tries: int) -> None:
+    """Else the end of the run would record another reason; a fresh worker is not asked again."""
+    pool = Pool(graph({"load": ()}), load=[DIED])
+    pool.used, pool.spoiled = used, 2
+    assert go(pool) == (EXIT_FAILED, f"Step `load` failed: {DIED}", False)
+    assert pool.asked == [("fail", "load", str(DIED), 1, True, ["last words"])] * tries
+
+
 @pytest.mark.parametrize("error", [WorkerError("HookError: no"), DIED])
 def test_a_death_in_the_init_hook_fails_the_run(error: Exception) -> None:
     pool = Pool(graph(retries={"load": (2, 0, 1)}), load=[error])
