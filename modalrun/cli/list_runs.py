@@ -50,12 +50,12 @@ def list_(
     """
     from modalrun.observe import list_runs
     from modalrun.zenml_api import process
-    from modalrun.zenml_api.gateway import ZenMLGateway
+    from modalrun.zenml_api.gateway import ZENML
 
     states = list_runs.check_states(state or ())
     begin = moment_option(since, "--since")
     with Spinner("Reading runs", quiet=output == "json"), process.zenml_session():
-        newest = ZenMLGateway().newest_runs(
+        newest = ZENML.newest_runs(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )
         found = list_runs.with_costs(newest)

@@ -73,7 +73,7 @@ def _require_consent(run: RunRecord, spinner: Spinner) -> None:
     """
     from modalrun.output.sanitize import plain
     from modalrun.util.timeformat import duration_of
-    from modalrun.zenml_api.gateway import ZenMLGateway
+    from modalrun.zenml_api.gateway import ZENML
 
     age = duration_of((datetime.now(timezone.utc) - run.created).total_seconds(), whole=True)
     user = f"submitted by {run.user.name}" if run.user else "of a deleted user"
@@ -83,7 +83,7 @@ def _require_consent(run: RunRecord, spinner: Spinner) -> None:
             spinner.end()
             if not confirmed(f"Stop {text}?"):
                 raise typer.Abort
-    elif run.user is None or run.user.id != ZenMLGateway().active_user():
+    elif run.user is None or run.user.id != ZENML.active_user():
         raise UsageError(
             f"RUN is missing: the newest run is not yours. It is {text}.",
             effect="No run was asked to stop.",

@@ -19,7 +19,7 @@ from pathlib import Path
 from modalrun.doctor.smoke_checks import LINES, finding, judge, of_error
 from modalrun.doctor.smoke_trials import TRIAL_SECONDS, TRIALS, Bench, Trial, with_gpu
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, UsageError
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL
 from modalrun.plan import pricing
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
@@ -90,7 +90,7 @@ class Smoke:
         """
         began = time.monotonic()
         connection, plan, builder = in_background(
-            lambda: preflight.connect_account(self.priced, self.credentials, ModalGateway())
+            lambda: preflight.connect_account(self.priced, self.credentials, MODAL)
         )
         with tempfile.TemporaryDirectory(prefix="modalrun-smoke-") as folder:
             self.fill(Path(folder))

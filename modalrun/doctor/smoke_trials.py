@@ -17,7 +17,7 @@ from modalrun.modal_api import trial
 from modalrun.modal_api.account_check import workspace
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL
 from modalrun.modal_api.image_builder import PinnedBuilder, usual_builder
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.plan.image_recipe import RegistryCredentials
@@ -127,7 +127,7 @@ class Bench:
         # The sandbox of a step, if steps have their own.
         steps = (step.sandbox for step in self.plan.steps if step.sandbox)
         self._like = next(steps, self.plan.run_sandbox)
-        self._modal = ModalGateway()
+        self._modal = MODAL
         self._app_id = self._image = ""
         self._creating = 0
         self._closed = threading.Event()

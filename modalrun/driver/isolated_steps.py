@@ -221,7 +221,7 @@ class IsolatedSteps:
                 used = await attempts.used(submitted.step.step_run)
                 end = end.with_peak(used.peak_memory) if used else end
         except Exception as error:
-            # A bug of modalrun must neither hang the run nor pass for a success.
+            # Neither a refusal nor a bug of modalrun may hang the run or pass for a success.
             end = sandbox_exit.refused(reason_of(error))
         submitted.end = end
         completed = end.kind is ExitKind.COMPLETED or submitted.recorded == "completed"

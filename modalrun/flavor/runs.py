@@ -41,7 +41,7 @@ from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
 from modalrun.util.environment import restored_environment
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML
 from modalrun.zenml_api.retry import open_store
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def announce(
             settings.modal_environment or (configured.value if configured else None),
         )
         open_store()
-        ZenMLGateway().publish_metadata(run_id, to_metadata(metadata))
+        ZENML.publish_metadata(run_id, to_metadata(metadata))
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def signals_handled(run_id: str) -> Iterator[None]:
 
 
 def _stop_unsubmitted(run_id: str) -> None:
-    zenml = ZenMLGateway()
+    zenml = ZENML
     run = zenml.read_run(run_id)
     if run.status == "initializing" and run.metadata is None:
         zenml.finalize_run(run_id, "The submission was interrupted.", stopped=True)
@@ -156,7 +156,7 @@ def submit(
             job = _job(target, str(snapshot.id), _source_root(run), shown, earlier)
             from modalrun.zenml_api.records.runs import existing_run
 
-            zenml = ZenMLGateway()
+            zenml = ZENML
             submission = Submission(job, shown, zenml)
             if previous is not None:
                 # The next sandbox gets the same name.

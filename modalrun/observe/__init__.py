@@ -10,5 +10,5 @@ resumption        wait for the replacement of a driver that has ended
 list_runs, cost   list runs; estimate costs
 advice            advise what steps should ask for, by what they have used; `used_before` in a line
 
-The parameters `zenml` and `modal` are the gateways; None stands for the real ones.
+The parameters `zenml` and `modal` are the gateways, by default the real ones.
 """

@@ -11,7 +11,7 @@ from modalrun.errors import UsageError
 from modalrun.observe.cost import estimate
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.records import STATES, RunRecord
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def with_costs(found: Sequence[RunRecord]) -> list[ListedRun]:
         for run in found
         if run.metadata and (run.metadata.target, run.metadata.mode) == ("modal", "per_step")
     ]
-    attempts = ZenMLGateway().step_attempts(priced)
+    attempts = ZENML.step_attempts(priced)
     now = datetime.now(timezone.utc)
     return [
         ListedRun(run, estimate(run, attempts.get(run.id, []), now, LIST_PRICES)) for run in found

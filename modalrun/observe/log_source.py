@@ -13,7 +13,7 @@ from uuid import UUID
 
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL
 from modalrun.observe.resumption import PAUSE
 from modalrun.observe.status import connect, resolve
 from modalrun.run.records import RunRecord, run_argument
@@ -22,7 +22,7 @@ from modalrun.util.environment import restored_environment
 from modalrun.util.paths import user_path
 from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api import process
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def find(
 
 def _with_sandbox(run: RunRecord, say: Callable[[str], None]) -> RunRecord:
     """Wait until a run that is being submitted has its sandbox, or is over."""
-    said, read = None, functools.partial(ZenMLGateway().read_run, run.id)
+    said, read = None, functools.partial(ZENML.read_run, run.id)
     while run.metadata is None and run.announced and not run.finished:
         if (waiting := run.announced.waiting or "being submitted") != said:
             said = waiting
@@ -121,7 +121,6 @@ def _find_running(run_id: str) -> LogSource | None:
     from modalrun.localmodal import launcher
 
     target: Target = "local"
-    modal = ModalGateway()
     with ExitStack() as undo:
         # A connection to the local server points the SDK at it through variables.
         undo.enter_context(restored_environment())
@@ -134,8 +133,8 @@ def _find_running(run_id: str) -> LogSource | None:
             if not (os.environ.get("MODAL_TOKEN_ID") or path.exists()):
                 return None
             target = "modal"
-        connection = modal.connect(target)
-        if (sandbox := modal.running_run_sandbox(connection, run_id)) is not None:
+        connection = MODAL.connect(target)
+        if (sandbox := MODAL.running_run_sandbox(connection, run_id)) is not None:
             undo.pop_all()
             return LogSource(run_id, sandbox, connection, running=True)
     return None
@@ -145,7 +144,7 @@ def source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
     """Return where the lines of a run are; see `find`."""
     if run.metadata is None:
         if run.status == "completed":
-            _, steps = ZenMLGateway().read_run_and_steps(run.id)
+            _, steps = ZENML.read_run_and_steps(run.id)
             if all(step.status == "cached" for step in steps):
                 raise NotFoundError(
                     f"The run {run.id} ({run.name}) has printed nothing: all its steps are cached,"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from modalrun.errors import ConnectionLostError, NotFoundError
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL
 from modalrun.modal_api.running_sandbox import RunningSandbox
 from modalrun.observe import log_filter, resumption
 from modalrun.observe.log_source import LogSource
@@ -17,7 +17,7 @@ from modalrun.observe.stored_logs import StoredLogs
 from modalrun.run.log_lines import LineFilter, LineSelection, LogLine, RunLines
 from modalrun.run.status import may_be_resumed
 from modalrun.util.retry import while_connection_lost
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML
 
 Say = Callable[[str], None]
 
@@ -77,7 +77,7 @@ def read(source: LogSource, request: LogRequest, say: Say) -> Iterator[list[LogL
 def _check_names(source: LogSource, names: Sequence[str]) -> None:
     """Refuse names of steps that never come."""
     source.use_zenml()
-    steps = ZenMLGateway().step_names(source.run_id)
+    steps = ZENML.step_names(source.run_id)
     if steps is not None and (error := log_filter.unknown_steps(names, steps)):
         raise error
 
@@ -85,7 +85,7 @@ def _check_names(source: LogSource, names: Sequence[str]) -> None:
 def _no_lines(names: Sequence[str], source: LogSource, selection: LineSelection) -> NotFoundError:
     """Explain why the steps of some names have no lines."""
     source.use_zenml()
-    run, steps = ZenMLGateway().read_run_and_steps(source.run_id)
+    run, steps = ZENML.read_run_and_steps(source.run_id)
     return log_filter.unknown_steps(names, [step.name for step in steps]) or (
         log_filter.silent_steps(names, steps, selection.not_run, over=run.finished)
     )
@@ -100,7 +100,7 @@ def _follow(
     others = (*source.earlier, *stored.lines.step_sandboxes)
     left = threading.Event()
     stream = LogStream(
-        ModalGateway().log_streams(source.connection, source.run_id),
+        MODAL.log_streams(source.connection, source.run_id),
         source.sandbox,
         lines=stored.lines,
         known={**{sandbox: {} for sandbox in others}, **stored.sizes},
@@ -119,7 +119,7 @@ def _follow(
             hint=f"The run may continue. Try 'modalrun logs {source.run_id}' again.",
         )
     source.use_zenml()
-    run = while_connection_lost(lambda: ZenMLGateway().read_run(source.run_id), say)
+    run = while_connection_lost(lambda: ZENML.read_run(source.run_id), say)
     if run.status == "stopped":
         say("The run was stopped.")
 
@@ -133,7 +133,7 @@ def _next_run_sandbox(source: LogSource, ended: str, say: Say, left: threading.E
     if not end.leaves_steps:
         return None
     source.use_zenml()
-    if not may_be_resumed(ZenMLGateway().read_run(source.run_id), end):
+    if not may_be_resumed(ZENML.read_run(source.run_id), end):
         return None
     say(
         "The run's driver is gone; waiting for another one"

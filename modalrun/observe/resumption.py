@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from modalrun.errors import ConnectionLostError
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL
 from modalrun.run.records import RunRecord
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML
 
 PATIENCE = 60.0
 """Seconds to wait for another driver once nothing of the run runs any more."""
@@ -38,19 +38,18 @@ def wait_for_driver(
         NotFoundError: ZenML has the run no longer, or Modal its app.
         AuthenticationError: ZenML or Modal refuses.
     """
-    zenml, modal = ZenMLGateway(), ModalGateway()
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         running: frozenset[str] = frozenset()
         # After a lost connection the next read may succeed.
         with suppress(ConnectionLostError):
-            run = zenml.read_run(run_id)
+            run = ZENML.read_run(run_id)
             # First: the next driver may have finished the run already.
             if run.metadata is not None and run.metadata.sandbox_id != ended:
                 return run
             if run.metadata is None or run.finished:
                 return None
-            running = modal.running_steps(connection, run_id, run.metadata)
+            running = MODAL.running_steps(connection, run_id, run.metadata)
         if running:
             until = time.monotonic() + PATIENCE
         if not pause(running):

@@ -8,7 +8,7 @@ from itertools import islice
 
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api.client import ForeignSandboxError
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL
 from modalrun.modal_api.log_buffer import STREAMS, StreamName
 from modalrun.modal_api.log_history import History
 from modalrun.observe.log_source import LogSource
@@ -54,9 +54,7 @@ class StoredLogs:
         problem = source.problem or "Modal has nothing stored of it"
         is_lost = False
         if source.connection is not None:
-            history = ModalGateway().log_history(
-                source.connection, source.run_id, self._named_sandboxes
-            )
+            history = MODAL.log_history(source.connection, source.run_id, self._named_sandboxes)
             settle = not source.running and _is_recent(source.until)
             for batch in history.read(
                 source.run_sandboxes, source.since, source.until, settle=settle

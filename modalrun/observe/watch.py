@@ -14,7 +14,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from modalrun.errors import ModalrunError
-from modalrun.modal_api.gateway import ModalGateway
+from modalrun.modal_api.gateway import MODAL
 from modalrun.observe import resumption
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.status import connect, read_status, refresh
@@ -121,17 +121,16 @@ class _Watcher:
         """Queue the run's events and progress bars, and None when its sandbox has ended."""
         run, metadata = status.run, status.run.metadata
         assert metadata is not None
-        modal = ModalGateway()
         try:
             connection = connect(run.id, metadata)
-            sandbox = modal.run_sandbox(connection, run.id, metadata)
+            sandbox = MODAL.run_sandbox(connection, run.id, metadata)
 
             def end(_: str) -> None:
                 sandbox.wait()
                 news.put(None)
 
             stream = LogStream(
-                modal.log_streams(connection, run.id),
+                MODAL.log_streams(connection, run.id),
                 sandbox.id,
                 ended=[step.name for step in status.steps if step.finished],
                 successor=end,

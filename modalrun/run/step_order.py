@@ -1,4 +1,7 @@
-"""Define a step sandbox that is kept warm, and what is ordered in it. Pure."""
+"""Define a step sandbox that is kept warm, and what is ordered in it.
+
+Each order has a new random secret; all else is pure.
+"""
 
 from __future__ import annotations
 

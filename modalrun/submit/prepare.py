@@ -205,12 +205,12 @@ def plan_of_run(run_id: str, target: Target) -> PricedPlan:
         NotFoundError: There is no such run, or its deployment was deleted.
         UsageError: The stack was deleted, or can't be loaded here.
     """
-    from modalrun.zenml_api.gateway import ZenMLGateway
+    from modalrun.zenml_api.gateway import ZENML
 
     named = YamlSource(Path.cwd() / f"run {run_id}", {"deployment": run_id}, {})
     spec = check_spec(named, command_line(()), target=target)
     with garbage_collection.paused(), redirect_stdout(sys.stderr):
-        compiled = ZenMLGateway().load_deployment_of_run(run_id, spec)
+        compiled = ZENML.load_deployment_of_run(run_id, spec)
     return plan_deployment(compiled.deployment, compiled.stack_description, spec)
 
 

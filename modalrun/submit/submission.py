@@ -48,7 +48,7 @@ from modalrun.submit.staging import new_files_note, stage, stage_again
 from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files
-from modalrun.zenml_api.gateway import ZenMLGateway
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 from modalrun.zenml_api.process import zenml_process
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.rest_store import RestStore
@@ -118,7 +118,7 @@ def submit(
         submission = Submission(
             job,
             observer,
-            ZenMLGateway(),
+            ZENML,
             copied,
             submitted=spec.rerun.source if spec.rerun else None,
         )
