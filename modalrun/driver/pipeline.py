@@ -26,7 +26,7 @@ from modalrun.driver.process import (
     termination_reason,
 )
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
-from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
+from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, unwinding
 from modalrun.driver.worker import Graph, StepEnd
 from modalrun.driver.worker_pool import WorkerPool
 from modalrun.driver.worker_process import WorkerDied, WorkerError
@@ -117,9 +117,9 @@ class Runner:
     def terminate(self) -> None:
         """End the running steps, and then the run."""
         self._terminated = True
-        grace = TERMINATE_GRACE_SECONDS / 2
-        if supervisors_reason() is not None:
-            grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) * 0.35)
+        at_deadline = supervisors_reason() is not None
+        timeout = float(os.environ[contract.TIMEOUT])
+        grace = unwinding(timeout) if at_deadline else TERMINATE_GRACE_SECONDS / 2
         self._start_nothing(termination_clause())
         self._end_running(termination_reason(), grace)
 
