@@ -12,7 +12,8 @@ Parts of the driver: `coordinator` and `scheduler` (the graph), `static_step` an
 (one step to its end), `step_attempts` (its sandboxes), `takeover`, `recorder` (calls to ZenML),
 `warm_sandboxes` and `lease` (which sandbox a step gets), `capacity_waits` (which has no place yet).
 Shared: `process`, `privileges` (hidden processes), `messages` (to and from user code), `death` (why
-a process died), `control` (requests on the standard input), `spawn` (child processes).
+a process died), `control` (requests on the standard input), `spawn` (child processes), `tasks` (of
+an event loop).
 
 Importing this package imports neither `modal` nor `zenml`.
 """

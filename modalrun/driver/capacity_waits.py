@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING
 
 from modalrun.run.capacity_wait import CapacityWait
@@ -14,7 +14,6 @@ from modalrun.util.timeformat import duration_of
 
 if TYPE_CHECKING:
     from modalrun.driver.recorder import AsyncRecorder
-    from modalrun.zenml_api.execution.recorder import RunRecorder
 
 _NAMED = 3
 """How many waits a reason names."""
@@ -57,8 +56,4 @@ class CapacityWaits:
             texts = {step: wait.text() for step, wait in stored.items()}
             # What is only shown must not end a run.
             with contextlib.suppress(Exception):
-                await self._recorder.call(partial(_store_waits, texts))
-
-
-def _store_waits(waits: dict[str, str], recorder: RunRecorder) -> None:
-    recorder.store_waits(waits)
+                await self._recorder.call(methodcaller("store_waits", texts))

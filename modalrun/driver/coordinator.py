@@ -11,8 +11,9 @@ from modalrun.driver.capacity_waits import CapacityWaits
 from modalrun.driver.lease import Lease
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip, State
-from modalrun.driver.static_step import Background, EarlyEnd, RunContext, StaticStep
+from modalrun.driver.static_step import EarlyEnd, RunContext, StaticStep
 from modalrun.driver.takeover import Takeover, finished_steps
+from modalrun.driver.tasks import Tasks
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event, log_line, write_event
@@ -44,7 +45,7 @@ class Coordinator:
         self.waits = CapacityWaits(recorder)
         plan = manifest.plan
         self._manifest = manifest
-        self._background = Background()
+        self._background = Tasks()
         self._scheduler = Scheduler(
             {step.name: step.upstream for step in plan.steps},
             mode=FailureMode(manifest.failure_mode),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.driver.capacity_waits import CapacityWaits
 from modalrun.driver.process import reason_of
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.step_attempts import StepAttempts
+from modalrun.driver.tasks import Tasks
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import ModalrunError
 from modalrun.run import sandbox_exit
@@ -52,34 +53,18 @@ class EarlyEnd:
     event: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Background:
-    """Run tasks that only the end of the run waits for."""
-
-    def __init__(self) -> None:
-        # asyncio itself keeps only weak references.
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def wait(self) -> None:
-        """Wait for all tasks; their errors are ignored."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
 @dataclass
 class RunContext:
-    """Hold what all steps of a run share; `stop` stops the run gracefully, for a reason."""
+    """Hold what all steps of a run share; `stop` stops the run gracefully, for a reason.
+
+    The end of the run waits for the tasks in the `background`.
+    """
 
     manifest: RunManifest
     sandboxes: WarmSandboxes
     recorder: AsyncRecorder
     waits: CapacityWaits
-    background: Background
+    background: Tasks
     early_end: EarlyEnd
     stop: Callable[[str], None]
 

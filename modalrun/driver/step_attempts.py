@@ -93,7 +93,10 @@ class StepAttempts:
         from modalrun.modal_api.step_sandboxes import Refused
 
         def tell_wait(wait: CapacityWait | None) -> None:
-            self._emit_wait(wait)
+            if wait is None:
+                self.emit("starting")
+            else:
+                self.emit("starting", at=wait.since, awaits=wait.what, following=wait.following)
             on_wait(self.name, wait)
 
         pause = pauses(START_PAUSE, LONGEST_START_PAUSE)
@@ -169,12 +172,6 @@ class StepAttempts:
     def emit(self, state: StepState, **fields: Any) -> None:
         """Emit the step's new state, with further fields of `StepEvent`."""
         emit_step_event(self.name, state, attempt=max(self.count, 1), **fields)
-
-    def _emit_wait(self, wait: CapacityWait | None) -> None:
-        if wait is None:
-            self.emit("starting")
-            return
-        self.emit("starting", at=wait.since, awaits=wait.what, following=wait.following)
 
     def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:
         """Emit the end of an attempt; `reason` replaces that of the exit."""

@@ -136,7 +136,8 @@ class Worker:
         def kill(_number: int, _frame: object) -> None:
             nonlocal late
             late = True
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
         signal.signal(signal.SIGALRM, kill)
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -13,11 +13,12 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modalrun.driver.lease import Lease
+from modalrun.driver.tasks import Tasks
 from modalrun.errors import ModalrunError
 from modalrun.run import contract, sandbox_exit, tags
 from modalrun.run.capacity_wait import CapacityWait
@@ -80,8 +81,8 @@ class WarmSandboxes:
         self._workers: dict[str, _Worker] = {}
         self._idle: list[_Worker] = []
         self._waiting: list[_Waiting] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._terminations: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
+        self._terminations = Tasks()
 
     async def open(self) -> None:
         """Connect; see `StepSandboxes.open`."""
@@ -156,7 +157,7 @@ class WarmSandboxes:
     async def close(self) -> None:
         """End all workers that wait, and return when Modal has been told."""
         self.end_idle()
-        await asyncio.gather(*self._terminations, return_exceptions=True)
+        await self._terminations.wait()
 
     async def terminate_all(self) -> None:
         """Terminate every step sandbox of the run, including those that are being created."""
@@ -175,8 +176,6 @@ class WarmSandboxes:
         self, spec: SandboxSpec, given_up: asyncio.Event, on_wait: OnWait
     ) -> Lease | _Worker:
         """Create a worker for a step, unless one of the same kind becomes free before."""
-        from modalrun.modal_api.capacity import GivenUp
-
         waiting = _Waiting(kind_of(spec))
         self._waiting.append(waiting)
         enough = asyncio.Event()
@@ -193,7 +192,7 @@ class WarmSandboxes:
         try:
             worker = worker_of(spec, self._manifest.plan)
             sandbox = await self._sandboxes.create(worker, enough, on_wait=wait)
-        except GivenUp:
+        except Exception:
             if not waiting.free.done():
                 raise
             return waiting.free.result()
@@ -252,7 +251,7 @@ class WarmSandboxes:
         lease = self._follow(sandbox, sandbox.step, None)
         if sandbox.tags.get(tags.TAG_SERVED) != "1":
             # The earlier driver may have ended before it could order it.
-            self._start(self._expect_begin(lease))
+            self._tasks.start(self._expect_begin(lease))
         return lease
 
     async def _expect_begin(self, lease: Lease) -> None:
@@ -265,7 +264,7 @@ class WarmSandboxes:
         """Follow a worker that runs a step; return the attempt."""
         lease = Lease(sandbox, dict(sandbox.tags))
         self._workers[sandbox.id] = worker = _Worker(sandbox, kind, lease, step)
-        self._start(self._watch(worker))
+        self._tasks.start(self._watch(worker))
         return lease
 
     async def _watch(self, worker: _Worker) -> None:
@@ -331,12 +330,4 @@ class WarmSandboxes:
         return seconds
 
     def _terminate(self, worker: _Worker) -> None:
-        task = self._start(worker.sandbox.terminate())
-        self._terminations.add(task)
-        task.add_done_callback(self._terminations.discard)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._terminations.start(worker.sandbox.terminate())

@@ -25,6 +25,7 @@ from modalrun.run import contract
 from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.reporting import one_line
+from modalrun.util.environment import restored_environment
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.execution.pipeline_steps import PipelineSteps
@@ -227,13 +228,11 @@ def _streams() -> tuple[tuple[int, int], ...] | None:
 @contextlib.contextmanager
 def _own_surroundings() -> Iterator[None]:
     """Undo what a step changes of the environment, the working folder and the alarm clock."""
-    environment, folder = dict(os.environ), os.getcwd()  # noqa: PTH109 - a text.
+    folder = os.getcwd()  # noqa: PTH109 - a text.
     try:
-        yield
+        with restored_environment():
+            yield
     finally:
-        if environment != dict(os.environ):
-            os.environ.clear()
-            os.environ.update(environment)
         with contextlib.suppress(OSError):
             os.chdir(folder)
         signal.alarm(0)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from modalrun.driver.step_output import TaggedStream
+from modalrun.driver.tasks import Tasks
 from modalrun.driver.worker_process import WorkerDied, WorkerError, WorkerProcess
 
 
@@ -26,8 +27,7 @@ class WorkerPool:
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
         self._retired: list[WorkerProcess] = []
-        # The event loop itself keeps only weak references.
-        self._endings: set[asyncio.Task[None]] = set()
+        self._endings = Tasks()
         # The reader learns that steps share this sandbox.
         self._out.write(None, b"")
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -56,9 +56,7 @@ class WorkerPool:
     def end_busy(self, grace: float) -> None:
         """Tell the workers that are in use to end; kill them after `grace` seconds."""
         for worker in self._busy:
-            ending = asyncio.create_task(worker.end(grace))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            self._endings.start(worker.end(grace))
 
     async def clean_up(self) -> list[str]:
         """Let all idle workers call the cleanup hook; return what went wrong."""

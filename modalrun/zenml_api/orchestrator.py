@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from zenml.enums import ExecutionMode
 from zenml.orchestrators import BaseOrchestrator, ContainerizedOrchestrator
@@ -17,82 +17,27 @@ from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
     from zenml.config.build_configuration import BuildConfiguration
-    from zenml.config.step_run_info import StepRunInfo
-    from zenml.enums import ExecutionStatus
-    from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse, StepRunResponse
-
-
-class Isolation(Protocol):
-    """Run the isolated steps of a dynamic pipeline in sandboxes of their own."""
-
-    def submit(self, info: StepRunInfo) -> None:
-        """Create the sandbox of a step. Raises ModalrunError when it can't be created."""
-
-    def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
-        """Return the status of a step's sandbox, after its end if `wait` is set."""
-
-    def stop(self, step_run: StepRunResponse) -> None:
-        """Terminate a step's sandbox."""
-
-    def close_run(self, run_id: str) -> None:
-        """Create no more sandboxes for the steps of a run or of a child pipeline."""
+    from zenml.models import PipelineSnapshotBase, PipelineSnapshotResponse
 
 
 class ModalOrchestrator(BaseOrchestrator):
-    """Base of the orchestrator: configuration, settings class, isolation and run id.
+    """Base of the orchestrator: configuration, settings class, images, hooks and run id.
 
     In memory it replaces the orchestrator of any stack while `modalrun submit` compiles a pipeline,
     and while the pipeline runs in a sandbox. `modalrun.flavor.orchestrator` adds what a registered
-    component does: submit, inspect, stop.
+    component does: submit, inspect, stop. `execution.isolation` adds the isolated steps.
 
     Attributes:
         wants_images: Whether ZenML builds images for it, as for its own orchestrators that run in
             containers. Set only while `compiling.image_builds` builds.
-        isolation: Runs a dynamic pipeline's isolated steps; set in the run sandbox of a `per_step`
-            run.
     """
 
     wants_images = False
-    isolation: Isolation | None = None
 
     @property
     def config(self) -> ModalOrchestratorConfig:
         """The component's configuration."""
         return cast(ModalOrchestratorConfig, self._config)
-
-    @property
-    def can_run_isolated_steps(self) -> bool:
-        """Whether steps get sandboxes of their own: in the run sandbox of a `per_step` run."""
-        return self.isolation is not None
-
-    def submit_isolated_step(self, step_run_info: StepRunInfo, environment: dict[str, str]) -> None:
-        """Create a sandbox for a step of a dynamic pipeline.
-
-        Args:
-            environment: Not used: the sandbox gets this one's variables, and sets the step's own.
-
-        Raises:
-            ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
-        """
-        self._isolation.submit(step_run_info)
-
-    def get_isolated_step_status(self, step_run: StepRunResponse) -> ExecutionStatus:
-        """Return the status of a step's sandbox."""
-        return self._isolation.status(step_run)
-
-    def wait_for_isolated_step(self, step_run: StepRunResponse) -> ExecutionStatus:
-        """Wait for the end of a step's sandbox. (ZenML's own method would poll.)"""
-        return self._isolation.status(step_run, wait=True)
-
-    def stop_isolated_step(self, step_run: StepRunResponse) -> None:
-        """Terminate a step's sandbox."""
-        self._isolation.stop(step_run)
-
-    @property
-    def _isolation(self) -> Isolation:
-        if self.isolation is None:
-            raise RuntimeError("Isolated steps are run from the run sandbox alone.")
-        return self.isolation
 
     def get_docker_builds(self, snapshot: PipelineSnapshotBase) -> list[BuildConfiguration]:
         """Return the images that ZenML builds: none unless `wants_images`; Modal builds them."""

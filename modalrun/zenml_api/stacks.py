@@ -64,7 +64,12 @@ class ClosedArtifactStoreConfig(BaseArtifactStoreConfig):
     SUPPORTED_SCHEMES: ClassVar[set[str]] = {""}
 
 
-def load_stack(model: StackResponse, *, closed: bool = False) -> Stack:
+def load_stack(
+    model: StackResponse,
+    *,
+    closed: bool = False,
+    orchestrator: type[ModalOrchestrator] = ModalOrchestrator,
+) -> Stack:
     """Load a stack with our orchestrator under the id and name of its own.
 
     It is put into ZenML's cache of stacks (`stack/stack.py:225`), so that all of ZenML's code in
@@ -76,12 +81,13 @@ def load_stack(model: StackResponse, *, closed: bool = False) -> Stack:
         model: The stack as ZenML stores it.
         closed: Whether this process reads and writes records only: it needs no component whose
             packages are missing.
+        orchestrator: The class of our orchestrator.
 
     Raises:
         UsageError: Another component of the stack can't be loaded.
     """
     cached = stack_module._STACK_CACHE.get((model.id, model.updated))
-    if cached is not None and isinstance(cached.orchestrator, ModalOrchestrator):
+    if cached is not None and isinstance(cached.orchestrator, orchestrator):
         return cached
     components: dict[StackComponentType, list[StackComponent]] = {}
     hydrated = pagination_utils.depaginate(
@@ -91,7 +97,7 @@ def load_stack(model: StackResponse, *, closed: bool = False) -> Stack:
         if component.type == StackComponentType.ORCHESTRATOR:
             # "local" keeps ZenML from checking the stack; `plan.stack` checks it.
             config = ModalOrchestratorConfig(target="local")
-            made: StackComponent | None = _made(ModalOrchestrator, component, config, FLAVOR)
+            made: StackComponent | None = _made(orchestrator, component, config, FLAVOR)
         else:
             made = _loaded(component, model.name, closed)
         if made is not None:

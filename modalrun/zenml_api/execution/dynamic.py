@@ -24,7 +24,7 @@ from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
     UNFINISHED,
     IsolatedSandboxes,
-    Isolation,
+    IsolatingOrchestrator,
 )
 from modalrun.zenml_api.execution.launcher import Launcher
 from modalrun.zenml_api.execution.single_step import FinalStatus, final_status
@@ -55,17 +55,16 @@ class DynamicRun:
             isolated: Runs isolated steps; None to run every step in this process.
             death: How an earlier process of the run has died; see `InlineSteps`.
         """
-        self._loaded = LoadedRun(run_id)
+        kind = IsolatingOrchestrator if isolated is not None else ModalOrchestrator
+        self._loaded = LoadedRun(run_id, orchestrator=kind)
         orchestrator = self._loaded.stack.orchestrator
-        assert isinstance(orchestrator, ModalOrchestrator)
-        if isolated is not None:
-            orchestrator.isolation = Isolation(isolated)
         self._inline = InlineSteps(self._loaded.snapshot.pipeline_configuration, death)
         self._runner = _Runner(
             snapshot=self._loaded.snapshot, run=self._loaded.run, orchestrator=orchestrator
         )
         self._runner.share(self._inline)
-        if isolated is not None:
+        if isolated is not None and isinstance(orchestrator, IsolatingOrchestrator):
+            orchestrator.use(isolated)
             # ZenML would check every ten seconds.
             isolated.on_end = self._runner.check_isolated_steps
         if self._loaded.run.status not in NOT_BEGUN:
@@ -190,8 +189,8 @@ class _Runner(DynamicPipelineRunner):
 
     def _on_failure_detected(self, exception: BaseException) -> None:
         # ZenML's queue is empty, but steps may wait because of `max_parallelism`.
-        if isinstance(self._orchestrator, ModalOrchestrator) and self._orchestrator.isolation:
-            self._orchestrator.isolation.close_run(str(self._run.id))
+        if isinstance(self._orchestrator, IsolatingOrchestrator):
+            self._orchestrator.close_run(str(self._run.id))
         super()._on_failure_detected(exception=exception)
 
     def _run_sync_step(self, step: Step, remaining_retries: int | None = None) -> StepRunResponse:

@@ -17,6 +17,7 @@ from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.step_request import StepRequest
 from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.execution.steps import NOT_BEGUN
+from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import step_records, updates
 from modalrun.zenml_api.records.responses import STOPPED
 
@@ -58,23 +59,48 @@ class IsolatedSandboxes(Protocol):
         """Create no more sandboxes for the steps of a run."""
 
 
-class Isolation:
-    """Run ZenML's isolated steps for our orchestrator."""
+class IsolatingOrchestrator(ModalOrchestrator):
+    """Run a dynamic pipeline's isolated steps in sandboxes of their own, from the run sandbox.
 
-    def __init__(self, steps: IsolatedSandboxes) -> None:
-        self._steps = steps
-        steps.end_of_record = _end_of_record
-        steps.on_waits = _store_waits
+    ZenML runs every step in the process of the pipeline if its orchestrator has no such methods.
+    """
 
-    def submit(self, info: StepRunInfo) -> None:
-        """Create the sandbox of a step.
+    _sandboxes: IsolatedSandboxes
+
+    def use(self, sandboxes: IsolatedSandboxes) -> None:
+        """Run isolated steps in these sandboxes."""
+        self._sandboxes = sandboxes
+        sandboxes.end_of_record = _end_of_record
+        sandboxes.on_waits = _store_waits
+
+    def submit_isolated_step(self, step_run_info: StepRunInfo, environment: dict[str, str]) -> None:
+        """Create a sandbox for a step of a dynamic pipeline.
+
+        Args:
+            environment: Not used: the sandbox gets this one's variables, and sets the step's own.
 
         Raises:
             ModalrunError: A setting of the step is wrong, or Modal refuses the sandbox.
         """
-        self._steps.submit(self._request(info.step_run, info.config))
+        self._sandboxes.submit(_request(step_run_info.step_run, step_run_info.config))
 
-    def status(self, step_run: StepRunResponse, *, wait: bool = False) -> ExecutionStatus:
+    def get_isolated_step_status(self, step_run: StepRunResponse) -> ExecutionStatus:
+        """Return the status of a step's sandbox."""
+        return self._status(step_run, wait=False)
+
+    def wait_for_isolated_step(self, step_run: StepRunResponse) -> ExecutionStatus:
+        """Wait for the end of a step's sandbox. (ZenML's own method would poll.)"""
+        return self._status(step_run, wait=True)
+
+    def stop_isolated_step(self, step_run: StepRunResponse) -> None:
+        """Terminate a step's sandbox."""
+        self._sandboxes.stop(str(step_run.id))
+
+    def close_run(self, run_id: str) -> None:
+        """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
+        self._sandboxes.close_run(run_id)
+
+    def _status(self, step_run: StepRunResponse, *, wait: bool) -> ExecutionStatus:
         """Return the status of a step's sandbox, after its end if `wait` is set.
 
         A sandbox that an earlier process of the run has submitted is supervised from now on. A
@@ -82,12 +108,12 @@ class Isolation:
         """
         name = str(step_run.id)
         try:
-            end = self._steps.exit_of(name, wait=wait)
+            end = self._sandboxes.exit_of(name, wait=wait)
         except KeyError:
             if (recorded := _recorded(step_run.id)) not in UNFINISHED:
                 return recorded
-            self._steps.take_over(self._request(step_run, step_run.config))
-            end = self._steps.exit_of(name, wait=wait)
+            self._sandboxes.take_over(_request(step_run, step_run.config))
+            end = self._sandboxes.exit_of(name, wait=wait)
         if end is None:
             return ExecutionStatus.RUNNING
         if end.kind is ExitKind.COMPLETED:
@@ -98,25 +124,18 @@ class Isolation:
         recorded = _recorded(step_run.id)
         return ExecutionStatus.FAILED if recorded in UNFINISHED else recorded
 
-    def stop(self, step_run: StepRunResponse) -> None:
-        """Terminate a step's sandbox."""
-        self._steps.stop(str(step_run.id))
 
-    def close_run(self, run_id: str) -> None:
-        """Create no more sandboxes for the steps of a run, or of a child pipeline's."""
-        self._steps.close_run(run_id)
-
-    def _request(self, step_run: StepRunResponse, config: StepConfiguration) -> StepRequest:
-        settings = config.model_dump(mode="json")["settings"]
-        return StepRequest(
-            name=step_run.name,
-            step_run=step_run.id,
-            run_id=step_run.pipeline_run_id,
-            attempt=step_run.version,
-            settings=settings,
-            docker=docker_digest(settings.get("docker") or {}),
-            template=config.template,
-        )
+def _request(step_run: StepRunResponse, config: StepConfiguration) -> StepRequest:
+    settings = config.model_dump(mode="json")["settings"]
+    return StepRequest(
+        name=step_run.name,
+        step_run=step_run.id,
+        run_id=step_run.pipeline_run_id,
+        attempt=step_run.version,
+        settings=settings,
+        docker=docker_digest(settings.get("docker") or {}),
+        template=config.template,
+    )
 
 
 def _store_waits(waits: dict[str, str]) -> None:

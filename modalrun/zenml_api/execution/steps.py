@@ -16,6 +16,7 @@ from zenml.utils import source_utils
 
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
+from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.retry import open_store
 from modalrun.zenml_api.stacks import load_stack
 
@@ -43,6 +44,7 @@ class LoadedRun:
         *,
         closed: bool = False,
         begun: bool = False,
+        orchestrator: type[ModalOrchestrator] = ModalOrchestrator,
     ) -> None:
         """Load the run and its deployment, and prepare this process to run steps.
 
@@ -50,6 +52,7 @@ class LoadedRun:
             only: Load the configuration of these steps only; a large pipeline's is long.
             closed: Whether this process runs no step, and needs no component of the stack.
             begun: Whether to wait until another process has begun the run's first step.
+            orchestrator: The class of the orchestrator in its stack.
         """
         set_source_root()
         open_store(in_sandbox=True)
@@ -62,7 +65,7 @@ class LoadedRun:
         stack = client.active_stack_model
         if stack.id != self.snapshot.stack.id:
             stack = self.snapshot.stack
-        self.stack = load_stack(stack, closed=closed)
+        self.stack = load_stack(stack, closed=closed, orchestrator=orchestrator)
         activate_lazily()
         self._contexts = ExitStack()
         # A pipeline called from a step's module must not start a run of its own.

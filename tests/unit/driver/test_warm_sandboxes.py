@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from modalrun.driver.lease import Lease
+from modalrun.errors import ConflictError
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.run import contract, events
 from modalrun.run.events import Idle, OrderEnd
@@ -118,6 +119,23 @@ def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity() -> None:
         await bench.boxes.created[0].end_step()
         assert (await waiting).id == first.id
         assert len(bench.boxes.created) == 1
+
+    play(scene)
+
+
+def test_a_free_sandbox_is_used_if_a_new_one_fails_at_that_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene() -> None:
+        bench = Bench()
+        first = await bench.get("a")
+
+        async def create(*_: object, **__: object) -> Box:
+            await bench.boxes.created[0].end_step()
+            raise ConflictError("It can't start.")
+
+        monkeypatch.setattr(bench.boxes, "create", create)
+        assert (await bench.get("b")).id == first.id
 
     play(scene)
 
