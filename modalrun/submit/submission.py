@@ -29,7 +29,7 @@ from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
-from modalrun.run.metadata import Announced, to_metadata
+from modalrun.run.metadata import Announced, RunMetadata, to_metadata
 from modalrun.run.outcome import Outcome, all_cached
 from modalrun.run.records import CreatedRun
 from modalrun.run.run_plan import RunPlan
@@ -41,6 +41,7 @@ from modalrun.submit.cancellation import cancelled_when_stopped
 from modalrun.submit.creation import create_ahead, create_run_sandbox
 from modalrun.submit.lean import NOT_COMPILED, LeanSubmission, create_run, find
 from modalrun.submit.preflight import Job
+from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source_ahead import SourceAhead, copied_ahead, remembered
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
@@ -170,7 +171,9 @@ class Submission:
     Attributes:
         observer: Receives progress.
         copied: The source tree, if it is copied ahead.
-        submitted: The record of the source tree that it must get, that of the run that it reruns.
+        previous: What is recorded of the run's last sandbox, which has ended.
+        submitted: The record of the source tree that it must get, of its last sandbox or of the run
+            that it reruns.
         source: What is to be recorded of the source tree, as soon as it is staged.
         handle: The run, as soon as its sandbox exists. It stays None if ZenML's cache completes
             the run.
@@ -180,6 +183,7 @@ class Submission:
     observer: RunObserver
     zenml: ZenMLGateway
     copied: SourceAhead | None = None
+    previous: RunMetadata | None = None
     submitted: Source | None = None
     source: Source | None = field(default=None, init=False)
     handle: RunHandle | None = field(default=None, init=False)
@@ -242,8 +246,11 @@ class Submission:
                         zenml=self.zenml,
                         source=self.source,
                         unanswered=self._unanswered,
+                        ended=run.done if self.previous else (),
+                        earlier=all_run_sandboxes(self.previous),
                     )
-                    create_ahead(job, self._plan, run, staged)
+                    if self.previous is None:
+                        create_ahead(job, self._plan, run, staged)
             except BaseException as error:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error
@@ -272,9 +279,11 @@ class Submission:
         """Copy the source tree to a folder, unless it is copied already; return where it is."""
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
-            self.source, new = stage_again(self.submitted, selection, folder, rerun=True)
+            rerun = self.previous is None
+            again, new = stage_again(self.submitted, selection, folder, rerun=rerun)
             if new:
                 say(new_files_note(new), "yellow")
+            self.source = again if rerun else None
             return folder
         with timeline.phase("select the source"):
             tree = select(selection)
@@ -308,7 +317,8 @@ class Submission:
         # Modal may have created the sandbox before the interrupt came.
         left = self._terminate_sandbox(run_id)
         reason = str(error) if stopped else "The submission was interrupted."
-        self.zenml.finalize_run(run_id, reason, stopped=True)
+        # ZenML resets the record of a run that it could not resume.
+        self.zenml.finalize_run(run_id, reason, stopped=stopped or self.previous is None)
         # It also makes `list` show the run.
         self.zenml.publish_metadata(run_id, self._announcement(withdrawn=left is None))
         if left is not None:

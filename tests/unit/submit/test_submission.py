@@ -25,6 +25,7 @@ from modalrun.errors import (
 from modalrun.modal_api.capacity import GivenUp
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.manifest import RunManifest
+from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import creation, submission
 from modalrun.submit.preflight import check
@@ -44,14 +45,14 @@ class Bench:
         effects: What it has done to ZenML and to Modal, in order.
     """
 
-    def __init__(self, spec: RunSpec, **settings: object):
+    def __init__(self, spec: RunSpec, *, previous: RunMetadata | None = None, **settings: object):
         self.effects = Effects()
         self.zenml = FakeZenML(self.effects, "initializing")
         self.modal = FakeModal(self.effects)
         self.observer = FakeObserver()
         job = check(spec, compiled(**settings), FakeObserver(), modal=self.modal)
         self.effects.clear()
-        self.submission = Submission(job, self.observer, self.zenml)
+        self.submission = Submission(job, self.observer, self.zenml, previous=previous)
 
     def create(self) -> None:
         self.submission.create(self.zenml.create_run)
@@ -343,3 +344,13 @@ def test_a_run_that_is_stopped_before_its_sandbox_is_recorded(spec: RunSpec) -> 
     bench.zenml.stopping = True
     bench.create()
     assert bench.effects[-2:] == ["record sandbox", "end sandboxes"]
+
+
+def test_a_run_that_continues_in_another_sandbox(spec: RunSpec) -> None:
+    previous = RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
+    bench = Bench(spec, previous=previous)
+    bench.create()
+    assert bench.submission.handle is not None
+    assert bench.submission.handle.resumed
+    assert bench.modal.request["earlier"] == "sb-2"
+    assert bench.zenml.metadata["modalrun_earlier"] == "sb-1,sb-2"
