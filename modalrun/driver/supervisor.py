@@ -158,7 +158,7 @@ def _supervise(environment: dict[str, str]) -> int:
     else:
         reason, result = _death(code, environment, children[-1].pid, out_of_memory=out_of_memory)
     _log(reason)
-    if contract.STEP in environment and _written_exit_code(environment) == code:
+    if contract.STEP in environment and not asked and _written_exit_code(environment) == code:
         # The driver asks ZenML again.
         return contract.EXIT_UNRECORDED
     return _record(reason, result, environment)
