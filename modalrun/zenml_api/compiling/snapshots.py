@@ -120,10 +120,10 @@ def _compiled(
 ) -> Compiled:
     steps = {name: step.config.name for name, step in snapshot.step_configurations.items()}
     spec = for_steps(spec, steps, snapshot.pipeline_configuration.name)
-    stack, config = use_stack(model)
+    stack, values = use_stack(model)
     layers = deployment.layers
     if Origin.COMPONENT not in layers:
-        layers = _with_component(layers, component_defaults(config))
+        layers = _with_component(layers, component_defaults(values))
     complete = replace(deployment, layers=layers, notes=(*deployment.notes, *spec.notes))
     complete = complete.with_layers(spec.layers, spec.step_layers)
     if not spec.own_code:
@@ -137,7 +137,7 @@ def _compiled(
         complete,
         snapshot,
         stack,
-        config,
+        values,
         spec,
         source_code=source_code,
         stored_id=stored_id,
