@@ -155,11 +155,10 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
             stack,
             values,
             spec,
-            source_code=pipeline.source_code,
         )
         modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
         check_places(spec.source_root, before, modules, compiled.deployment.docker)
-        return replace(compiled, inputs=inputs, unstored=unstored)
+        return replace(compiled, source_code=pipeline.source_code, inputs=inputs, unstored=unstored)
 
 
 def use_stack(model: StackResponse) -> tuple[Stack, ComponentValues]:
@@ -182,9 +181,6 @@ def assemble(
     stack: Stack,
     values: ComponentValues,
     spec: RunSpec,
-    *,
-    source_code: str | None,
-    stored_id: UUID | None = None,
 ) -> Compiled:
     """Add a deployment's packages and its orchestrator's Modal token.
 
@@ -197,8 +193,6 @@ def assemble(
         snapshot,
         stack,
         describe_stack(stack),
-        source_code=source_code,
-        stored_id=stored_id,
         credentials=credentials(values) if on_modal else None,
     )
 
