@@ -74,7 +74,7 @@ def spec_of_rerun(
     given = command_line(overrides)
     compiles = new_code or any(_is_compiled(override.path) for override in overrides)
     # Paths in it are relative to the current folder.
-    place = Path.cwd() / f"run {run.id}"
+    place = Path(f"run {run.id}")
     if compiles:
         record = SpecRecord.of(deployment.environment)
         if record is None:
@@ -120,7 +120,8 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
     if spec.rerun.source is not None:
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             copy = Path(folder) / "source"
-            if new := stage_again(spec.rerun.source, priced.source, copy, rerun=True):
+            _, new = stage_again(spec.rerun.source, priced.source, copy, rerun=True)
+            if new:
                 notes.append(new_files_note(new))
     return compiled.rerun, tuple(notes)
 

@@ -84,7 +84,8 @@ def resume(
         earlier = (*earlier, last)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        if new := stage_again(source, job.source, staged):
+        _, new = stage_again(source, job.source, staged)
+        if new:
             observer.say(new_files_note(new), "yellow")
         observer.phase("Creating the image and the run sandbox")
         plan, registry = zenml.resolve_images(job.plan, job.compiled)

@@ -171,24 +171,25 @@ def _write_spec(
     try:
         # "x": another process may have written it meanwhile.
         with path.open("x", encoding="utf-8") as file:
-            file.write(spec_text(found[0], stack, target))
+            file.write(spec_text(found[0], stack, target, path.parent))
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}.") from error
     steps.append((f"{path.name}, a run spec for {found[0].source}", True))
     return True
 
 
-def spec_text(pipeline: FoundPipeline, stack: str, target: Target) -> str:
-    """Return a run spec with comments for a new user."""
+def spec_text(pipeline: FoundPipeline, stack: str, target: Target, folder: Path) -> str:
+    """Return a run spec for a folder, with comments for a new user."""
     arguments = "".join(f"#   {name}: {value}\n" for name, value in pipeline.parameters)
     parameters = f"# parameters:\n{arguments}" if arguments else ""
+    root = f"source_root: {os.path.relpath(pipeline.src, folder)}\n" if pipeline.src else ""
     return f"""\
 # A run spec: modalrun submit <this file>
 # It is a ZenML run configuration (parameters, settings, steps, enable_cache, run_name, ...) and a
 # few keys of modalrun's.
 
 pipeline: {pipeline.source}
-stack: {stack}
+{root}stack: {stack}
 target: {target}  # modal: Modal's cloud; local: the local Modal server, on this machine
 {parameters}
 mode: pipeline  # all steps in one sandbox; per_step: a sandbox for each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,14 @@ class FoundPipeline:
         parameters: Its arguments, and their defaults as YAML; "..." if there is none.
         script: The file if it can be executed as a script; else None.
         required: The arguments without a default.
+        src: The folder that its modules are imported from, if that is `src` of a `src` layout.
     """
 
     source: str
     parameters: tuple[tuple[str, str], ...] = ()
     script: str | None = None
     required: tuple[str, ...] = ()
+    src: Path | None = None
 
 
 def pipelines(root: Path) -> list[FoundPipeline]:
@@ -44,7 +47,8 @@ def pipelines(root: Path) -> list[FoundPipeline]:
 
 def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     """Return the pipelines of one module below a folder; [] if it is no module."""
-    parts = path.relative_to(root).with_suffix("").parts
+    src = _src(path, root)
+    parts = path.relative_to(src or root).with_suffix("").parts
     named = [part for part in parts if part != "__init__"]
     if path.suffix != ".py" or not all(part.isidentifier() for part in named):
         return []
@@ -61,12 +65,22 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
         FoundPipeline(
             ".".join([*named, node.name]),
             tuple((name, _yaml(default)) for name, default in _arguments(node.args)),
-            str(path.relative_to(root)) if runs else None,
+            str(path.relative_to(src or root)) if runs else None,
             tuple(name for name, default in _arguments(node.args) if default is None),
+            src,
         )
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and any(map(_is_pipeline, node.decorator_list))
     ]
+
+
+def _src(path: Path, root: Path) -> Path | None:
+    """Return `src` of a `src` layout: a folder, and no package that its modules name."""
+    src = root / "src"
+    if not path.is_relative_to(src) or (src / "__init__.py").exists():
+        return None
+    names_it = re.search(rb"^\s*(from|import) src\b", path.read_bytes(), re.MULTILINE)
+    return None if names_it else src
 
 
 def _is_pipeline(decorator: ast.expr) -> bool:

@@ -107,9 +107,11 @@ def _ignored(selection: SourceSelection, path: Path) -> str | None:
         return None
     rules = (tree.left_out[one] for one in _with_parents(path) if one in tree.left_out)
     rule = next(rules, "it is empty, or new since the submission")
+    included = ", ".join([*selection.include, shown(path)])
     return (
         f"{shown(path)} is in the source root, but did not go along ({rule}):"
-        f" 'source_include: [{shown(path)}]' takes it along."
+        f" 'source_include: [{included}]' in the run spec takes it along, or for 'submit' and"
+        f" 'rerun' --set 'source_include=[{included}]'."
     )
 
 

@@ -153,15 +153,16 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
     by_user = {Origin.COMMAND_LINE, Origin.SPEC_PIPELINE}
     if spec.own_code:
         by_user.add(Origin.CODE_PIPELINE)
+    given = spec.rerun and spec.rerun.given.flag(("settings", "orchestrator", "source_include"))
     if spec.rerun is not None and spec.rerun.compiles:
-        flag = spec.rerun.given.flag(("settings", "orchestrator", "source_include"))
-        by_user = {Origin.COMMAND_LINE} if flag else set()
+        by_user = {Origin.COMMAND_LINE} if given else set()
     named = resolve("source_include", deployment.layers)
     return SourceSelection(
         spec.source_root,
         docker_settings.dockerignore(deployment.docker),
         plan.settings.source_include,
         named is not None and named.origin in by_user,
+        plan.settings.source_include if given else (),
     )
 
 
@@ -207,7 +208,7 @@ def plan_of_run(run_id: str, target: Target) -> PricedPlan:
     """
     from modalrun.zenml_api.gateway import ZENML
 
-    named = YamlSource(Path.cwd() / f"run {run_id}", {"deployment": run_id}, {})
+    named = YamlSource(Path(f"run {run_id}"), {"deployment": run_id}, {})
     spec = check_spec(named, command_line(()), target=target)
     with garbage_collection.paused(), redirect_stdout(sys.stderr):
         compiled = ZENML.load_deployment_of_run(run_id, spec)

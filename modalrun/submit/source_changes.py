@@ -46,14 +46,14 @@ def compare(
 
     Args:
         submitted: The stored hashes, by path.
-        found: The full hashes of those of these files that are there now.
+        found: The full hashes of the files that go now.
         present: The paths of all files that would be submitted now.
     """
     changed = [p for p, stored in submitted.items() if p in found and _short(found[p]) != stored]
     return Changes(
         changed=tuple(sorted(changed)),
         missing=tuple(sorted(submitted.keys() - found.keys())),
-        new=tuple(sorted(set(present) - submitted.keys())),
+        new=tuple(sorted(set(present) - submitted.keys() - found.keys())),
     )
 
 

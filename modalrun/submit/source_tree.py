@@ -27,12 +27,15 @@ class SourceSelection:
             takes no credential file along; a file that is named itself goes in any case.
         may_include_credentials: Whether the user named them: what a deployment or a component of
             a shared stack names can't take credential files along.
+        added: What the command line of a rerun includes: it goes although the earlier run did not
+            get it.
     """
 
     root: Path
     dockerignore: str | None = None
     include: tuple[str, ...] = ()
     may_include_credentials: bool = True
+    added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dockerignore is not None:

@@ -32,18 +32,22 @@ def stage(tree: SourceTree, folder: Path, given_up: threading.Event | None = Non
     tree.check()
     given_up = given_up or threading.Event()
     _copy(tree, folder, itertools.takewhile(lambda _: not given_up.is_set(), tree.files))
-    hashes = hash_files(folder)
-    root = os.fsencode(tree.root).decode(errors="replace")
-    return Source(hash_tree(hashes), hashes_to_store(hashes), root)
+    return _record(hash_files(folder), tree.root)
+
+
+def _record(hashes: Mapping[str, str], root: Path) -> Source:
+    return Source(
+        hash_tree(hashes), hashes_to_store(hashes), os.fsencode(root).decode(errors="replace")
+    )
 
 
 def stage_again(
     source: Source, selection: SourceSelection, folder: Path, *, rerun: bool = False
-) -> tuple[str, ...]:
+) -> tuple[Source, tuple[str, ...]]:
     """Copy the files that a run was submitted with, which must not have changed.
 
     No path of the record is read or written: of the files that a submission would take now, those
-    are copied that the record names.
+    are copied that the record or the command line of a rerun names.
 
     Args:
         source: The record of the source tree as it was submitted.
@@ -51,10 +55,12 @@ def stage_again(
         rerun: Whether it is for a run of its own, which may have other files.
 
     Returns:
-        The files that are new and left out, as far as that is known.
+        The record of what was copied, and the files that are new and left out, as far as that is
+        known.
 
     Raises:
-        UsageError: The source tree is missing or has changed.
+        UsageError: The source tree is missing or has changed, or what the command line names is
+            missing.
     """
     root = selection.root
     where = f"It was submitted from {source.root}. " if source.root not in {"", str(root)} else ""
@@ -70,14 +76,25 @@ def stage_again(
     mismatch = "The rest of the run would not match the finished steps."
     tree = select(selection)
     if not source.files:
-        if stage(tree, folder).digest == source.digest:
-            return ()
+        if (staged := stage(tree, folder)).digest == source.digest:
+            return staged, ()
         raise UsageError(
             f"{changed}. {mismatch} Which files differ is not known: of more than {MOST_FILES:,}"
             " files only the total hash is stored.",
             hint=f"Restore the files and remove new ones ('git status' lists them). {hint}",
         )
-    _copy(tree, folder, (file for file in tree.files if file.path.as_posix() in source.files))
+    if selection.added:
+        tree.check()
+    added = [Path(name) for name in selection.added]
+    _copy(
+        tree,
+        folder,
+        (
+            file
+            for file in tree.files
+            if file.path.as_posix() in source.files or any(map(file.path.is_relative_to, added))
+        ),
+    )
     found = hash_files(folder)
     if not found:
         raise UsageError(f"The folder {root} holds none of the run's files.", hint=hint)
@@ -88,7 +105,7 @@ def stage_again(
             hint="Restore the changed and missing files; a file that .gitignore or .dockerignore"
             f" leaves out is missing, and new files are no obstacle. {hint}",
         )
-    return changes.new
+    return _record(found, root), changes.new
 
 
 def new_files_note(new: Collection[str]) -> str:

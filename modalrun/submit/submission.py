@@ -279,9 +279,11 @@ class Submission:
         """Copy the source tree to a folder, unless it is copied already; return where it is."""
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
-            if new := stage_again(self.submitted, selection, folder, rerun=self.previous is None):
+            rerun = self.previous is None
+            again, new = stage_again(self.submitted, selection, folder, rerun=rerun)
+            if new:
                 say(new_files_note(new), "yellow")
-            self.source = None if self.previous else self.submitted
+            self.source = again if rerun else None
             return folder
         with timeline.phase("select the source"):
             tree = select(selection)

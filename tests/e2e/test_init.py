@@ -38,26 +38,30 @@ if __name__ == "__main__":
 
 
 @pytest.mark.local_store("the stack is made from the local default one")
-def test_the_named_commands_run_a_package(world: World) -> None:
+@pytest.mark.parametrize("src", ["", pytest.param("src", marks=pytest.mark.exhaustive)])
+def test_the_named_commands_run_a_package(world: World, src: str) -> None:
     folder = world.root / "own"
-    package = folder / "churn"
+    package = folder / src / "churn"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "steps.py").write_text(STEPS)
     (package / "pipeline.py").write_text(PIPELINE)
 
     def run(command: str) -> str:
-        program, *rest = command.split()
+        cd, _, rest = command.rpartition(" && ")
+        program, *arguments = rest.split()
         # The tools of this Python, whatever the PATH is.
         zenml = ["-c", "from zenml.cli.cli import cli; cli()"]
         tools = {"python": [], "modalrun": ["-m", "modalrun"], "zenml": zenml}
-        done = world.start([sys.executable, *tools[program], *rest], cwd=folder).finish()
+        done = world.start(
+            [sys.executable, *tools[program], *arguments], cwd=folder / cd[3:]
+        ).finish()
         assert done.exit_code == 0, (command, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
     told = run("modalrun init --target local")
     named = re.findall(r"^  \w.* {2,}(\w+ .*)$", told.partition("do now:")[2], re.M)[:3]
-    assert named[-1] == "python -m churn.pipeline", told
+    assert named[-1] == ("cd src && " if src else "") + "python -m churn.pipeline", told
     submitted, _, script = map(run, named)
     assert "TRAINED with 0.1" in submitted
     assert "TRAINED with 0.1" in script

@@ -25,7 +25,23 @@ def test_a_file_that_did_not_go_along_is_named_with_its_rule(world: World) -> No
     reason = "FileNotFoundError: [Errno 2] No such file or directory: 'data/labels.csv'"
     assert f"reads: {reason} (missing.py:11)" in told
     assert "labels.csv is in the source root, but did not go along (data/ in .gitignore)" in told
-    assert "'source_include: [data/labels.csv]' takes it along" in told
+    assert "'source_include: [data/labels.csv]' in the run spec takes it along" in told
+
+
+@pytest.mark.exhaustive
+def test_a_rerun_gets_the_file_that_its_command_line_names(world: World) -> None:
+    test_a_file_that_did_not_go_along_is_named_with_its_rule(world)
+
+    def rerun(*options: str) -> str:
+        command = [sys.executable, "-m", "modalrun", "rerun", "latest", *options]
+        done = world.start(command, cwd=world.project).finish()
+        assert done.exit_code == 0, done.stderr
+        return done.stderr
+
+    assert "labels.csv" not in rerun("--set", "source_include=[data/labels.csv]")
+    # It is of the source tree of that run.
+    rerun("--from", "reads")
+    assert [run.status for run in world.runs()] == ["failed", "completed", "completed"]
 
 
 def test_a_src_layout_and_a_module_that_hides_another_are_refused(world: World) -> None:

@@ -220,6 +220,35 @@ def test_another_folder_is_named_before_what_source_include_lacks(
         stage_again(source, selection, tmp_path / "copy2")
 
 
+@pytest.mark.parametrize("added", [(), ("data",)])
+def test_a_rerun_gets_a_new_file_if_its_command_line_names_it(
+    bench: Bench, tmp_path: Path, added: tuple[str, ...]
+) -> None:
+    (bench.root / ".gitignore").write_text("data/\n")
+    (bench.root / "data").mkdir()
+    (bench.root / "data/labels.csv").write_text("a,1\n")
+    submitted = bench.zenml.source
+    assert submitted is not None
+    selection = SourceSelection(bench.root, include=("data",), added=added)
+
+    record, new = stage_again(submitted, selection, tmp_path / "copy", rerun=True)
+
+    went = {"data/labels.csv"} if added else set()
+    assert set(record.files) == {*submitted.files, *went}
+    assert record.digest == hash_tree(hash_files(tmp_path / "copy"))
+    assert set(new) == {".gitignore", "data/labels.csv"} - went
+
+
+def test_a_rerun_whose_command_line_names_no_file_that_is_there_is_refused(
+    bench: Bench, tmp_path: Path
+) -> None:
+    submitted = bench.zenml.source
+    assert submitted is not None
+    selection = SourceSelection(bench.root, include=("labels",), added=("labels",))
+    with pytest.raises(UsageError, match="'source_include' names labels"):
+        stage_again(submitted, selection, tmp_path / "copy", rerun=True)
+
+
 def test_what_its_metadata_says_of_mode_app_and_sandbox_is_not_believed(bench: Bench) -> None:
     forged = replace(METADATA, mode="pipeline", app="x", environment="y", sandbox_id="sb-9")
     bench.zenml.run = replace(bench.zenml.run, metadata=forged)

@@ -58,6 +58,31 @@ def test_pipelines_of_a_tree(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"fraud/__init__.py": ""}, ("fraud.flow.flow", "src")),
+        ({}, ("fraud.flow.flow", "src")),
+        # Projects that import their modules as 'src.fraud'.
+        ({"__init__.py": ""}, ("src.fraud.flow.flow", None)),
+        ({"fraud/flow.py": "from src.fraud import x\n"}, ("src.fraud.flow.flow", None)),
+    ],
+)
+def test_modules_of_a_src_layout_are_named_without_src(
+    tmp_path: Path, files: dict[str, str], expected: tuple[str, str | None]
+) -> None:
+    for name, text in {"fraud/flow.py": "", **files}.items():
+        (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src" / name).write_text(text)
+    with (tmp_path / "src/fraud/flow.py").open("a") as file:
+        file.write("@pipeline\ndef flow(): ...\n")
+
+    (found,) = pipelines(tmp_path)
+
+    data = yaml.safe_load(spec_text(found, "default", "local", tmp_path))
+    assert (data["pipeline"], data.get("source_root")) == expected
+
+
 def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:
     inner = tmp_path / "project" / "code"
     inner.mkdir(parents=True)
@@ -69,7 +94,9 @@ def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:
 def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(tmp_path: Path) -> None:
     from modalrun.spec.run_spec import load_spec
 
-    text = spec_text(FoundPipeline("training.training", (("epochs", "3"),)), "my stack", "local")
+    text = spec_text(
+        FoundPipeline("training.training", (("epochs", "3"),)), "my stack", "local", tmp_path
+    )
     path = tmp_path / "modalrun.yaml"
     path.write_text(text)
     spec = load_spec(path)

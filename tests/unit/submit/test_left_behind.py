@@ -44,7 +44,8 @@ def test_a_file_that_an_ignore_file_left_out(root: Path, path: str) -> None:
     found = remark(root, "FileNotFoundError", f"[Errno 2] No such file or directory: '{path}'")
     assert found == (
         "data/labels.csv is in the source root, but did not go along (data/ in .gitignore):"
-        " 'source_include: [data/labels.csv]' takes it along."
+        " 'source_include: [data/labels.csv]' in the run spec takes it along, or for 'submit' and"
+        " 'rerun' --set 'source_include=[data/labels.csv]'."
     )
 
 
