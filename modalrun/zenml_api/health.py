@@ -10,7 +10,7 @@ from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StoreType
 from zenml.stack import Stack
 
-from modalrun.errors import AuthenticationError, ModalrunError, UsageError
+from modalrun.errors import AuthenticationError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
@@ -135,8 +135,6 @@ def check_image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
 
 def problem_of(check: str, error: Exception) -> Finding:
     """Return the finding for an error that ZenML, or a library of a component, has raised."""
-    if isinstance(error, ModalrunError):
-        return Finding.of_error(check, error)
     try:
         with translated():
             raise error

@@ -59,7 +59,7 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
         except KeyError as error:
             raise NotFoundError(f"ZenML has no run {request.run_id}.") from error
         records = steps_of(run.id)
-        ends = {step.record.name: step.record for step in step_runs(request.run_id)}
+        ends = {step.name: step for step in step_runs(request.run_id)}
         lost, notes = _lost_results(compiled.stack, records)
         dynamic = compiled.deployment.dynamic
         changed: dict[str, str] = {}

@@ -26,8 +26,7 @@ def unfinished_steps(run_id: str) -> tuple[str, ...]:
         NotFoundError: There is no such run.
     """
     with translated():
-        steps = [step.record for step in step_runs(run_id)]
-        running = [step.name for step in steps if not step.finished]
+        running = [step.name for step in step_runs(run_id) if not step.finished]
         return tuple(dict.fromkeys(running))
 
 
@@ -67,8 +66,7 @@ def deployment_of(run_id: str) -> DeploymentRecord:
     found, run = _deployed(run_id)
     with translated():
         stored = stores.current().deployment(found, [])
-    stack = run.record.stack
-    return DeploymentRecord(found, stack.id if stack else None, stored.environment)
+    return DeploymentRecord(found, run.stack.id if run.stack else None, stored.environment)
 
 
 def _deployed(run_id: str) -> tuple[str, StoredRun]:
@@ -97,8 +95,8 @@ def app_of(run_id: str) -> App | None:
         settings: dict[str, Any] = {}
         # Neither a deleted stack nor a wrong value of its component keeps a run from being stopped.
         with contextlib.suppress(UsageError):
-            if run.record.stack is not None:
-                component = store.orchestrator(run.record.stack.id)
+            if run.stack is not None:
+                component = store.orchestrator(run.stack.id)
                 settings |= component_defaults(component_values(component)).settings
         settings |= merged_orchestrator_settings(pipeline["settings"])
     name = settings.get("app_name") or app_name(pipeline["name"])
@@ -124,9 +122,9 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
 
     with translated():
         run = get_run(run_id)
-        if run.deployment is None or run.record.stack is None:
+        if run.deployment is None or run.stack is None:
             return None
-        component = stores.current().orchestrator(run.record.stack.id)
+        component = stores.current().orchestrator(run.stack.id)
         values = component_values(component)
         if values.token is None or not any(map(is_reference, values.token)):
             return values.token
@@ -143,7 +141,7 @@ def stop_requested(run_id: str) -> bool:
         NotFoundError: There is no such run.
     """
     with translated():
-        return get_run(run_id, hydrate=False).record.status in STOPPED
+        return get_run(run_id, hydrate=False).status in STOPPED
 
 
 def record_stop_request(run_id: str) -> None:
