@@ -129,8 +129,8 @@ class FakeZenML:
     def read_source(self, run_id: str) -> Source | None:
         return self.source
 
-    def artifacts_of(self, run_id: str) -> list[Artifact]:
-        return []
+    def with_visualizations(self, run_id: str, found: list[Artifact]) -> list[Artifact]:
+        return found
 
     def deployment_of(self, run_id: str) -> DeploymentRecord:
         return self.deployment

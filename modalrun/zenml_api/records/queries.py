@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -168,12 +169,11 @@ def get_run(run_id: str, *, hydrate: bool = True) -> StoredRun:
 
 
 def _run(run_id: str, *, hydrate: bool = True) -> StoredRun:
-    store = stores.current()
-    if not hydrate:
-        return store.run(run_id, hydrate=False)
-    return _with_metadata_or_not(
-        lambda: store.run(run_id), lambda: store.run(run_id, hydrate=False)
-    )
+    def plain() -> StoredRun:
+        return stores.current().run(run_id, hydrate=False)
+
+    whole = functools.partial(stores.current().run, run_id)
+    return _with_metadata_or_not(whole, plain) if hydrate else plain()
 
 
 def _page_of_runs(**filters: Any) -> Page[StoredRun]:

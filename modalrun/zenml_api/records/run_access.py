@@ -87,11 +87,7 @@ def app_of(run_id: str) -> App | None:
     """
     from modalrun.plan.deployment import merged_orchestrator_settings
     from modalrun.plan.planner import app_name
-    from modalrun.zenml_api.component import (
-        ComponentValues,
-        component_defaults,
-        component_values,
-    )
+    from modalrun.zenml_api.component import component_defaults, component_values
 
     with translated():
         run, store = get_run(run_id), stores.current()
@@ -103,9 +99,7 @@ def app_of(run_id: str) -> App | None:
         with contextlib.suppress(UsageError):
             if run.record.stack is not None:
                 component = store.orchestrator(run.record.stack.id)
-                settings |= component_defaults(
-                    component_values(component, ComponentValues)
-                ).settings
+                settings |= component_defaults(component_values(component)).settings
         settings |= merged_orchestrator_settings(pipeline["settings"])
     name = settings.get("app_name") or app_name(pipeline["name"])
     return App(str(name), settings.get("modal_environment"))
@@ -126,23 +120,20 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
     """
     if target != "modal":
         return None
-    from modalrun.zenml_api.component import ComponentValues, component_values, is_reference
+    from modalrun.zenml_api.component import component_values, is_reference
 
     with translated():
         run = get_run(run_id)
         if run.deployment is None or run.record.stack is None:
             return None
         component = stores.current().orchestrator(run.record.stack.id)
-        values = component_values(component, ComponentValues)
-        if not values.token_id or not values.token_secret:
-            return None
-        token = (values.token_id, values.token_secret)
-        if not any(map(is_reference, token)):
-            return token
+        values = component_values(component)
+        if values.token is None or not any(map(is_reference, values.token)):
+            return values.token
         stores.open_zenml()
-        from modalrun.zenml_api.orchestrator_config import component_config, credentials
+        from modalrun.zenml_api.orchestrator_config import credentials
 
-        return credentials(component_config(component))
+        return credentials(values)
 
 
 def stop_requested(run_id: str) -> bool:

@@ -21,14 +21,10 @@ from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
 from modalrun.zenml_api.records.responses import utc_now
 
 
-def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]:
-    """Return the last record of each step of a run; steps without one are left out.
-
-    Args:
-        detailed: Whether to read reason and metadata too, which takes a query more per page.
-    """
+def step_states(run_id: str) -> dict[str, StepRecord]:
+    """Return the last record of each step of a run, with its reason and metadata."""
     with translated():
-        found = step_runs(run_id, hydrate=detailed)
+        found = step_runs(run_id, hydrate=True)
         return {step.record.name: step.record for step in found}
 
 
