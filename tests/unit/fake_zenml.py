@@ -49,6 +49,7 @@ class FakeZenML:
         self.metadata: dict[str, Any] = {}
         self.created = CreatedRun(RUN_ID, "a-run", None, {"ZENML_STORE_API_TOKEN": "secret"})
         self.stopping = False
+        self.lines: Sequence[str] = ()
         self.unfinished: tuple[str, ...] = ()
         self.credentials: tuple[str, str] | None = None
         self.source: Source | None = None
@@ -87,8 +88,15 @@ class FakeZenML:
         return True
 
     def finalize_run(
-        self, run_id: str, reason: str, *, stopped: bool = False, used: Sequence[str] = ()
+        self,
+        run_id: str,
+        reason: str,
+        *,
+        stopped: bool = False,
+        lines: Sequence[str] = (),
+        used: Sequence[str] = (),
     ) -> bool:
+        self.lines = lines
         self.effects.add("finalize run")
         self.reasons.append(reason)
         if self.run.finished or (self.run.status == "paused" and not stopped):
