@@ -190,7 +190,8 @@ def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> Sa
 
 def ended_by_driver(end: SandboxExit, reason: str) -> SandboxExit:
     """Replace the reason of an exit that the driver has caused; leave others as they are."""
-    return replace(end, reason=reason) if end.kind in _FROM_OUTSIDE else end
+    caused = end.is_infrastructure and end.kind is not ExitKind.UNRECORDED
+    return replace(end, reason=reason) if caused else end
 
 
 def error_class(exit_code: int) -> type[ModalrunError]:
@@ -201,11 +202,3 @@ def error_class(exit_code: int) -> type[ModalrunError]:
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
-
-
-_FROM_OUTSIDE = frozenset(
-    {
-        *(ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.EVICTED),
-        *(ExitKind.NOT_STARTED, ExitKind.LOST),
-    }
-)

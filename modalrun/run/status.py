@@ -195,10 +195,9 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
     if modal.sandbox != "ended":
         return run.status, False, ()
     claim = f"ZenML says '{run.status}', but the run sandbox {how_ended(modal)}"
-    resume = (f"modalrun resume {run.id}",) if run.metadata.mode == "per_step" else ()
-    if run.status == "stopping":
-        # Another driver would only end it.
-        resume = ()
+    # Another driver would only end one that is stopping.
+    resumable = run.metadata.mode == "per_step" and run.status != "stopping"
+    resume = (f"modalrun resume {run.id}",) if resumable else ()
     if modal.step_sandboxes:
         count = len(modal.step_sandboxes)
         sandboxes = "step sandbox still runs" if count == 1 else "step sandboxes still run"

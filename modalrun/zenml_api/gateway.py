@@ -52,12 +52,12 @@ class ZenMLGateway:
         return image_builds.resolve_images(plan, compiled)
 
     @staticmethod
-    def artifacts_of(run_id: str) -> list[Artifact]:
-        """Do as `records.artifacts.artifacts_of`, for which ZenML is imported."""
+    def with_visualizations(run_id: str, found: list[Artifact]) -> list[Artifact]:
+        """Do as `records.artifacts.with_visualizations`, for which ZenML is imported."""
         stores.open_zenml()
         from modalrun.zenml_api.records import artifacts
 
-        return artifacts.artifacts_of(run_id)
+        return artifacts.with_visualizations(run_id, found)
 
     @staticmethod
     def driver_environment(run_id: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ class RunRecorder:
         self._run_id = run_id
         with translated():
             self._loaded = LoadedRun(run_id, closed=True)
-        self.states = partial(step_records.step_states, run_id, detailed=True)
+        self.states = partial(step_records.step_states, run_id)
         self.step_state = partial(step_records.step_state, run_id, detailed=True)
         self.fail_step = partial(step_records.fail_step, run_id)
         self.stop_step = partial(step_records.stop_step, run_id)

@@ -113,13 +113,13 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
             stores.current().update_run(run_id, orchestrator_run_id=orchestrator_run_id)
-        records = [step.record for step in step_runs(run_id)]
+        steps = step_runs(run_id)
         return CreatedRun(
             run_id,
-            run.record.name,
-            run.record.url,
+            run.name,
+            run.url,
             complete(dict(variables), compiled.stack, orchestrator_run_id),
-            done={one.name: SUCCESSFUL[one.status] for one in records if one.successful},
+            done={one.name: SUCCESSFUL[one.status] for one in steps if one.successful},
         )
 
 
@@ -156,9 +156,9 @@ def driver_environment(run_id: str) -> dict[str, str]:
     """
     with translated():
         run = get_run(run_id)
-        if run.deployment is None or run.record.stack is None:
+        if run.deployment is None or run.stack is None:
             raise UsageError(f"The deployment or the stack of the run {run_id} was deleted.")
-        stack = load_stack(Client().zen_store.get_stack(UUID(run.record.stack.id)))
+        stack = load_stack(Client().zen_store.get_stack(UUID(run.stack.id)))
         return environment(UUID(run_id), stack, str(run.orchestrator_run_id))
 
 
