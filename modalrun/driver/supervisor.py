@@ -190,8 +190,7 @@ class _Supervision:
             return self._record(reason, contract.EXIT_TIMED_OUT)
         reason, result = self._death(code) if self._asked is None else _asked_end(self._asked)
         _log(reason)
-        in_step = contract.STEP in self._environment
-        if in_step and self._asked is None and self._written_exit_code() == code:
+        if self._asked is None and _subject() == "step" and self._written_exit_code() == code:
             # The driver asks ZenML again.
             return contract.EXIT_UNRECORDED
         return self._record(reason, result)
