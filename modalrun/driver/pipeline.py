@@ -111,9 +111,9 @@ class Runner:
     def terminate(self) -> None:
         """End the running steps, and then the run."""
         self._terminated = True
-        at_deadline = process.supervisors_reason() is not None
-        timeout = float(os.environ[contract.TIMEOUT])
-        grace = unwinding(timeout) if at_deadline else TERMINATE_GRACE_SECONDS / 2
+        grace = TERMINATE_GRACE_SECONDS / 2
+        if process.supervisors_reason() is not None:
+            grace = unwinding(float(os.environ[contract.TIMEOUT]))
         self._start_nothing(process.termination_clause())
         self._end_running(process.termination_reason(), grace)
 
