@@ -89,11 +89,7 @@ class WarmSandboxes:
         await self._sandboxes.open()
 
     async def create(
-        self,
-        spec: SandboxSpec,
-        given_up: asyncio.Event,
-        *,
-        on_wait: OnWait = lambda _: None,
+        self, spec: SandboxSpec, given_up: asyncio.Event, *, on_wait: OnWait = lambda _: None
     ) -> StepSandbox | Lease:
         """Return a sandbox that runs a step: a worker that is or becomes free, or a new one.
 
