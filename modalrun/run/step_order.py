@@ -30,7 +30,7 @@ OF_A_STEP = frozenset(
 
 @dataclass(frozen=True)
 class StepOrder:
-    """Run one attempt at a step.
+    """Order one attempt at a step, in a sandbox that is kept warm.
 
     Attributes:
         secret: What the report of the step's end repeats.

@@ -84,7 +84,7 @@ def open_store(*, in_sandbox: bool = False) -> None:
 
 
 def patient_adapter(*, in_sandbox: bool = False, size: int = 10) -> HTTPAdapter:
-    """Return what lets the requests to a server wait out its trouble.
+    """Return an adapter for `requests` that repeats a request while the server has trouble.
 
     Args:
         in_sandbox: As for `open_store`.
@@ -208,7 +208,7 @@ def refusal(response: requests.Response) -> tuple[str, str]:
 
 
 class _Adapter(HTTPAdapter):
-    """Raise what the server answers after all attempts, which ZenML makes a RuntimeError of."""
+    """Raise `ServerTrouble` for the last answer; ZenML would raise a RuntimeError."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         response = super().send(request, *args, **kwargs)

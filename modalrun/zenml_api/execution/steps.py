@@ -98,7 +98,7 @@ _ahead: dict[str, LoadedRun] = {}
 
 
 def load_ahead(run_id: str, step: str) -> None:
-    """Load a run as for a step of it, so that forks of this process needn't, and disconnect.
+    """Load a run for the forks of this process that run its steps; disconnect from ZenML.
 
     Call it while the first step begins, which begins the run.
     """

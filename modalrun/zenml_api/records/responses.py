@@ -83,7 +83,7 @@ class Link(str):
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, and how many there are."""
+    """One page of a list, and how many pages there are."""
 
     items: list[T]
     pages: int
