@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """Reply to a call, or ask or tell something without one.
+    """Reply to a call; or ask or tell something, for which there was no call.
 
     Attributes:
         number: The call's, or the question's.

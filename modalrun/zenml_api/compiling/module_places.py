@@ -74,7 +74,7 @@ class Surroundings:
 
 
 def code_folders(source_root: Path, docker: Mapping[str, Any]) -> list[Path]:
-    """Return the folders here whose modules a sandbox finds.
+    """Return the folders of this machine from which a sandbox imports modules.
 
     Args:
         source_root: The source root, which is one of them.
