@@ -7,6 +7,7 @@ import hashlib
 import json
 import shlex
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -77,6 +78,8 @@ class Builder:
         """
         import modal
 
+        # That the local Modal server executes nothing is told by a note of the plan.
+        warnings.filterwarnings("ignore", ".* does not do this of an image: RUN")
         # The SDK reads requirements files only while it builds.
         with tempfile.TemporaryDirectory(prefix="modalrun-image-") as folder, translated():
             image = self._layers(recipe, source, Path(folder))

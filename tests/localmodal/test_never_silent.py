@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def test_a_dockerfile_that_fails_on_modal(sdk: Sdk) -> None:
     logged = [entry.message for entry in failed.logs.fetch()]
     assert logged == ["No closing quotation: A='x\n"]
     image = modal.Image.debian_slim().apt_install("ffmpeg")
-    sdk.create("true", image=image).wait()
+    with pytest.warns(ServerWarning) as caught_warnings:
+        sdk.create("true", image=image).wait()
+    told = r"does not do this of an image: RUN apt-get install -y ffmpeg \(commands are not"
+    assert [bool(re.search(told, str(one.message))) for one in caught_warnings] == [True]
     logged = [entry.message for entry in image.logs.fetch()]
     assert any("Not executed on this machine: apt-get install" in line for line in logged)
 

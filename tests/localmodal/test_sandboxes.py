@@ -79,11 +79,17 @@ def test_timeout_and_terminate(sdk: Sdk) -> None:
 
 
 def test_other_ends(sdk: Sdk) -> None:
+    volume = modal.Volume.from_name("data", create_if_missing=True, client=sdk.client)
     for gpu in BOTH:
         missing = sdk.create("no-such-command", gpu=gpu)
         missing.wait()
         assert missing.returncode == 127
         assert missing.stderr.read() == "no-such-command: No such file or directory\n"
+        nowhere = sdk.create("true", workdir="/data/x", volumes={"/data": volume}, gpu=gpu)
+        nowhere.wait()
+        assert nowhere.returncode == 127
+        text = "The working folder /data/x: No such file or directory\n"
+        assert nowhere.stderr.read().endswith(text)
         forbidden = sdk.create("/usr", gpu=gpu)
         forbidden.wait()
         assert forbidden.returncode == 126

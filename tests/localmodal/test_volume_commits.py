@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import modal
@@ -11,6 +13,7 @@ from modal.exception import ConflictError
 
 from modalrun.localmodal.local_server import SHARED_VOLUMES_VARIABLE
 from modalrun.localmodal.server_info import ServerInfo
+from modalrun.localmodal.storage.paths import StateDir
 
 from .support import Sdk, kill_server
 from .test_volumes import paths, put, read
@@ -159,3 +162,31 @@ def test_shared_volumes(
     writer.stdin.write("\n")
     writer.stdin.drain()
     assert next(printed) == "2\n"
+
+
+@pytest.mark.exhaustive
+def test_a_link_in_a_shared_volume_leads_nowhere_else(
+    start: Callable[..., ServerInfo], connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(SHARED_VOLUMES_VARIABLE, "1")
+    sdk = connect(start())
+    volume = modal.Volume.from_name("data", create_if_missing=True, client=sdk.client)
+    put(volume, **{"a/b/x": b"0"})
+    other = sdk.create("cat", volumes={"/data": volume})
+    other.exec("true").wait()
+    faults = StateDir(sdk.info.state_dir).faults_file
+    faults.write_text('{"scheduling": {"T4": null}}')
+    app, mount = sdk.app(), volume.with_mount_options(sub_path="/a/b")
+    with ThreadPoolExecutor(1) as thread:
+        created = thread.submit(
+            sdk.create, "touch", "/data/y", app=app, volumes={"/data": mount}, gpu="T4"
+        )
+        while len(list(modal.Sandbox.list(app_id=app.app_id, client=sdk.client))) < 2:
+            assert not created.done()
+        swap = "mv /data/a/b /data/c; ln -s $1 /data/a/b"
+        other.exec("sh", "-c", swap, "-", str(tmp_path)).wait()
+        faults.write_text("{}")
+        sandbox = created.result()
+    sandbox.wait(raise_on_termination=False)
+    assert not (tmp_path / "y").exists()
+    assert "/a/b: Too many levels of symbolic links" in sandbox.stderr.read()

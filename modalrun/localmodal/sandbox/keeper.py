@@ -125,11 +125,11 @@ def _become(
 
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
-    code, what = 126, command["cwd"]
+    code, what = 126, f"The working folder {command['cwd']}"
     try:
         if confine is not None:
             confine()
-        os.chdir(what)
+        os.chdir(command["cwd"])
         what = argv[0] or "The empty command"
         run(argv, env)
     except FileNotFoundError as error:

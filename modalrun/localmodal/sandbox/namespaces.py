@@ -18,9 +18,10 @@ from typing import Any
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PIDS = 0x20000, 0x8000000, 0x10000000, 0x20000000
 NEW_NETWORK = 0x40000000
 
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
 _HERE, _EMPTY_PATH, _RECURSIVE, _CLONE = -100, 0x1000, 0x8000, 1
 _MOVE_FROM_DESCRIPTOR = 0x4
+_NO_LINKS = 0x4
 _READ_ONLY, _NO_SETUID, _NO_DEVICES = 1, 2, 4
 _BIND, _PRIVATE_BELOW = 0x1000, 0x40000 | 0x4000
 _DETACH = 2
@@ -89,10 +90,14 @@ def _known_ids(name: str) -> str:
     return "\n".join(f"{first} {first} {count}" for first, _, count in lines)
 
 
-def _tree(source: str, attributes: int) -> int:
-    """Return a descriptor of a copy of a file or folder, for a mount."""
-    flags = _CLONE | _RECURSIVE | os.O_CLOEXEC
-    tree = _call(source, _libc.syscall(_OPEN_TREE, _HERE, os.fsencode(source), flags))
+def _tree(source: str, attributes: int, links: int = 0) -> int:
+    """Return a descriptor of a copy of a file or folder, for a mount; `links` may forbid links."""
+    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, links)
+    opened = _libc.syscall(_OPENAT2, _HERE, os.fsencode(source), how, ctypes.sizeof(how))
+    place = _call(source, opened)
+    flags = _CLONE | _RECURSIVE | _EMPTY_PATH | os.O_CLOEXEC
+    tree = _call(source, _libc.syscall(_OPEN_TREE, place, b"", flags))
+    os.close(place)
     settings = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     flags = _EMPTY_PATH | _RECURSIVE
     done = _libc.syscall(_MOUNT_SETATTR, tree, b"", flags, settings, ctypes.sizeof(settings))
@@ -133,7 +138,9 @@ def build(view: dict[str, Any]) -> None:
     trees = []
     for source, target, writable in view["mounts"]:
         attributes = _NO_SETUID | _NO_DEVICES | (0 if writable else _READ_ONLY)
-        trees.append((target, _tree(source, attributes) if source else -1))
+        # Another sandbox may have put a link into a volume that both change.
+        links = _NO_LINKS if source != target else 0
+        trees.append((target, _tree(source, attributes, links) if source else -1))
     # Root could change their modes and owners, which are those of this machine; a program can write
     # to a device all the same.
     trees += [(path, _tree(path, _NO_SETUID | _READ_ONLY)) for path in view["devices"]]

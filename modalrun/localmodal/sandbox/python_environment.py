@@ -1,7 +1,7 @@
 """Make virtual environments by the recipes of images, with uv (`--isolated-python`).
 
 A layer's `pip install` lines are executed, no matter by which installer. Its other `RUN` lines are
-not: they are meant for another machine's root. The build log names them.
+not: they are meant for another machine's root. A warning and the build log name them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _THIS_PYTHON = "--python $(command -v python)"
 _VERSION = re.compile(r"FROM\s+\S*python:(\d+\.\d+)")
 # Compiling takes longer than what it saves here.
 _DROPPED = frozenset({"--compile-bytecode", "--system"})
+_SILENT = _DROPPED | {"--upgrade", "-U", "--quiet", "-q", "--no-cache-dir"}
 
 
 class InstallError(Exception):
@@ -121,17 +122,57 @@ def _version(layers: Sequence[Layer]) -> str:
 async def _install(layer: Layer, root: Path, python: Path) -> AsyncIterator[str]:
     for run in layer.runs:
         cwd = root
-        for words in _commands(run):
-            command = shlex.join(words)
+        for words, installed in _parsed(run):
             if words[0] == "cd" and len(words) > 1:
                 cwd = rootfs.inside(root, words[1])
-            elif "$" not in command and (found := _INSTALL.match(" ".join(words))):
-                given = words[len(found.group().split()) :]
-                arguments = rootfs.arguments([word for word in given if word not in _DROPPED], root)
-                async for line in _uv("pip", "install", "--python", python, *arguments, cwd=cwd):
-                    yield line
+            elif installed is None:
+                yield f"Not executed on this machine: {shlex.join(words)}"
             else:
-                yield f"Not executed on this machine: {command}"
+                kept = [word for word in installed if word not in _DROPPED]
+                kept = rootfs.arguments(kept, root)
+                async for line in _uv("pip", "install", "--python", python, *kept, cwd=cwd):
+                    yield line
+
+
+def not_executed(layer: Layer, *, installs: bool) -> list[str]:
+    """Return the `RUN` lines of a layer that have no effect, but for packages that are here.
+
+    Args:
+        layer: The layer.
+        installs: Whether the image has a Python of its own, for which packages are installed.
+    """
+    return [
+        run
+        for run in layer.runs
+        for words, installed in _parsed(run)
+        if words[0] != "cd" and words != ["apt-get", "update"]
+        if installed is None or not (installs or _are_here(installed))
+    ]
+
+
+def _are_here(arguments: Sequence[str]) -> bool:
+    """Tell whether this Python has what the arguments of an installer name."""
+    from importlib import metadata
+
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        wanted = [Requirement(word) for word in arguments if word not in _SILENT]
+        return all(
+            not one.url and one.specifier.contains(metadata.version(one.name), prereleases=True)
+            for one in wanted
+            if one.marker is None or one.marker.evaluate()
+        )
+    except (InvalidRequirement, metadata.PackageNotFoundError):
+        return False
+
+
+def _parsed(run: str) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Yield the commands of a RUN line, and the arguments of those that install packages."""
+    for words in _commands(run):
+        found = _INSTALL.match(" ".join(words))
+        is_known = found is not None and "$" not in shlex.join(words)
+        yield words, words[len(found.group().split()) :] if found and is_known else None
 
 
 def _commands(run: str) -> Iterator[list[str]]:

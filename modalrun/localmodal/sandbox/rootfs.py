@@ -30,6 +30,9 @@ _LONGEST_BASE = 32
 _FOLDERS = {"": 0o755, "tmp": 0o1777, "run": 0o755, "var": 0o755, "var/tmp": 0o1777}
 """What a root has beside the system and the home, with modes."""
 
+_PROGRAMS = "run/bin"
+"""Where a sandbox finds `python`, if its Python has another name."""
+
 _PASSED_ON = (
     "LANG",
     "LANGUAGE",
@@ -102,6 +105,9 @@ def build(
         own = temporary(folder.name)
         own.mkdir(mode=0o700)
         (root / "tmp").symlink_to(own, target_is_directory=True)
+    if not _has_python(sys.prefix):
+        (root / _PROGRAMS).mkdir(parents=True)
+        (root / _PROGRAMS / "python").symlink_to(sys.executable)
     add_files(root, files)
     for path, volume in volumes.items():
         target = inside(root, path)
@@ -151,6 +157,11 @@ def arguments(argv: list[str], root: Path) -> list[str]:
     return changed
 
 
+def _has_python(prefix: str) -> bool:
+    """Tell whether a Python is called so: that of a system may be `python3` only."""
+    return Path(prefix, "bin", "python").exists()
+
+
 def python_prefix(recipe: Recipe, variables: Mapping[str, str]) -> str:
     """Return the `sys.prefix` of a sandbox's Python."""
     return variables.get(PYTHON_VARIABLE) or recipe.python or sys.prefix
@@ -182,6 +193,8 @@ def environment(
     env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     others = [folder for folder in path if folder not in (programs, str(Path(sys.prefix) / "bin"))]
+    if not _has_python(prefix):
+        others.append(f"/{_PROGRAMS}" if isolated else str(root / _PROGRAMS))
     env["PATH"] = os.pathsep.join([programs, *others])
     if (Path(prefix) / "pyvenv.cfg").exists():
         env["VIRTUAL_ENV"] = prefix

@@ -215,7 +215,8 @@ class Machine:
             if hidden or any(_is_below(path, folder) for folder in emptied):
                 mounts.append((os.path.realpath(path), path, False))
         for path, folder in volumes.items():
-            mounts.append((str(folder), os.path.normpath(path), path not in read_only))
+            source = f"{os.path.realpath(self.state)}/{folder.relative_to(self.state)}"
+            mounts.append((source, os.path.normpath(path), path not in read_only))
         mounts.sort(key=lambda mount: mount[1].split("/"))
         return View(str(root), tuple(mounts), tuple(links), self._devices)
 

@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import lru_cache
+from textwrap import shorten
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,6 +23,7 @@ from modalrun.localmodal.sandbox.python_environment import (
     InstallError,
     Layer,
     PythonEnvironments,
+    not_executed,
 )
 from modalrun.localmodal.sandbox.recipe import File, Recipe, RecipeError
 from modalrun.localmodal.server.rpc import not_found, rpc, warn
@@ -114,11 +116,10 @@ class Images(Service):
             )
         return str(self._pythons.prefix(layers))
 
-    def _metadata(self, image_id: str, recipe: Recipe | None = None) -> api.ImageMetadata:
-        recipe = recipe or self.recipe(image_id)
+    def _metadata(self, image_id: str) -> api.ImageMetadata:
         return api.ImageMetadata(
             image_builder_version=self.get(image_id).document["builder_version"],
-            workdir=recipe.workdir or None,
+            workdir=self.recipe(image_id).workdir or None,
         )
 
     @rpc("ImageGetOrCreate")
@@ -148,15 +149,23 @@ class Images(Service):
             if failure is not None:
                 document["failure"] = failure
                 self._store.put(known)
+        if failure is None:
+            self._warn(image_id, is_base=not request.image.base_images)
         if failure is not None or not self._is_built(image_id):
             # Without a result the client joins the build.
             return api.ImageGetOrCreateResponse(image_id=image_id)
-        built = self.recipe(image_id)
-        for note in built.notes:
-            warn(f"The local Modal server does not do this of an image: {note}")
         return api.ImageGetOrCreateResponse(
-            image_id=image_id, result=_SUCCESS, metadata=self._metadata(image_id, built)
+            image_id=image_id, result=_SUCCESS, metadata=self._metadata(image_id)
         )
+
+    def _warn(self, image_id: str, *, is_base: bool) -> None:
+        """Name what the last layer of an image asks for and a sandbox does not get."""
+        recipe, layers = self._read(image_id)
+        # The SDK writes the lines of a base.
+        runs = [] if is_base else not_executed(layers[-1], installs=self._pythons is not None)
+        lacks = [f"RUN {shorten(run, 200)} (commands are not executed)" for run in runs]
+        for note in (*dict.fromkeys(lacks), *recipe.notes):
+            warn(f"The local Modal server does not do this of an image: {note}")
 
     def _mistake(self, image_id: str) -> list[str] | None:
         """Return the log of a build that fails because of its Dockerfile; None for others."""
