@@ -46,7 +46,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> NoReturn:
-    """Run the steps that are ordered, until none comes any more."""
+    """Run the steps that the driver orders, until no order comes any more."""
     os.environ[contract.STARTED] = str(time.time())
     privileges.drop_tracing()
     privileges.hide_process()

@@ -74,7 +74,7 @@ class Failure:
 
     @staticmethod
     def of(error: BaseException) -> Failure:
-        """Describe an exception as the record of it will be read."""
+        """Describe an exception as `read_failure` describes its record."""
         text = "".join(traceback.format_exception(error))
         return _read(text, type(error).__name__, str(error))
 

@@ -97,10 +97,7 @@ _BY_STATUS = {
         ExitKind.PREEMPTED,
         "Modal lost the sandbox (internal failure).",
     ),
-    ModalStatus.IDLE_TIMEOUT: (
-        ExitKind.TERMINATED,
-        "Modal ended the sandbox because it was idle.",
-    ),
+    ModalStatus.IDLE_TIMEOUT: (ExitKind.TERMINATED, "Modal ended the sandbox because it was idle."),
     ModalStatus.MEMORY_MANAGER_EVICTION: _EVICTED,
     ModalStatus.MEMORY_THRASHING_EVICTION: _EVICTED,
     ModalStatus.KERNEL_OOM_KILL: _OUT_OF_MEMORY,

@@ -42,7 +42,7 @@ class ZenMLGateway:
 
     @staticmethod
     def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCredentials | None]:
-        """Do as `compiling.image_builds.resolve_images`, which takes long to import."""
+        """Fill in what images need of a container registry (`compiling.image_builds`)."""
         kinds = {component.kind for component in compiled.stack_description.components}
         built = any(isinstance(recipe.base, BuiltByZenML) for recipe in plan.images.values())
         if not built and "container_registry" not in kinds:
@@ -53,7 +53,7 @@ class ZenMLGateway:
 
     @staticmethod
     def with_visualizations(run_id: str, found: list[Artifact]) -> list[Artifact]:
-        """Do as `records.artifacts.with_visualizations`, for which ZenML is imported."""
+        """Import ZenML, and do as `records.artifacts.with_visualizations`."""
         stores.open_zenml()
         from modalrun.zenml_api.records import artifacts
 
@@ -61,7 +61,7 @@ class ZenMLGateway:
 
     @staticmethod
     def driver_environment(run_id: str) -> dict[str, str]:
-        """Do as `records.runs.driver_environment`, for which ZenML is imported."""
+        """Import ZenML, and do as `records.runs.driver_environment`."""
         stores.open_zenml()
         from modalrun.zenml_api.records import runs
 
@@ -69,7 +69,7 @@ class ZenMLGateway:
 
     @staticmethod
     def load_deployment_of_run(run_id: str, spec: RunSpec) -> Compiled:
-        """Load the deployment of a run as a submission of it does, for the spec's target and tree.
+        """Load the deployment of a run, for the target and the source tree of a run spec.
 
         Raises:
             NotFoundError: There is no such run, or its deployment was deleted.

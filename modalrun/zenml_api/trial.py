@@ -32,7 +32,7 @@ _TAKEN = ("region", "cloud", "modal_environment", "workspace", "secrets")
 
 @dataclass(frozen=True)
 class Ground:
-    """What a smoke test without a pipeline runs on; the attributes are those of `Compiled`."""
+    """What a smoke test without a pipeline runs on, with the attributes of `Compiled`."""
 
     deployment: Deployment
     stack: Stack

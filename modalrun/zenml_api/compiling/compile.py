@@ -134,28 +134,15 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
         _check_secrets(pipeline, run_configuration)
         unstored = _leave_artifacts(pipeline) if looks else {}
-        with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
-            # The pipeline has them all. These two would be added to it once more.
-            run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
-            snapshot = Compiler().compile(pipeline, stack, run_configuration)
-            snapshot = _with_variables(snapshot, spec)
-        _refuse_builds(stack, snapshot)
-        record = SpecRecord({}).with_keys(spec.source.data, spec.command_line)
-        record = record.as_read(spec.run_configuration)
-        snapshot.client_environment.update(record.to_environment())
+        snapshot = _snapshot(pipeline, stack, run_configuration, spec)
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
-        compiled = assemble(
-            replace(
-                deployment,
-                layers={**deployment.layers, Origin.COMPONENT: component_defaults(values)},
-                notes=(*spec.notes, *notes),
-            ),
-            snapshot,
-            stack,
-            values,
-            spec,
+        deployment = replace(
+            deployment,
+            layers={**deployment.layers, Origin.COMPONENT: component_defaults(values)},
+            notes=(*spec.notes, *notes),
         )
+        compiled = assemble(deployment, snapshot, stack, values, spec)
         modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
         check_places(spec.source_root, before, modules, compiled.deployment.docker)
         return replace(compiled, source_code=pipeline.source_code, inputs=inputs, unstored=unstored)
@@ -213,6 +200,22 @@ def _resolve_settings(
         steps[name] = flatten(layers, {Origin.CODE_STEP: own, **spec.step_layers.get(name, {})})
     set_settings(pipeline, resolved, steps, orchestrator)
     return resolved, steps, notes
+
+
+def _snapshot(
+    pipeline: Pipeline, stack: Stack, run_configuration: PipelineRunConfiguration, spec: RunSpec
+) -> PipelineSnapshotBase:
+    """Compile a prepared pipeline with ZenML; the result has a record of the run spec."""
+    with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
+        # The pipeline has them all. These two would be added to it once more.
+        run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
+        snapshot = Compiler().compile(pipeline, stack, run_configuration)
+        snapshot = _with_variables(snapshot, spec)
+    _refuse_builds(stack, snapshot)
+    record = SpecRecord({}).with_keys(spec.source.data, spec.command_line)
+    record = record.as_read(spec.run_configuration)
+    snapshot.client_environment.update(record.to_environment())
+    return snapshot
 
 
 def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:

@@ -34,7 +34,7 @@ def conditions_of(compiled: Compiled, target: Target) -> Conditions:
         return Conditions(
             zenml=zenml.__version__,
             project=str(project),
-            stack=changes_of(model),
+            stack=_changes_of(model),
             cache_keys=keys,
             docker_digest=compiled.docker_digest,
             built=target == "modal",
@@ -42,7 +42,7 @@ def conditions_of(compiled: Compiled, target: Target) -> Conditions:
         )
 
 
-def changes_of(stack: StackResponse) -> dict[str, str]:
+def _changes_of(stack: StackResponse) -> dict[str, str]:
     """Return the ids of a stack and its components, and when each was changed last."""
     changed = {str(stack.id): stack.updated.isoformat()}
     for components in stack.components.values():

@@ -98,12 +98,9 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
                 "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
                 " where the stack's orchestrator has some",
             )
-        compiled = _compiled(
-            replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes),
-            PipelineSnapshotBase.model_validate(snapshot),
-            response.stack,
-            spec,
-        )
+        deployment = replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes)
+        parsed = PipelineSnapshotBase.model_validate(snapshot)
+        compiled = _compiled(deployment, parsed, response.stack, spec)
         unchanged = snapshot == plain and not spec.has_settings
         return replace(
             compiled,

@@ -71,7 +71,7 @@ class PipelineSteps:
     def run(
         self, name: str, signals: Signals, failed: Callable[[BaseException], None]
     ) -> FinalStatus:
-        """Run one step once; see `SingleStep.run`."""
+        """Run one step once, and return its recorded status; see `SingleStep.run`."""
         with self._log.disabled() if self._log else nullcontext():
             return SingleStep(self._loaded, name).run(signals, failed)
 

@@ -14,7 +14,7 @@ from modalrun.zenml_api.records.cache import Cache
 
 
 class RunRecorder:
-    """One run's records in ZenML: what `records` has, of this run.
+    """Read and write the records of one run in ZenML, with the functions of `records`.
 
     A method that raises `AuthenticationError` or `ConnectionLostError` can be called again.
     """

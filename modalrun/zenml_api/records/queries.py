@@ -88,15 +88,16 @@ def newest_runs(
         filters["created"] = f"gte:{since:%Y-%m-%d %H:%M:%S}"
     if not everybodys:
         filters["run_metadata"] = _OURS
-    found: list[RunRecord] = []
+    # By id: a run that begins meanwhile moves another one to the next page.
+    found: dict[str, RunRecord] = {}
     with translated():
         size = min(limit, _PAGE)
         for page in range(1, -(-limit // size) + 1):
             answer = _page_of_runs(page=page, size=size, **filters)
-            found += answer.items
+            found |= {run.id: run for run in answer.items}
             if page >= answer.pages:
                 break
-    return found[:limit]
+    return [*found.values()][:limit]
 
 
 def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:

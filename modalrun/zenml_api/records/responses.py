@@ -13,13 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from modalrun.run.artifacts import Artifact
 from modalrun.run.failure import Failure, read_failure
-from modalrun.run.metadata import (
-    Announced,
-    RunMetadata,
-    StepMetadata,
-    from_metadata,
-    wrong_keys,
-)
+from modalrun.run.metadata import Announced, RunMetadata, StepMetadata, from_metadata, wrong_keys
 from modalrun.run.records import Named, RunRecord, StepRecord
 from modalrun.run.usage import usage_from_metadata
 
@@ -89,7 +83,7 @@ class Link(str):
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, and how many there are."""
+    """One page of a list, and how many pages there are."""
 
     items: list[T]
     pages: int

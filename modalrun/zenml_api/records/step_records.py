@@ -107,11 +107,7 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
 
 
 def end_step(
-    step_run_id: str,
-    status: str,
-    reason: str,
-    lines: Sequence[str] = (),
-    used: Sequence[str] = (),
+    step_run_id: str, status: str, reason: str, lines: Sequence[str] = (), used: Sequence[str] = ()
 ) -> StepRecord:
     """Record the end of a step, the reason, and the last lines before it; return the record.
 
@@ -127,10 +123,7 @@ def end_step(
         record_metadata(step_run_id, usage)
     try:
         ended = store.update_step(
-            step_run_id,
-            status=status,
-            end_time=utc_now(),
-            exception_info=_exception(reason, lines),
+            step_run_id, status=status, end_time=utc_now(), exception_info=_exception(reason, lines)
         )
     except UNDECODABLE:
         # It is stored, but ZenML can't decode metadata to return.

@@ -115,12 +115,12 @@ def mark_stopping(run_id: str, reason: str) -> bool:
         _require_deployment(run)
         recorded = False
         with _recorded(run):
-            update_run(run, status="stopping", status_reason=reason[:_REASON])
+            _update_run(run, status="stopping", status_reason=reason[:_REASON])
             recorded = True
         return recorded  # noqa: RET504 (the block may end early)
 
 
-def update_run(run: StoredRun, **changes: Any) -> None:
+def _update_run(run: StoredRun, **changes: Any) -> None:
     """Change a run; with the change stored, ZenML may be unable to decode metadata to return."""
     try:
         stores.current().update_run(run.id, **changes)
@@ -136,17 +136,17 @@ def _end_run(run: StoredRun, status: str, reason: str) -> bool:
         if unexplained and status == run.status and run.deployment is not None:
             # ZenML ends a run with its failed step, or function, and gives no reason.
             with _recorded(run):
-                update_run(run, status=status, status_reason=reason[:_REASON])
+                _update_run(run, status=status, status_reason=reason[:_REASON])
         return False
     # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
     # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
     first = "stopping" if status == "stopped" else status
     # The end of the last step may have ended the run meanwhile.
     with _recorded(run):
-        update_run(run, status=first, status_reason=reason[:_REASON])
+        _update_run(run, status=first, status_reason=reason[:_REASON])
         if first == "stopping" and run.dynamic:
             # ZenML computes no status for the run of a dynamic pipeline.
-            update_run(run, status="stopped")
+            _update_run(run, status="stopped")
     return True
 
 

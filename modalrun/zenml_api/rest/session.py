@@ -71,11 +71,7 @@ class Session:
     """
 
     def __init__(
-        self,
-        settings: ServerSettings,
-        folder: Path,
-        *,
-        adapter: HTTPAdapter | None = None,
+        self, settings: ServerSettings, folder: Path, *, adapter: HTTPAdapter | None = None
     ) -> None:
         """Prepare a session; nothing is sent.
 

@@ -54,7 +54,7 @@ class Server:
 
     @property
     def state(self) -> ServerState:
-        """What the server says now."""
+        """The version, login, project and stack of the server, as they are now."""
         info = self.session.info
         changed = {self.stack["id"]: self.stack["body"]["updated"]}
         for components in self.stack["metadata"]["components"].values():

@@ -30,6 +30,11 @@ class _Store:
     def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
         return _RUN
 
+    def runs(self, *, hydrate: bool, page: int, **_: Any) -> Page[StoredRun]:
+        # A new run has moved the others by one.
+        names = {1: ("new", "a"), 2: ("a", "b")}[page]
+        return Page([replace(_RUN, id=name) for name in names], 2)
+
     def steps(self, *, hydrate: bool, **_: Any) -> Page[StoredStep]:
         records = (
             StoredStep("load", "completed", 1, created=_NOW, run=_RUN.id),
@@ -51,3 +56,8 @@ def store() -> Iterator[None]:
 def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
     _, steps = queries.read_run_and_steps(_RUN.id)
     assert {step.name: step.upstream for step in steps} == {"load": (), "train": ("load",)}
+
+
+def test_a_run_that_begins_meanwhile_makes_none_appear_twice() -> None:
+    found = queries.newest_runs(limit=150)
+    assert [run.id for run in found] == ["new", "a", "b"]
