@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import warm
+from modalrun.run.zenml_modules import ZENML_MODULES
 from modalrun.submit.preload import PRELOAD
 
 SET_BEFORE_IMPORTS = {"ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_LOGGING_COLORS_DISABLED": "true"}
@@ -37,7 +38,7 @@ SET_BEFORE_IMPORTS = {"ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_LOGGING_COLORS_D
 
 REQUEST = Preload(
     # Not the SDK: its import reads its configuration file. Its messages are most of its time.
-    modules=(*(name for name in PRELOAD.modules if name != "modal"), "modal_proto.api_pb2"),
+    modules=(*ZENML_MODULES, "modal_proto.api_pb2"),
     programs=("modalrun", "ask_zenml"),
     env=SET_BEFORE_IMPORTS,
     late=(*PRELOAD.late, *SET_BEFORE_IMPORTS),

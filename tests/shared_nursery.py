@@ -53,7 +53,7 @@ def serve(listener: socket.socket, request: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
-        if report["directories"] != warm.package_folders():
+        if warm.is_outdated(report):
             # Import again; servers that connect wait meanwhile.
             listener.set_inheritable(True)
             os.execve(sys.executable, sys.orig_argv, warm.environment_of_exec())

@@ -5,6 +5,8 @@ Processes (`python -m`): `supervisor` is the first of every sandbox and starts o
 or `step` (one step); `finalize` records the end of a process that died. Without a supervisor are
 `step_worker`, the first process of a step sandbox that is kept warm, which starts one for each
 step, and `probe`: `modalrun smoke` looks at sandboxes with it.
+Parts of the supervisor: `child_environment`, `broker_link`, `usage_sampler`, and of what it passes
+on: `output_pumps`, `throttle`, `last_lines`.
 Parts of the pipeline runner: `worker_pool`, `worker_process` and `worker` (a fork that runs steps),
 `step_output` (their lines).
 Dynamic runs: `sandbox_broker`, which has the Modal token, and `sandbox_client`, which asks it.

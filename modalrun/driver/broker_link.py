@@ -47,7 +47,7 @@ class BrokerLink:
         return theirs.detach()
 
     def terminate_sandboxes(self) -> bool:
-        """Have the step sandboxes terminated; return whether it has happened."""
+        """Have the broker terminate the step sandboxes; return whether it has done so."""
         self._socket.settimeout(TERMINATE_SECONDS)
         try:
             self._socket.sendall(TERMINATE)

@@ -20,7 +20,7 @@ _NAMED = 3
 
 
 class CapacityWaits:
-    """The waits of the steps of one run for places in Modal."""
+    """Keep what the steps of one run wait for while Modal has no place for their sandboxes."""
 
     def __init__(self, recorder: AsyncRecorder) -> None:
         self._recorder = recorder
@@ -29,7 +29,7 @@ class CapacityWaits:
         self._storing: asyncio.Task[None] | None = None
 
     def tell(self, step: str, wait: CapacityWait | None) -> None:
-        """Note what a step waits for now; None for nothing."""
+        """Note what a step waits for now; None if it does not wait."""
         before = self._waits.pop(step, None)
         if before is not None:
             self._waited[step, before.what] += round(time.time() - before.since)

@@ -34,10 +34,7 @@ class Coordinator:
     """
 
     def __init__(
-        self,
-        manifest: RunManifest,
-        sandboxes: WarmSandboxes,
-        recorder: AsyncRecorder,
+        self, manifest: RunManifest, sandboxes: WarmSandboxes, recorder: AsyncRecorder
     ) -> None:
         self.sandboxes = sandboxes
         self.failed: dict[str, str] = {}

@@ -16,17 +16,7 @@ import traceback
 from types import FrameType
 from typing import NoReturn
 
-from modalrun.driver import control
-from modalrun.driver.process import (
-    EXIT_CODES,
-    buffer_lines,
-    die,
-    die_with_parent,
-    leave,
-    print_traceback,
-    supervisors_reason,
-    termination_reason,
-)
+from modalrun.driver import control, process
 from modalrun.driver.sandbox_client import SandboxClient
 from modalrun.run import contract, output_tagging
 from modalrun.run.reporting import prove_events
@@ -39,15 +29,15 @@ def main() -> NoReturn:
     isolated: SandboxClient | None = None
 
     def end(_signum: int, _frame: FrameType | None) -> None:
-        if supervisors_reason() is None:
+        if process.supervisors_reason() is None:
             # The supervisor knows whether somebody has asked for it, or user code has done it.
-            die(signal.SIGTERM)
+            process.die(signal.SIGTERM)
         # In a thread: the main thread may hold locks that the end needs.
         threading.Thread(target=_end, args=(isolated,), daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
-    die_with_parent()
-    buffer_lines()
+    process.die_with_parent()
+    process.buffer_lines()
     prove_events()
     log_filter.hide()
     output_tagging.install()
@@ -65,13 +55,13 @@ def main() -> NoReturn:
             death = json.loads(os.environ.pop(contract.DEATH, "null"))
             run = DynamicRun(os.environ[contract.RUN_ID], isolated, death)
         control.listen(run.stop)
-        code = EXIT_CODES[run.run(print_traceback)]
+        code = process.EXIT_CODES[run.run(process.print_traceback)]
     except BaseException:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isolated is not None:
         isolated.terminate_all()
-    leave(code)
+    process.leave(code)
 
 
 def _end(isolated: SandboxClient | None) -> NoReturn:
@@ -82,11 +72,11 @@ def _end(isolated: SandboxClient | None) -> NoReturn:
             isolated.terminate_all()
         from modalrun.zenml_api.records.updates import finalize_run
 
-        finalize_run(os.environ[contract.RUN_ID], termination_reason())
+        finalize_run(os.environ[contract.RUN_ID], process.termination_reason())
         code = contract.EXIT_TERMINATED
     except BaseException:
         traceback.print_exc()
-    leave(code)
+    process.leave(code)
 
 
 if __name__ == "__main__":

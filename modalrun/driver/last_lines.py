@@ -49,6 +49,13 @@ class LastLines:
                 owner, kept = event, []
         return kept[-LAST_LINES:]
 
+    @staticmethod
+    def of(text: str) -> list[str]:
+        """Return the last lines of the step that printed last in an output."""
+        last = LastLines()
+        last.add(text.encode())
+        return last.lines()
+
     def encoded(self) -> bytes:
         """Return the last lines as one text."""
         return "\n".join(self.lines()).encode()

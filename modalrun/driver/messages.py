@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """Reply to a call, or ask or tell something without one.
+    """Reply to a call; or ask or tell something, for which there was no call.
 
     Attributes:
         number: The call's, or the question's.
@@ -93,10 +93,9 @@ class MessageSocket:
         Raises:
             EOFError: There are none, and no more will come; or one is too long.
         """
-        self._socket.setblocking(False)
         try:
             for _ in range(_READS):
-                self._read()
+                self._read(socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass
         except EOFError:
@@ -107,8 +106,8 @@ class MessageSocket:
         whole, _, self._pending = self._pending.rpartition(b"\n")
         return bytes(whole).split(b"\n")
 
-    def _read(self) -> None:
-        data = self._socket.recv(_CHUNK)
+    def _read(self, flags: int = 0) -> None:
+        data = self._socket.recv(_CHUNK, flags)
         if not data or len(self._pending) > LONGEST:
             raise EOFError
         self._pending += data

@@ -33,7 +33,7 @@ def pump(child: Child, key: bytes) -> list[threading.Thread]:
 
 
 def write_event(event: bytes) -> bool:
-    """Write an event of the supervisor's own to stdout, unless that is within a line."""
+    """Write an event of the supervisor to stdout; return False within a line, and write nothing."""
     with _locks[1], contextlib.suppress(OSError):
         if _outputs[1].at_start:
             sys.stdout.buffer.write(_outputs[1].event(event))

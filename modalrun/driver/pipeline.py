@@ -16,21 +16,15 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from modalrun.driver import control, privileges
+from modalrun.driver import control, privileges, process
 from modalrun.driver.privileges import without_source
-from modalrun.driver.process import (
-    buffer_lines,
-    leave,
-    supervisors_reason,
-    termination_clause,
-    termination_reason,
-)
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
-from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
-from modalrun.driver.worker import Graph, StepEnd
+from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, unwinding
+from modalrun.driver.worker import StepEnd
 from modalrun.driver.worker_pool import WorkerPool
 from modalrun.driver.worker_process import WorkerDied, WorkerError
 from modalrun.run import contract, failure
+from modalrun.run.manifest import Graph
 from modalrun.run.reporting import emit_step_event, prove_events, retry_text
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
@@ -40,7 +34,7 @@ STOP_REASON = "the run was asked to stop"
 
 def main() -> NoReturn:
     """Run the steps of the run that the environment names, and exit with their outcome."""
-    buffer_lines()
+    process.buffer_lines()
     prove_events()
     privileges.hide_process()
     log_filter.hide()
@@ -55,7 +49,7 @@ def main() -> NoReturn:
         code = asyncio.run(run())
     except BaseException:
         traceback.print_exc()
-    leave(code)
+    process.leave(code)
 
 
 async def run() -> int:
@@ -103,7 +97,7 @@ class Runner:
         """Why the run did not complete, and whether it was stopped; call it after the end."""
         stopped = self._stopped and not self._failed and not self._error
         if self._terminated:
-            return termination_reason(), stopped
+            return process.termination_reason(), stopped
         if stopped:
             return "The run was asked to stop.", True
         reason = failure.of_steps(self._failed) if self._failed else "The run ended early."
@@ -118,10 +112,10 @@ class Runner:
         """End the running steps, and then the run."""
         self._terminated = True
         grace = TERMINATE_GRACE_SECONDS / 2
-        if supervisors_reason() is not None:
-            grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) * 0.35)
-        self._start_nothing(termination_clause())
-        self._end_running(termination_reason(), grace)
+        if process.supervisors_reason() is not None:
+            grace = unwinding(float(os.environ[contract.TIMEOUT]))
+        self._start_nothing(process.termination_clause())
+        self._end_running(process.termination_reason(), grace)
 
     async def run(self) -> int:
         """Run until every step is in a final state; return the exit code."""
@@ -266,7 +260,9 @@ class Runner:
     async def _stopped_end(self, name: str) -> StepEnd:
         """Have it recorded that a running step was ended, unless the end of the run does so."""
         if self._terminated:
-            return StepEnd("failed" if supervisors_reason() else "stopped", self._ended_early)
+            return StepEnd(
+                "failed" if process.supervisors_reason() else "stopped", self._ended_early
+            )
         # Else the end of the run settles its record.
         with contextlib.suppress(WorkerDied, WorkerError), self._pool.worker() as worker:
             await worker.ask("stop", name, self._ended_early)

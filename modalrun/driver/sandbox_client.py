@@ -25,9 +25,9 @@ _REPLY = TypeAdapter(Reply)
 
 
 class SandboxClient:
-    """The step sandboxes of a dynamic run, as the threads of ZenML's runner see them.
+    """Ask for the step sandboxes of a dynamic run, for the threads of ZenML's runner.
 
-    Attributes: as `zenml_api.execution.isolation.IsolatedSandboxes` says.
+    Attributes and methods are those of `zenml_api.execution.isolation.IsolatedSandboxes`.
     """
 
     def __init__(self) -> None:
@@ -48,31 +48,18 @@ class SandboxClient:
         ready.result()
 
     def submit(self, step: StepRequest) -> None:
-        """Create the sandbox of a step, as soon as `max_parallelism` allows it.
-
-        Raises:
-            ModalrunError: A setting is wrong, Modal refuses it, or the run is being ended.
-        """
         self._call("submit", step=_plain(step))
 
     def take_over(self, step: StepRequest) -> None:
-        """Supervise a step that an earlier process of this run has submitted."""
         self._call("take_over", step=_plain(step))
 
     def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
-        """Return how a step has ended for good; None while it has not.
-
-        Raises:
-            KeyError: This process has neither submitted nor taken over the step.
-        """
         return self._call("exit_of", step_run=step_run, wait=wait)
 
     def stop(self, step_run: str) -> None:
-        """Terminate a step's sandbox; nothing happens if it has ended or is not known."""
         self._call("stop", step_run=step_run)
 
     def close_run(self, run_id: str) -> None:
-        """Create no more sandboxes for the steps of a run, or of a child pipeline's run."""
         self._call("close_run", run_id=run_id)
 
     def terminate_all(self) -> None:

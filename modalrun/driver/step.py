@@ -12,14 +12,7 @@ import time
 import traceback
 from typing import NoReturn
 
-from modalrun.driver.process import (
-    EXIT_CODES,
-    Signals,
-    buffer_lines,
-    die_with_parent,
-    leave,
-    print_traceback,
-)
+from modalrun.driver import process
 from modalrun.run import contract, metadata
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
@@ -30,10 +23,10 @@ from modalrun.zenml_api import log_filter
 
 def main() -> NoReturn:
     """Run the step that the environment names, and exit with what is recorded of it."""
-    signals = Signals()
+    signals = process.Signals()
     signal.signal(signal.SIGTERM, signals)
-    die_with_parent()
-    buffer_lines()
+    process.die_with_parent()
+    process.buffer_lines()
     prove_events()
     log_filter.hide()
     code = contract.EXIT_UNRECORDED
@@ -52,11 +45,11 @@ def main() -> NoReturn:
         # Without a sandbox: the step itself begins.
         write_event(StepEvent(name, "running", at=time.time()))
         forget_key()
-        code = EXIT_CODES[step.run(signals, print_traceback)]
+        code = process.EXIT_CODES[step.run(signals, process.print_traceback)]
     except BaseException:
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    leave(code)
+    process.leave(code)
 
 
 def _metadata() -> StepMetadata | None:

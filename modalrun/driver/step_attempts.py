@@ -147,10 +147,7 @@ class StepAttempts:
 
     async def last_lines(self) -> list[str]:
         """Return the last lines that the step has printed in a sandbox that was killed."""
-        last = LastLines()
-        if self._ended is not None:
-            last.add((await self._ended.output_tail()).encode())
-        return last.lines()
+        return LastLines.of(await self._ended.output_tail()) if self._ended else []
 
     async def used(self, record: str) -> StepUsage | None:
         """Return what the step has used in a sandbox that was killed, as far as that was told.

@@ -27,7 +27,7 @@ _IDLE_SECONDS = 0.05
 
 
 class TaggedStream:
-    """One of the runner's streams: tells before the first of a step's lines whose they are.
+    """Write lines of steps to one of the runner's streams, and before them the step's name.
 
     Attributes:
         shared: Whether several steps run, so that only whole lines may be passed on.

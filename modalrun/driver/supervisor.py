@@ -52,6 +52,11 @@ def margin(timeout: float) -> float:
     return min(30.0, max(0.5, timeout * 0.1, min(4.0, timeout * 0.2)))
 
 
+def unwinding(timeout: float) -> float:
+    """Return how many seconds the code of running steps has to unwind at a run's deadline."""
+    return min(TERMINATE_GRACE_SECONDS / 2, margin(timeout) * 0.35)
+
+
 def _age(timeout: float) -> float:
     """Return how many seconds ago the sandbox was created: Modal's timeout counts from then.
 
@@ -84,112 +89,167 @@ def main() -> int:
         _log(f"The {_subject()} can't start: {error}.")
         return contract.EXIT_UNRECORDED
     try:
-        return _supervise(environment)
+        return _Supervision(environment).run()
     finally:
         for broker in _brokers:
             broker.end()
         _drain(_broker_pumps)
 
 
-def _supervise(environment: dict[str, str]) -> int:
-    timeout = float(os.environ[contract.TIMEOUT])
-    deadline = time.monotonic() - _age(timeout) + timeout - margin(timeout)
-    earlier_kills = death.out_of_memory_kills()
-    # The first signal; later ones change nothing.
-    asked: list[int] = []
-    children: list[spawn.Child] = []
-    pumps: list[threading.Thread] = []
+class _Supervision:
+    """Run a child, and perhaps another one after it, and settle what it leaves unrecorded."""
 
-    def kill() -> None:
-        for child in children[-1:]:
-            child.kill()
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._timeout = float(os.environ[contract.TIMEOUT])
+        left = self._timeout - _age(self._timeout) - margin(self._timeout)
+        self._deadline = time.monotonic() + left
+        self._earlier_kills = death.out_of_memory_kills()
+        # The first signal; later ones change nothing.
+        self._asked: int | None = None
+        self._children: list[spawn.Child] = []
+        self._pumps: list[threading.Thread] = []
 
-    def pass_on(signum: int, _frame: object) -> None:
-        if not asked:
-            asked.append(signum)
+    def run(self) -> int:
+        """Return the sandbox's exit code."""
+        # Before there is a child: a signal that arrives while it starts is passed on afterwards.
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, self._ask)
+        timed_out = False
+        try:
+            code = self._run_child()
+            while self._asked is None and self._is_continued(code):
+                code = self._run_child()
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            reason = f"The {_subject()} took longer than its timeout of {self._timeout:g} s."
+            _write(self._environment[contract.END_REASON_FILE], reason)
+            _log(reason)
+            code = _end(self._children[-1], margin(self._timeout) * 0.7)
+        _drain(self._pumps)
+        return self._settle(code, timed_out=timed_out)
+
+    def _ask(self, signum: int, _frame: object) -> None:
+        """Handle a signal to the sandbox: end the child."""
+        if self._asked is None:
+            self._asked = signum
             if signum == signal.SIGINT:
-                _write(environment[contract.END_REASON_FILE], contract.PREEMPTED_REASON)
-            for child in children[-1:]:
+                _write(self._environment[contract.END_REASON_FILE], contract.PREEMPTED_REASON)
+            for child in self._children[-1:]:
                 _pass_on(signum, child)
-            killer = threading.Timer(TERMINATE_GRACE_SECONDS, kill)
+            killer = threading.Timer(TERMINATE_GRACE_SECONDS, self._kill)
             killer.daemon = True
             killer.start()
 
-    def run() -> int:
-        child, more = _start(environment)
-        children.append(child)
-        pumps.extend(more)
-        if asked:
-            _pass_on(asked[0], child)
-        return _wait(child, max(0.0, deadline - time.monotonic()), environment)
+    def _kill(self) -> None:
+        for child in self._children[-1:]:
+            child.kill()
 
-    # Before there is a child: a signal that arrives while it starts is passed on afterwards.
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, pass_on)
-    timed_out = False
-    try:
-        code = run()
-        while not asked and _is_continued(
-            code, environment, children, out_of_memory=death.out_of_memory_kills() > earlier_kills
-        ):
-            code = run()
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        reason = f"The {_subject()} took longer than its timeout of {timeout:g} s."
-        _write(environment[contract.END_REASON_FILE], reason)
+    def _run_child(self) -> int:
+        child, pumps = _start(self._environment)
+        self._children.append(child)
+        self._pumps += pumps
+        if self._asked is not None:
+            _pass_on(self._asked, child)
+        return _wait(child, max(0.0, self._deadline - time.monotonic()), self._environment)
+
+    def _is_continued(self, code: int) -> bool:
+        """Return whether another child goes on with the run of one that has died."""
+        module, environment = sys.argv[1], self._environment
+        if module not in {contract.DRIVER_MODULE, contract.DYNAMIC_MODULE} or self._is_meant(code):
+            return False
+        environment[contract.TAKE_OVER] = "1"
+        if module == contract.DRIVER_MODULE:
+            # The steps run in sandboxes of their own, so another driver can take over.
+            if len(self._children) == 1:
+                _log(f"The driver ended with {code}; another one takes over.")
+            return len(self._children) == 1
+        # A step that ran in the process may be tried again; the function may go on without it.
+        listed = Path(environment[contract.RUNNING_STEPS_FILE])
+        try:
+            steps = json.loads(_read(listed))
+            listed.write_text("[]", encoding="utf-8")
+        except (OSError, ValueError):
+            # User code may have written it.
+            return False
+        if not steps:
+            return False
+        reason = self._described("step's process", code)
         _log(reason)
-        code = _end(children[-1], margin(timeout) * 0.7)
-    _drain(pumps)
-    out_of_memory = death.out_of_memory_kills() > earlier_kills
-    if _is_meant(code, environment):
-        if asked and code == contract.EXIT_TERMINATED:
-            code = _asked_end(asked[0])[1]
-        return contract.EXIT_TIMED_OUT if timed_out else code
-    if timed_out:
-        reason = f"The {_subject()} took longer than its timeout."
-        return _record(reason, contract.EXIT_TIMED_OUT, environment)
-    if asked:
-        reason, result = _asked_end(asked[0])
-    else:
-        reason, result = _death(code, environment, children[-1].pid, out_of_memory=out_of_memory)
-    _log(reason)
-    if contract.STEP in environment and _written_exit_code(environment) == code:
-        # The driver asks ZenML again.
-        return contract.EXIT_UNRECORDED
-    return _record(reason, result, environment)
+        environment[contract.DEATH] = json.dumps([reason, steps, last_lines.lines()])
+        return True
 
+    def _settle(self, code: int, *, timed_out: bool) -> int:
+        """Have the child's end recorded, if it has not done so; return the sandbox's exit code."""
+        if self._is_meant(code):
+            if self._asked is not None and code == contract.EXIT_TERMINATED:
+                code = _asked_end(self._asked)[1]
+            return contract.EXIT_TIMED_OUT if timed_out else code
+        if timed_out:
+            reason = f"The {_subject()} took longer than its timeout."
+            return self._record(reason, contract.EXIT_TIMED_OUT)
+        reason, result = self._death(code) if self._asked is None else _asked_end(self._asked)
+        _log(reason)
+        if self._asked is None and _subject() == "step" and self._written_exit_code() == code:
+            # The driver asks ZenML again.
+            return contract.EXIT_UNRECORDED
+        return self._record(reason, result)
 
-def _is_continued(
-    code: int, environment: dict[str, str], children: list[spawn.Child], *, out_of_memory: bool
-) -> bool:
-    """Return whether another child goes on with the run of one that has died."""
-    module = sys.argv[1]
-    if module not in {contract.DRIVER_MODULE, contract.DYNAMIC_MODULE}:
-        return False
-    if _is_meant(code, environment):
-        return False
-    environment[contract.TAKE_OVER] = "1"
-    if module == contract.DRIVER_MODULE:
-        # The steps run in sandboxes of their own, so another driver can take over.
-        if len(children) == 1:
-            _log(f"The driver ended with {code}; another one takes over.")
-        return len(children) == 1
-    # A step that ran in the process may be tried again, and the function may go on without it.
-    listed = Path(environment[contract.RUNNING_STEPS_FILE])
-    try:
-        steps = json.loads(_read(listed))
-        listed.write_text("[]", encoding="utf-8")
-    except (OSError, ValueError):
-        # User code may have written it.
-        return False
-    if not steps:
-        return False
-    reason = death.describe(
-        "step's process", children[-1].pid, code, environment, out_of_memory=out_of_memory
-    )
-    _log(reason)
-    environment[contract.DEATH] = json.dumps([reason, steps, last_lines.lines()])
-    return True
+    def _death(self, code: int) -> tuple[str, int]:
+        """Return why a child has died that nobody ended, and the sandbox's exit code."""
+        in_step = contract.STEP in self._environment
+        child = "step's process" if in_step else "driver" if _is_driver() else "runner"
+        reason = self._described(child, code)
+        if code != -signal.SIGKILL:
+            return reason, contract.EXIT_FAILED
+        if self._out_of_memory:
+            return reason, contract.EXIT_OUT_OF_MEMORY if in_step else contract.EXIT_FAILED
+        # User code may have done it: every process but a driver runs it, or is the parent of one.
+        driver = sys.argv[1] == contract.DRIVER_MODULE
+        return reason, contract.EXIT_KILLED if driver else contract.EXIT_FAILED
+
+    def _described(self, child: str, code: int) -> str:
+        pid, out_of_memory = self._children[-1].pid, self._out_of_memory
+        return death.describe(child, pid, code, self._environment, out_of_memory=out_of_memory)
+
+    @property
+    def _out_of_memory(self) -> bool:
+        return death.out_of_memory_kills() > self._earlier_kills
+
+    def _record(self, reason: str, result: int) -> int:
+        """Have the end of the child recorded in ZenML; return the sandbox's exit code."""
+        environment = self._environment
+        # The driver judges such an end of a step: it may execute the same record again. What a
+        # preempted driver leaves is left to the next one.
+        in_step = contract.STEP in environment
+        preempted = result == contract.EXIT_INTERRUPTED and _is_driver()
+        left_to_driver = preempted or (in_step and result in _FROM_OUTSIDE)
+        if contract.RUN_ID in environment and not left_to_driver:
+            if not all(broker.terminate_sandboxes() for broker in _brokers):
+                _log("The step sandboxes may still run.")
+            # With the manifest of a static run, finalize terminates the step sandboxes.
+            manifest = [] if _has_broker() else sys.argv[2:]
+            command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
+            # In a session of its own: the sandbox's init forwards signals to this process group.
+            subprocess.run(  # noqa: S603 (the command is ours)
+                command,
+                env=environment,
+                input=last_lines.encoded(),
+                check=False,
+                start_new_session=spawn.OWN_SESSION,
+            )
+        return result
+
+    def _is_meant(self, code: int) -> bool:
+        """Return whether the child has recorded its end; user code may have called `os._exit`."""
+        return code in _RECORDED and self._written_exit_code() == code
+
+    def _written_exit_code(self) -> int | None:
+        """Return the exit code that the child meant to end with."""
+        try:
+            return int(_read(self._environment[contract.EXIT_CODE_FILE]))
+        except (OSError, ValueError):
+            return None
 
 
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:
@@ -212,7 +272,22 @@ def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thr
     if new_broker is not None:
         _broker_pumps.extend(pump(*new_broker))
     usage_sampler.start(environment[contract.USAGE_FILE])
+    if contract.STEP in environment:
+        _listen(environment[contract.END_REASON_FILE])
     return child, pump(child, key)
+
+
+def _listen(reason_file: str) -> None:
+    """End the step, so that its code unwinds, when the driver says that the run's time is over."""
+
+    def read() -> None:
+        with contextlib.suppress(OSError, ValueError), os.fdopen(os.dup(0)) as lines:
+            for line in lines:
+                if line.startswith(contract.END):
+                    _write(reason_file, line.removeprefix(contract.END).strip())
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=read, name="control", daemon=True).start()
 
 
 def _wait(child: spawn.Child, seconds: float, environment: dict[str, str]) -> int:
@@ -260,7 +335,9 @@ def _subject() -> str:
 
 
 def _control(environment: dict[str, str]) -> tuple[int, ...]:
-    """Duplicate the standard input for the child, whose own one is empty."""
+    """Duplicate the standard input for the child, whose own one is empty; a step gets none."""
+    if contract.STEP in environment:
+        return ()
     try:
         descriptor = os.dup(0)
     except OSError:
@@ -292,46 +369,6 @@ def _asked_end(signum: int) -> tuple[str, int]:
     return contract.TERMINATED_REASON, contract.EXIT_TERMINATED
 
 
-def _death(
-    code: int, environment: dict[str, str], pid: int, *, out_of_memory: bool
-) -> tuple[str, int]:
-    """Return why a child has died that nobody ended, and the sandbox's exit code."""
-    in_step = contract.STEP in environment
-    child = "step's process" if in_step else "driver" if _is_driver() else "runner"
-    reason = death.describe(child, pid, code, environment, out_of_memory=out_of_memory)
-    if code != -signal.SIGKILL:
-        return reason, contract.EXIT_FAILED
-    if out_of_memory:
-        return reason, contract.EXIT_OUT_OF_MEMORY if in_step else contract.EXIT_FAILED
-    # User code may have done it: every process but a driver runs it, or is the parent of one.
-    driver = sys.argv[1] == contract.DRIVER_MODULE
-    return reason, contract.EXIT_KILLED if driver else contract.EXIT_FAILED
-
-
-def _record(reason: str, result: int, environment: dict[str, str]) -> int:
-    """Have the end of the child recorded in ZenML; return the sandbox's exit code."""
-    # The driver judges such an end of a step: it may execute the same record again. What a
-    # preempted driver leaves is left to the next one.
-    in_step = contract.STEP in environment
-    preempted = result == contract.EXIT_INTERRUPTED and _is_driver()
-    left_to_driver = preempted or (in_step and result in _FROM_OUTSIDE)
-    if contract.RUN_ID in environment and not left_to_driver:
-        if not all(broker.terminate_sandboxes() for broker in _brokers):
-            _log("The step sandboxes may still run.")
-        # With the manifest of a static run, finalize terminates the step sandboxes.
-        manifest = [] if _has_broker() else sys.argv[2:]
-        command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
-        # In a session of its own: the sandbox's init forwards signals to this process group.
-        subprocess.run(  # noqa: S603 (the command is ours)
-            command,
-            env=environment,
-            input=last_lines.encoded(),
-            check=False,
-            start_new_session=spawn.OWN_SESSION,
-        )
-    return result
-
-
 def _read(path: Path | str) -> str:
     """Read a small file, which user code may have replaced by anything.
 
@@ -347,19 +384,6 @@ def _write(path: str, text: str) -> None:
     """Write a file, unless the disk is full."""
     with contextlib.suppress(OSError):
         Path(path).write_text(text, encoding="utf-8")
-
-
-def _is_meant(code: int, environment: dict[str, str]) -> bool:
-    """Return whether the child has recorded its end; user code may have called `os._exit`."""
-    return code in _RECORDED and _written_exit_code(environment) == code
-
-
-def _written_exit_code(environment: dict[str, str]) -> int | None:
-    """Return the exit code that the child meant to end with."""
-    try:
-        return int(_read(environment[contract.EXIT_CODE_FILE]))
-    except (OSError, ValueError):
-        return None
 
 
 def _log(text: str) -> None:

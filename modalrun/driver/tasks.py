@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Tasks:
-    """Run tasks that nobody waits for at once; asyncio itself keeps only weak references."""
+    """Keep tasks that nobody waits for yet; asyncio itself keeps only weak references."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -85,15 +85,11 @@ class WarmSandboxes:
         self._terminations = Tasks()
 
     async def open(self) -> None:
-        """Connect; see `StepSandboxes.open`."""
+        """Connect to Modal; see `StepSandboxes.open`."""
         await self._sandboxes.open()
 
     async def create(
-        self,
-        spec: SandboxSpec,
-        given_up: asyncio.Event,
-        *,
-        on_wait: OnWait = lambda _: None,
+        self, spec: SandboxSpec, given_up: asyncio.Event, *, on_wait: OnWait = lambda _: None
     ) -> StepSandbox | Lease:
         """Return a sandbox that runs a step: a worker that is or becomes free, or a new one.
 
@@ -119,7 +115,7 @@ class WarmSandboxes:
                 return lease
 
     async def running(self, names: Iterable[str] = ()) -> list[StepSandbox | Lease]:
-        """Return what runs of the run's steps, including what an earlier driver has started.
+        """Return the attempts that run, including those that an earlier driver has started.
 
         `names` are looked up in addition to Modal's list, which may lag. A worker that another
         driver has created is left to its step, and ends with it.

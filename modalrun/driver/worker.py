@@ -22,8 +22,8 @@ from modalrun.driver.messages import MessageSocket
 from modalrun.driver.process import Signals, leave, print_traceback
 from modalrun.errors import RunStopped
 from modalrun.run import contract
-from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
+from modalrun.run.manifest import Graph
 from modalrun.run.reporting import one_line
 from modalrun.util.environment import restored_environment
 
@@ -32,23 +32,6 @@ if TYPE_CHECKING:
 
 _RECORDING = ("fail", "stop", "finalize")
 """The methods that only change records, and can be called again."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What the runner has to know of a run.
-
-    Attributes:
-        steps: Each step's name -> the names of the steps it waits for, parents first.
-        retries: Each step's number of retries, first delay in seconds, and its growth factor.
-        done: The steps that have succeeded already, each with its state.
-        failure_mode: ZenML's `ExecutionMode`, as its value.
-    """
-
-    steps: Mapping[str, tuple[str, ...]]
-    retries: Mapping[str, tuple[int, float, float]]
-    done: Mapping[str, StepState]
-    failure_mode: str
 
 
 @dataclass(frozen=True)
@@ -156,8 +139,7 @@ class Worker:
         Raises:
             RunStopped: The run was stopped already.
         """
-        runner = self._steps
-        return Graph(runner.graph, runner.retries, runner.done, runner.failure_mode)
+        return self._steps.graph
 
     def run(self, name: str) -> StepEnd:
         """Run one step once; the first time, call the init hook before."""

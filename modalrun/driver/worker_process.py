@@ -21,11 +21,12 @@ from modalrun.driver.process import die_with_parent
 from modalrun.driver.spawn import OWN_SESSION
 from modalrun.driver.step_output import TaggedStream, WorkerStream
 from modalrun.run import usage_log
+from modalrun.run.manifest import Graph
 from modalrun.run.reporting import forget_key
 
 _ANSWER = TypeAdapter(worker.Answer)
 _VALUES: dict[str, tuple[type, ...]] = {
-    "graph": (worker.Graph, worker.StepEnd),
+    "graph": (Graph, worker.StepEnd),
     "run": (worker.StepEnd,),
     "fail": (worker.StepEnd,),
 }

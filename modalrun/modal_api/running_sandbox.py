@@ -121,6 +121,10 @@ class RunningSandbox:
         """Return what its steps have used; see `sandbox_events.told_usage`."""
         return asyncio.run(sandbox_events.told_usage(self._sandbox))
 
+    def output_tail(self) -> str:
+        """Return the end of what it has printed; see `sandbox_events.output_tail`."""
+        return asyncio.run(sandbox_events.output_tail(self._sandbox))
+
     def cancel_wait(self) -> None:
         """End a `wait` of another thread; the SDK reports a call that outlives its client."""
         with contextlib.suppress(RuntimeError):

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 TOLD_SECONDS = 5.0
 
+TAIL = 20
+"""Entries at the end of an output: a few lines, and events of modalrun between them."""
+
 _USED = '{"modalrun": "used"'
 
 
@@ -60,6 +63,17 @@ async def told_usage(sandbox: modal.Sandbox) -> list[str]:
         events = EventScanner().feed(text.encode())
         return [one for event in events if isinstance(event, Used) for one in event.readings]
     return []
+
+
+async def output_tail(sandbox: modal.Sandbox) -> str:
+    """Return the end of what a sandbox has printed; "" if Modal does not say."""
+
+    async def read() -> str:
+        return "".join([one.message async for one in sandbox.logs.tail.aio(TAIL)])
+
+    with contextlib.suppress(Exception):
+        return await asyncio.wait_for(read(), TOLD_SECONDS)
+    return ""
 
 
 async def _listen(

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     import modal
 
 
-TAIL = 20
-"""Entries at the end of an output: a few lines, and events of modalrun between them."""
-
-TAIL_SECONDS = 5.0
-
-
 class StepSandbox(StepTags):
     """One step sandbox.
 
@@ -113,15 +107,8 @@ class StepSandbox(StepTags):
         return await self._pool.call(self._sandbox.poll.aio) is not None
 
     async def output_tail(self) -> str:
-        """Return the end of what it has printed; "" if Modal does not tell."""
-
-        async def read() -> str:
-            return "".join([one.message async for one in self._sandbox.logs.tail.aio(TAIL)])
-
-        # What is only told must not end a run.
-        with contextlib.suppress(Exception):
-            return await asyncio.wait_for(read(), TAIL_SECONDS)
-        return ""
+        """Return the end of what it has printed; see `sandbox_events.output_tail`."""
+        return await sandbox_events.output_tail(self._sandbox)
 
     async def told_usage(self) -> list[str]:
         """Return what its steps have used; see `sandbox_events.told_usage`."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 
+from modalrun.driver.last_lines import LastLines
 from modalrun.errors import (
     AuthenticationError,
     ConnectionLostError,
@@ -72,7 +73,10 @@ def derive_outcome(
                 run.sandboxes.terminate()
         # A sandbox that was killed as a whole could not record its own end.
         used = run.sandbox.told_usage() if end.killed else ()
-        zenml.finalize_run(run.run_id, _reason(end, how, timeout), used=used)
+        lines: Sequence[str] = ()
+        if run.plan.settings.mode == "pipeline" and (end.killed or end.kind is ExitKind.TIMED_OUT):
+            lines = LastLines.of(run.sandbox.output_tail())
+        zenml.finalize_run(run.run_id, _reason(end, how, timeout), lines=lines, used=used)
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(

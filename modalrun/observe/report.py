@@ -80,11 +80,12 @@ def read_report(
     now = datetime.now(timezone.utc)
     notes: list[Note] = []
     output: dict[str, tuple[str, ...]] = {}
-    artifacts: list[Artifact] = []
+    artifacts = [artifact for attempt in attempts for artifact in attempt.outputs]
     try:
-        artifacts = zenml.artifacts_of(run_id)
+        artifacts = zenml.with_visualizations(run_id, artifacts) if artifacts else []
     except ModalrunError as error:
-        notes.append(Note(f"The artifacts are missing here: {error.problem}"))
+        text = f"What ZenML has stored to show of the artifacts is missing here: {error.problem}"
+        notes.append(Note(text))
     failed = [step.name for step in view.steps if step.status == "failed"]
     if failed:
         try:

@@ -45,7 +45,7 @@ class Prover:
         self._number = 0
 
     def prove(self, line: str, stream: int) -> str:
-        """Prove an event's line of a stream, which is given as its descriptor: 1 or 2."""
+        """Add the proof to the line of an event, for the stream 1 (stdout) or 2 (stderr)."""
         if not self.key:
             return line
         self._number += 1

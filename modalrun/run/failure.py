@@ -74,7 +74,7 @@ class Failure:
 
     @staticmethod
     def of(error: BaseException) -> Failure:
-        """Describe an exception as the record of it will be read."""
+        """Describe an exception as `read_failure` describes its record."""
         text = "".join(traceback.format_exception(error))
         return _read(text, type(error).__name__, str(error))
 
@@ -89,12 +89,11 @@ def read_failure(trace: str, source: str | None, message: str | None) -> Failure
     if source:
         return _read(trace, source.rpartition(".")[2], message or "")
     message = (message or "").strip()
-    *before, last = [*_lines(trace.rstrip().removesuffix(message)), *message.splitlines()[:1]] or [
-        ""
-    ]
-    text = one_line(last, LONGEST_TEXT)
+    lines = [*_lines(trace.rstrip().removesuffix(message)), *message.splitlines()[:1]]
+    text = one_line(lines[-1], LONGEST_TEXT) if lines else ""
     if not text:
         return None
+    before = lines[:-1]
     return Failure(text, None, _place(before), _last(before), _last(before, _LONGEST_TRACE))
 
 

@@ -96,11 +96,7 @@ class RunLines:
     """
 
     def __init__(
-        self,
-        run_sandbox: str,
-        earlier: Sequence[str] = (),
-        *,
-        graph: Collection[str] | None = None,
+        self, run_sandbox: str, earlier: Sequence[str] = (), *, graph: Collection[str] | None = None
     ) -> None:
         """
         Args:

@@ -1,9 +1,10 @@
-"""Define the run manifest: everything that the driver of a `per_step` run needs. Pure.
+"""Define what a driver or a runner needs of a run. Pure.
 
-It travels with the run sandbox as a file, so that the driver can start the first steps before it
-has imported ZenML. It is made anew for each run sandbox, from the deployment and the settings of
-the user who submits or resumes the run, and stored nowhere else: whoever could change it would have
-the driver's Modal token. It holds no secret.
+The run manifest is for the driver of a `per_step` run. It travels with the run sandbox as a file,
+so that the driver can start the first steps before it has imported ZenML. It is made anew for each
+run sandbox, from the deployment and the settings of the user who submits or resumes the run, and
+stored nowhere else: whoever could change it would have the driver's Modal token. It holds no
+secret. The runner of a `pipeline` run has its graph from ZenML.
 """
 
 from __future__ import annotations
@@ -70,3 +71,20 @@ class RunManifest:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the whole"
             raise ValueError(f"the manifest can't be read: {place}: {first['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The steps of a static pipeline, for the runner of a `pipeline` run.
+
+    Attributes:
+        steps: Each step's name -> the names of the steps it waits for, parents first.
+        retries: Each step's number of retries, first delay in seconds, and its growth factor.
+        done: The steps that have succeeded already, each with its state.
+        failure_mode: ZenML's `ExecutionMode`, as its value.
+    """
+
+    steps: Mapping[str, tuple[str, ...]]
+    retries: Mapping[str, tuple[int, float, float]]
+    done: Mapping[str, StepState]
+    failure_mode: str

@@ -180,7 +180,7 @@ def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
 
 
 def step_waits_metadata(waits: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Encode what steps wait for, as `RunMetadata` holds it: at most so many as ZenML can store."""
+    """Encode what steps wait for, as `RunMetadata` holds it; no more than ZenML can store."""
     return {f"{PREFIX}step_waits": dict(itertools.islice(waits.items(), _STORED_WAITS))}
 
 

@@ -322,14 +322,11 @@ def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:
 
     A sandbox may be newer than its step's record: Modal's list of sandboxes may be older than both.
     """
-    names = []
-    for step in steps:
-        if not step.finished:
-            number = step.sandboxes
-            names += [step_sandbox_name(run_id, step.name, n) for n in (number, number + 1)]
-            if step.id:
-                # Of a dynamic pipeline, steps are known by their records alone.
-                names += [
-                    step_sandbox_name(run_id, step.name, n, run_id) for n in (number, number + 1)
-                ]
-    return names
+    return [
+        step_sandbox_name(run_id, step.name, number, dynamic)
+        for step in steps
+        if not step.finished
+        # Of a dynamic pipeline, steps are known by their records alone.
+        for dynamic in ((None, run_id) if step.id else (None,))
+        for number in (step.sandboxes, step.sandboxes + 1)
+    ]

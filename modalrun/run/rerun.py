@@ -41,7 +41,7 @@ class Rerun:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What is taken and what runs, for people."""
+        """Lines that tell the user what is taken and what runs."""
         count = f" ({len(self.skipped)} with the results of that run)"
         skipped = f"{listing(self.skipped, _SHOWN)}{count}" if self.skipped else "no step"
         runs = listing([f"{name} ({why})" for name, why in self.runs.items()], _SHOWN)

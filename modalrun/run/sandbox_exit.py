@@ -97,10 +97,7 @@ _BY_STATUS = {
         ExitKind.PREEMPTED,
         "Modal lost the sandbox (internal failure).",
     ),
-    ModalStatus.IDLE_TIMEOUT: (
-        ExitKind.TERMINATED,
-        "Modal ended the sandbox because it was idle.",
-    ),
+    ModalStatus.IDLE_TIMEOUT: (ExitKind.TERMINATED, "Modal ended the sandbox because it was idle."),
     ModalStatus.MEMORY_MANAGER_EVICTION: _EVICTED,
     ModalStatus.MEMORY_THRASHING_EVICTION: _EVICTED,
     ModalStatus.KERNEL_OOM_KILL: _OUT_OF_MEMORY,
@@ -190,7 +187,8 @@ def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> Sa
 
 def ended_by_driver(end: SandboxExit, reason: str) -> SandboxExit:
     """Replace the reason of an exit that the driver has caused; leave others as they are."""
-    return replace(end, reason=reason) if end.kind in _FROM_OUTSIDE else end
+    caused = end.is_infrastructure and end.kind is not ExitKind.UNRECORDED
+    return replace(end, reason=reason) if caused else end
 
 
 def error_class(exit_code: int) -> type[ModalrunError]:
@@ -201,11 +199,3 @@ def error_class(exit_code: int) -> type[ModalrunError]:
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
-
-
-_FROM_OUTSIDE = frozenset(
-    {
-        *(ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.EVICTED),
-        *(ExitKind.NOT_STARTED, ExitKind.LOST),
-    }
-)

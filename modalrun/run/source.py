@@ -43,10 +43,6 @@ def _relative(path: str) -> str:
     return path
 
 
-def _printable(text: str) -> str:
-    return _CONTROLS.sub("", text)
-
-
 FilePath = Annotated[str, Field(max_length=4_096), AfterValidator(_relative)]
 FileHash = Annotated[str, Field(pattern=r"^[0-9a-f]{12}(\+x)?$")]
 
@@ -65,7 +61,9 @@ class Source:
     files: Annotated[Mapping[FilePath, FileHash], Field(max_length=MOST_FILES)] = field(
         default_factory=dict
     )
-    root: Annotated[str, Field(max_length=4_096), AfterValidator(_printable)] = ""
+    root: Annotated[
+        str, Field(max_length=4_096), AfterValidator(lambda text: _CONTROLS.sub("", text))
+    ] = ""
 
     def to_metadata(self) -> dict[str, str]:
         """Return the record as ZenML's metadata, in as many pieces as it takes."""

@@ -138,6 +138,9 @@ def may_be_rerun(run: RunRecord) -> bool:
 
 def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:
     """Derive a run's status from ZenML's record and Modal's."""
+    if run.finished and run.end is None and all(s.finished or not s.start for s in steps):
+        # ZenML waits for steps that never begin (`pipeline_run_schemas.py:1143`, 0.98.0).
+        run = replace(run, end=max((s.end for s in steps if s.end), default=None))
     state, over = run.status, run.finished
     notes: tuple[Note, ...] = ()
     if not run.finished:
@@ -195,10 +198,9 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
     if modal.sandbox != "ended":
         return run.status, False, ()
     claim = f"ZenML says '{run.status}', but the run sandbox {how_ended(modal)}"
-    resume = (f"modalrun resume {run.id}",) if run.metadata.mode == "per_step" else ()
-    if run.status == "stopping":
-        # Another driver would only end it.
-        resume = ()
+    # Another driver would only end one that is stopping.
+    resumable = run.metadata.mode == "per_step" and run.status != "stopping"
+    resume = (f"modalrun resume {run.id}",) if resumable else ()
     if modal.step_sandboxes:
         count = len(modal.step_sandboxes)
         sandboxes = "step sandbox still runs" if count == 1 else "step sandboxes still run"

@@ -30,7 +30,7 @@ OF_A_STEP = frozenset(
 
 @dataclass(frozen=True)
 class StepOrder:
-    """Run one attempt at a step.
+    """Order one attempt at a step, in a sandbox that is kept warm.
 
     Attributes:
         secret: What the report of the step's end repeats.
@@ -52,7 +52,7 @@ class StepOrder:
         return adapter(StepOrder).validate_json(text)
 
 
-def shared_env(spec: SandboxSpec) -> dict[str, str]:
+def _shared_env(spec: SandboxSpec) -> dict[str, str]:
     """Return the variables of a step's sandbox that every step in it has."""
     return {name: value for name, value in spec.env.items() if name not in OF_A_STEP}
 
@@ -77,7 +77,7 @@ def worker_of(spec: SandboxSpec, plan: RunPlan) -> SandboxSpec:
         # The time limit of each step is its own.
         timeout=max(spec.timeout, plan.run_sandbox.timeout),
         env={
-            **shared_env(spec),
+            **_shared_env(spec),
             contract.KEEP_WARM: str(plan.settings.keep_warm),
             contract.ORDER: order.to_json(),
         },
@@ -87,5 +87,5 @@ def worker_of(spec: SandboxSpec, plan: RunPlan) -> SandboxSpec:
 
 def kind_of(spec: SandboxSpec) -> str:
     """Return a text that is equal for sandboxes of which each can run the other's step."""
-    shared = replace(spec, name=None, tags={}, timeout=0, gpu_wait=None, env=shared_env(spec))
+    shared = replace(spec, name=None, tags={}, timeout=0, gpu_wait=None, env=_shared_env(spec))
     return json.dumps(asdict(shared), sort_keys=True)

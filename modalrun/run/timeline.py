@@ -192,12 +192,7 @@ class _Spans:
             self._cursor = until
 
     def of(
-        self,
-        step: StepRecord,
-        attempts: Sequence[StepRecord],
-        ready: float | None,
-        *,
-        waits: bool,
+        self, step: StepRecord, attempts: Sequence[StepRecord], ready: float | None, *, waits: bool
     ) -> tuple[Span, ...]:
         """Return the phases of a step.
 

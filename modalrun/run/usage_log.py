@@ -88,7 +88,7 @@ def read(path: str | None, start: int = 0) -> tuple[list[Reading], int]:
 
 
 class Measured:
-    """A step that runs in this process, from when this is created."""
+    """Measure a step that runs in this process, from the creation of this object."""
 
     def __init__(self, record: str) -> None:
         """Begin to measure the step of a record, by ZenML's step run id."""

@@ -38,6 +38,7 @@ ZENML_MODULES = (
         for name in (
             "ArtifactVersion",
             "Component",
+            "Flavor",
             "Logs",
             "Pipeline",
             "PipelineRun",

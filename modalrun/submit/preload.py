@@ -5,12 +5,20 @@ from __future__ import annotations
 from modalrun.localmodal.preload import Preload
 from modalrun.run.zenml_modules import ZENML_MODULES
 
+_PROGRAMS = ("supervisor", "step", "step_worker", "per_step", "pipeline", "dynamic")
+
 PRELOAD = Preload(
-    # No module of modalrun or the user: they may change meanwhile.
+    # None of the user's: they may change meanwhile.
     modules=(
         *ZENML_MODULES,
         # The driver's SDK.
         "modal",
+        *(f"modalrun.driver.{name}" for name in _PROGRAMS),
+        # They import these when they begin.
+        "modalrun.zenml_api.execution.single_step",
+        "modalrun.zenml_api.records.zenml_store",
+        "modalrun.modal_api.step_sandboxes",
+        "modalrun.zenml_api.orchestrator_config:ModalOrchestratorConfig.model_rebuild",
     ),
     programs=("modalrun.driver",),
     # The planner sets it in every sandbox.

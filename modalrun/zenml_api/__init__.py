@@ -20,7 +20,7 @@ The rest of modalrun may call:
     records              queries: read runs and steps; step_records: read and end steps; updates:
                          store a run's metadata and record its end; run_access: read what stop and
                          resume need; completion (none of these imports ZenML unless it must: see
-                         stores); runs: create; step_logs
+                         stores); runs: create; step_logs; artifacts: what ZenML shows of them
     execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
                          dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, ValidationError, model_validator
@@ -28,8 +28,6 @@ _TEXTS = frozenset({"cloud", "modal_environment", "workspace", "app_name", "mode
 
 _SECRET = re.compile(r"\{\{\s*\S+?\.\S+\s*\}\}")
 
-V = TypeVar("V", bound="ComponentValues")
-
 
 @dataclass(frozen=True)
 class OrchestratorComponent:
@@ -48,6 +46,12 @@ class ComponentValues(SettingFields):
     token_id: str | None = None
     token_secret: str | None = None
     target: Literal["modal", "local"] = "modal"
+
+    @property
+    def token(self) -> tuple[str, str] | None:
+        """The Modal token; each half may be a reference to a secret of ZenML's (`is_reference`)."""
+        token_id, token_secret = self.token_id, self.token_secret
+        return (token_id, token_secret) if token_id and token_secret else None
 
     @model_validator(mode="before")
     @classmethod
@@ -81,24 +85,21 @@ class ComponentValues(SettingFields):
         return [(n, "***" if n in hidden and v else v) for n, v in super().__repr_args__()]
 
 
-def component_values(component: OrchestratorComponent, cls: type[V]) -> V:
+def component_values(component: OrchestratorComponent) -> ComponentValues:
     """Return the values of a stack's orchestrator; none if it isn't for Modal.
-
-    Args:
-        cls: The class of the result, `ComponentValues` or one that knows more.
 
     Raises:
         UsageError: Its values are wrong, or half a token pair.
     """
     if component.flavor not in OUR_FLAVORS:
-        return cls()
+        return ComponentValues()
     known = {
         name: value
         for name, value in component.configuration.items()
-        if name in cls.model_fields and value is not None
+        if name in ComponentValues.model_fields and value is not None
     }
     try:
-        return cls(**known)
+        return ComponentValues(**known)
     except ValidationError as error:
         # Its own imports take a step's process 10 ms.
         from modalrun.spec.validation import validation_message
@@ -109,8 +110,6 @@ def component_values(component: OrchestratorComponent, cls: type[V]) -> V:
             f"The orchestrator '{component.name}' of the stack{at}{problem}",
             hint=f"Change it with 'zenml orchestrator update {shlex.quote(component.name)} ...'.",
         ) from None
-    except ValueError as error:
-        raise UsageError(f"The orchestrator '{component.name}' of the stack: {error}") from None
 
 
 def component_defaults(values: ComponentValues) -> SettingsLayer:

@@ -40,12 +40,10 @@ def require_readable() -> None:
         UsageError: It is damaged, or can't be read.
     """
     path = folder() / "config.yaml"
-    problem = _problem(path)
     until = time.monotonic() + _WRITING_SECONDS
-    while problem is not None and time.monotonic() < until:
-        # Another process may be writing it: ZenML empties it first.
+    # Another process may be writing it: ZenML empties it first.
+    while (problem := _problem(path)) is not None and time.monotonic() < until:
         time.sleep(0.05)
-        problem = _problem(path)
     if problem is not None:
         raise UsageError(
             f"ZenML's configuration {path} {problem}.",

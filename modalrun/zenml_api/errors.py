@@ -44,7 +44,7 @@ def database_errors() -> tuple[type[Any], ...]:
     return () if sqlalchemy is None else (sqlalchemy.DBAPIError,)
 
 
-def zenml_errors(name: str) -> tuple[type[Any], ...]:
+def _zenml_errors(name: str) -> tuple[type[Any], ...]:
     """Return a class of ZenML's exceptions, for `except`; none in a process without ZenML."""
     exceptions = sys.modules.get("zenml.exceptions")
     return () if exceptions is None else (getattr(exceptions, name),)
@@ -70,12 +70,12 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except zenml_errors("AuthorizationException") as error:
+    except _zenml_errors("AuthorizationException") as error:
         raise AuthenticationError(
             f"ZenML did not accept the credentials: {first_line(error)}",
             hint="Log in again with 'zenml login', or check ZENML_STORE_API_KEY.",
         ) from error
-    except zenml_errors("ZenKeyError") as error:
+    except _zenml_errors("ZenKeyError") as error:
         raise NotFoundError(first_line(error)) from error
     except KeyError as error:
         text = first_line(error).strip('"')

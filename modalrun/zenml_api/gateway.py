@@ -42,7 +42,7 @@ class ZenMLGateway:
 
     @staticmethod
     def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCredentials | None]:
-        """Do as `compiling.image_builds.resolve_images`, which takes long to import."""
+        """Fill in what images need of a container registry (`compiling.image_builds`)."""
         kinds = {component.kind for component in compiled.stack_description.components}
         built = any(isinstance(recipe.base, BuiltByZenML) for recipe in plan.images.values())
         if not built and "container_registry" not in kinds:
@@ -52,16 +52,16 @@ class ZenMLGateway:
         return image_builds.resolve_images(plan, compiled)
 
     @staticmethod
-    def artifacts_of(run_id: str) -> list[Artifact]:
-        """Do as `records.artifacts.artifacts_of`, for which ZenML is imported."""
+    def with_visualizations(run_id: str, found: list[Artifact]) -> list[Artifact]:
+        """Import ZenML, and do as `records.artifacts.with_visualizations`."""
         stores.open_zenml()
         from modalrun.zenml_api.records import artifacts
 
-        return artifacts.artifacts_of(run_id)
+        return artifacts.with_visualizations(run_id, found)
 
     @staticmethod
     def driver_environment(run_id: str) -> dict[str, str]:
-        """Do as `records.runs.driver_environment`, for which ZenML is imported."""
+        """Import ZenML, and do as `records.runs.driver_environment`."""
         stores.open_zenml()
         from modalrun.zenml_api.records import runs
 
@@ -69,7 +69,7 @@ class ZenMLGateway:
 
     @staticmethod
     def load_deployment_of_run(run_id: str, spec: RunSpec) -> Compiled:
-        """Load the deployment of a run as a submission of it does, for the spec's target and tree.
+        """Load the deployment of a run, for the target and the source tree of a run spec.
 
         Raises:
             NotFoundError: There is no such run, or its deployment was deleted.

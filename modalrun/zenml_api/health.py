@@ -10,13 +10,14 @@ from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StoreType
 from zenml.stack import Stack
 
-from modalrun.errors import AuthenticationError, ModalrunError, UsageError
+from modalrun.errors import AuthenticationError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
 from modalrun.zenml_api.compiling.image_builds import credentials_for, registry_of
+from modalrun.zenml_api.component import component_values
 from modalrun.zenml_api.errors import first_line, translated
-from modalrun.zenml_api.orchestrator_config import component_config, credentials
+from modalrun.zenml_api.orchestrator_config import credentials
 from modalrun.zenml_api.retry import open_store
 from modalrun.zenml_api.stack_description import describe_stack
 from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
@@ -62,7 +63,7 @@ def stack_of(spec: RunSpec | None) -> tuple[Stack, tuple[str, str] | None]:
             model = find_stack(None)
         else:
             model = find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: ")
-        return load_stack(model), credentials(component_config(orchestrator_of(model)))
+        return load_stack(model), credentials(component_values(orchestrator_of(model)))
 
 
 def round_trip(stack: Stack) -> str:
@@ -134,8 +135,6 @@ def check_image(recipe: ImageRecipe, stack: Stack, *, docker: bool) -> Finding:
 
 def problem_of(check: str, error: Exception) -> Finding:
     """Return the finding for an error that ZenML, or a library of a component, has raised."""
-    if isinstance(error, ModalrunError):
-        return Finding.of_error(check, error)
     try:
         with translated():
             raise error

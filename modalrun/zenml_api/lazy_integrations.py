@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import re
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from zenml.integrations.integration import Integration
@@ -44,12 +45,15 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
     ) -> None:
         super().__init__(registered)
         self._waiting = waiting
+        # Inline steps of a dynamic pipeline store their results in threads.
+        self._lock = threading.RLock()
 
     def get(self, key: type, default: Any = None) -> Any:
         """Return the materializer of a type, after activating the integrations of its package."""
-        if not super().__contains__(key) and self._waiting:
-            self._activate_for(key)
-        return super().get(key, default)
+        with self._lock:
+            if not super().__contains__(key) and self._waiting:
+                self._activate_for(key)
+            return super().get(key, default)
 
     # Who asks for all gets those of every installed integration.
     def keys(self) -> Any:
@@ -65,8 +69,9 @@ class _LazyMaterializers(dict[type, "type[BaseMaterializer]"]):
         return self._whole().__iter__()
 
     def _whole(self) -> Any:
-        self._activate(list(self._waiting))
-        return super()
+        with self._lock:
+            self._activate(list(self._waiting))
+            return super()
 
     def _activate_for(self, type_: type) -> None:
         package = type_.__module__.partition(".")[0]

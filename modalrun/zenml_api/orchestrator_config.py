@@ -7,12 +7,7 @@ from zenml.orchestrators import BaseOrchestratorConfig
 from zenml.utils.secret_utils import SecretField
 
 from modalrun.errors import NotFoundError
-from modalrun.zenml_api.component import (
-    ComponentValues,
-    OrchestratorComponent,
-    component_values,
-    is_reference,
-)
+from modalrun.zenml_api.component import ComponentValues, is_reference
 
 
 class ModalOrchestratorConfig(BaseOrchestratorConfig, ComponentValues):
@@ -52,32 +47,22 @@ class ModalOrchestratorConfig(BaseOrchestratorConfig, ComponentValues):
         return True
 
 
-def component_config(component: OrchestratorComponent) -> ModalOrchestratorConfig:
-    """Return the configuration of a stack's orchestrator; an empty one if it isn't for Modal.
-
-    Raises:
-        UsageError: Its values are wrong, or half a token pair.
-    """
-    return component_values(component, ModalOrchestratorConfig)
-
-
-def credentials(config: ModalOrchestratorConfig) -> tuple[str, str] | None:
+def credentials(values: ComponentValues) -> tuple[str, str] | None:
     """Return the Modal token of a component, read from ZenML's secret store if it refers to that.
 
     Raises:
         NotFoundError: The secret, or its key, doesn't exist.
     """
+    token = values.token
+    if token is None or not any(map(is_reference, token)):
+        return token
+    config = ModalOrchestratorConfig(token_id=token[0], token_secret=token[1])
     try:
-        token_id, token_secret = config.token_id, config.token_secret
+        # ZenML's class reads what they refer to.
+        return config.token
     except KeyError:
-        names = " and ".join(
-            text
-            for text in (config.__dict__["token_id"], config.__dict__["token_secret"])
-            if is_reference(text)
-        )
         raise NotFoundError(
-            f"The Modal token of the stack's orchestrator refers to {names}, and ZenML has no such"
-            " secret or key.",
+            "The Modal token of the stack's orchestrator refers to"
+            f" {' and '.join(filter(is_reference, token))}, and ZenML has no such secret or key.",
             hint="'zenml secret list' shows what there is.",
         ) from None
-    return (token_id, token_secret) if token_id and token_secret else None

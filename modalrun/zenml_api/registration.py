@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from zenml.client import Client
 from zenml.enums import StackComponentType
-from zenml.models import ComponentResponse, StackResponse
+from zenml.models import ComponentResponse
 from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
@@ -128,10 +127,9 @@ def _orchestrator(client: Client, name: str, target: Target) -> ComponentRespons
 
 
 def _has_stack(client: Client, name: str) -> bool:
-    stack: StackResponse | None = None
-    with contextlib.suppress(KeyError):
+    try:
         stack = client.get_stack(name, allow_name_prefix_match=False)
-    if stack is None:
+    except KeyError:
         return False
     if [one.name for one in stack.components[StackComponentType.ORCHESTRATOR]] != [name]:
         raise _taken(f"a stack '{name}' with another orchestrator")

@@ -59,34 +59,26 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
         except KeyError as error:
             raise NotFoundError(f"ZenML has no run {request.run_id}.") from error
         records = steps_of(run.id)
-        ends = {step.record.name: step.record for step in step_runs(request.run_id)}
+        ends = {step.name: step for step in step_runs(request.run_id)}
         lost, notes = _lost_results(compiled.stack, records)
-        changed = _changes(compiled, run, records, spec) if request.compiles else {}
         dynamic = compiled.deployment.dynamic
+        changed: dict[str, str] = {}
         if request.compiles:
+            changed = _changes(compiled, run, records, spec)
             _check_docker(compiled, spec, request)
-        if dynamic:
-            graph = {name: step.spec.upstream_steps for name, step in records.items()}
-            if request.compiles:
-                notes += (
-                    "the steps of a dynamic pipeline are known by their names: other arguments of"
-                    " a step that is skipped are not noticed ('--from STEP' runs it)",
-                )
-        else:
-            steps = compiled.snapshot.step_configurations
-            graph = {name: step.spec.upstream_steps for name, step in steps.items()}
-        skipped, runs = decide(
-            {
-                name: Earlier(
-                    upstream,
-                    ends.get(name),
-                    lost.get(name) or changed.get(name),
-                )
-                for name, upstream in graph.items()
-            },
-            request.begin,
-            dynamic=dynamic,
-        )
+        if dynamic and request.compiles:
+            notes += (
+                "the steps of a dynamic pipeline are known by their names: other arguments of"
+                " a step that is skipped are not noticed ('--from STEP' runs it)",
+            )
+        known = records if dynamic else compiled.snapshot.step_configurations
+        steps = {
+            name: Earlier(
+                step.spec.upstream_steps, ends.get(name), lost.get(name) or changed.get(name)
+            )
+            for name, step in known.items()
+        }
+        skipped, runs = decide(steps, request.begin, dynamic=dynamic)
         if not runs and (not dynamic or run.status.is_successful):
             raise UsageError(
                 f"Every step of the run {run.name} has succeeded; there is nothing to run again.",

@@ -84,7 +84,7 @@ def open_store(*, in_sandbox: bool = False) -> None:
 
 
 def patient_adapter(*, in_sandbox: bool = False, size: int = 10) -> HTTPAdapter:
-    """Return what lets the requests to a server wait out its trouble.
+    """Return an adapter for `requests` that repeats a request while the server has trouble.
 
     Args:
         in_sandbox: As for `open_store`.
@@ -138,7 +138,7 @@ def retry_policy(
         def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
             if in_sandbox and status_code in _UNAVAILABLE:
                 return True
-            if status_code not in _UNAVAILABLE and not is_server_error(status_code):
+            if status_code not in _UNAVAILABLE and not _is_server_error(status_code):
                 return False
             if _impatient.get() and status_code not in _UNAVAILABLE:
                 return False
@@ -185,7 +185,7 @@ def while_database_fails(call: Callable[[], T]) -> T:
     return repeated(call, database_errors(), DATABASE_PATIENCE, announce)
 
 
-def is_server_error(status: int) -> bool:
+def _is_server_error(status: int) -> bool:
     """Return whether a status says that the server, or a proxy before it, has failed."""
     return status >= 500 and status != _NOT_IMPLEMENTED
 
@@ -208,11 +208,11 @@ def refusal(response: requests.Response) -> tuple[str, str]:
 
 
 class _Adapter(HTTPAdapter):
-    """Raise what the server answers after all attempts, which ZenML makes a RuntimeError of."""
+    """Raise `ServerTrouble` for the last answer; ZenML would raise a RuntimeError."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         response = super().send(request, *args, **kwargs)
-        if is_server_error(response.status_code):
+        if _is_server_error(response.status_code):
             text = refusal(response)[1]
             raise ServerTrouble(
                 f"{request.method} {request.path_url} got status {response.status_code}: {text}"

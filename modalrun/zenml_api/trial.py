@@ -16,9 +16,9 @@ from modalrun.plan.deployment import Deployment
 from modalrun.plan.stack import StackDescription
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.zenml_api.compiling.requirements import with_packages
-from modalrun.zenml_api.component import component_defaults
+from modalrun.zenml_api.component import component_defaults, component_values
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.orchestrator_config import component_config, credentials
+from modalrun.zenml_api.orchestrator_config import credentials
 from modalrun.zenml_api.records.runs import complete
 from modalrun.zenml_api.stack_description import describe_stack
 from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
@@ -32,7 +32,7 @@ _TAKEN = ("region", "cloud", "modal_environment", "workspace", "secrets")
 
 @dataclass(frozen=True)
 class Ground:
-    """What a smoke test without a pipeline runs on; the attributes are those of `Compiled`."""
+    """What a smoke test without a pipeline runs on, with the attributes of `Compiled`."""
 
     deployment: Deployment
     stack: Stack
@@ -49,13 +49,13 @@ def of_active_stack(source_root: Path, *, built: bool) -> Ground:
     """
     with translated():
         model = find_stack(None)
-        config = component_config(orchestrator_of(model))
+        values = component_values(orchestrator_of(model))
         stack = load_stack(model)
-        defaults = component_defaults(config).settings
+        defaults = component_defaults(values).settings
         layer = SettingsLayer({key: defaults[key] for key in _TAKEN if key in defaults})
         bare = Deployment("smoke", (), layers={Origin.COMPONENT: layer})
         deployment = with_packages(bare, stack, source_root, built=built)
-        token = credentials(config) if built else None
+        token = credentials(values) if built else None
         return Ground(deployment, stack, describe_stack(stack), token)
 
 

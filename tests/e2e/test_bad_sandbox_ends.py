@@ -122,7 +122,7 @@ def test_an_evicted_step_is_started_again(world: World, end: str) -> None:
     ("end", "more", "why"),
     [
         ("evicted", "memory_limit: 512MiB", "needed more memory than its limit of 512 MiB."),
-        pytest.param(*("out-of-memory", "", "ran out of memory."), marks=pytest.mark.exhaustive),
+        pytest.param(*("out-of-memory", "", "ran out of memory"), marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_step_that_needs_more_memory_has_failed(

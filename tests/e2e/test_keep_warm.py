@@ -250,7 +250,7 @@ def test_a_sandbox_that_runs_out_of_memory_ends_with_its_step(world: World) -> N
     command, _ = gated(world)
     done = command.finish(LONG)
     assert done.exit_code == 1, done.stderr
-    assert "The sandbox ran out of memory." in done.stderr
+    assert "The sandbox ran out of memory" in done.stderr
     assert world.only_run().statuses == {"first": "completed", "wait": "failed"}
     assert len(boxes(world)) == 1
     assert_all_over(world)

@@ -1,10 +1,11 @@
-"""A nursery or a keeper that is stopped stops neither the server nor its sandboxes."""
+"""A nursery or a keeper that is stopped stops nothing else, and edited modules are loaded again."""
 
 from __future__ import annotations
 
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import modal
@@ -105,3 +106,28 @@ def test_a_keeper_whose_nursery_was_killed_leaves_the_start_to_another(
     theirs.close()
     # With an answer the sandbox would have failed.
     assert server.recv(100) == b""
+
+
+def test_a_program_in_memory_that_is_edited(sdk: Sdk, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    folder = source / "edited"
+    folder.mkdir(parents=True)
+    (folder / "program.py").write_text(
+        "import sys\n"
+        "from edited import text\n"
+        "if __name__ == '__main__':\n"
+        "    print(text.TEXT, 'colorsys' in sys.modules)\n"
+    )
+    env = {"PYTHONPATH": str(source)}
+    launcher.preload(sdk.info, Preload(("colorsys", "edited.program"), ("edited",), env))
+
+    def printed(text: str) -> tuple[str, str]:
+        (folder / "text.py").write_text(f"TEXT = {text!r}")
+        image = modal.Image.debian_slim().add_local_dir(source, str(source))
+        sandbox = sdk.create("python", "-m", "edited.program", image=image, env=env)
+        sandbox.wait()
+        return sandbox.stdout.read(), sandbox.stderr.read()
+
+    assert printed("old") == ("old True\n", "")
+    # Another length: Python tells files of one second apart by it.
+    assert printed("newer") == ("newer True\n", "")

@@ -49,6 +49,7 @@ class FakeZenML:
         self.metadata: dict[str, Any] = {}
         self.created = CreatedRun(RUN_ID, "a-run", None, {"ZENML_STORE_API_TOKEN": "secret"})
         self.stopping = False
+        self.lines: Sequence[str] = ()
         self.unfinished: tuple[str, ...] = ()
         self.credentials: tuple[str, str] | None = None
         self.source: Source | None = None
@@ -87,8 +88,15 @@ class FakeZenML:
         return True
 
     def finalize_run(
-        self, run_id: str, reason: str, *, stopped: bool = False, used: Sequence[str] = ()
+        self,
+        run_id: str,
+        reason: str,
+        *,
+        stopped: bool = False,
+        lines: Sequence[str] = (),
+        used: Sequence[str] = (),
     ) -> bool:
+        self.lines = lines
         self.effects.add("finalize run")
         self.reasons.append(reason)
         if self.run.finished or (self.run.status == "paused" and not stopped):
@@ -121,8 +129,8 @@ class FakeZenML:
     def read_source(self, run_id: str) -> Source | None:
         return self.source
 
-    def artifacts_of(self, run_id: str) -> list[Artifact]:
-        return []
+    def with_visualizations(self, run_id: str, found: list[Artifact]) -> list[Artifact]:
+        return found
 
     def deployment_of(self, run_id: str) -> DeploymentRecord:
         return self.deployment

@@ -127,6 +127,9 @@ class FakeSandbox(RunningSandbox):
     def told_usage(self) -> list[str]:
         return []
 
+    def output_tail(self) -> str:
+        return f"last words of {self.id}\n"
+
     def cancel_wait(self) -> None:
         self.cancelled = True
         self._end.put(asyncio.CancelledError())

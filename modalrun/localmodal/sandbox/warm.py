@@ -33,7 +33,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -104,6 +104,8 @@ class Warm:
         """
         try:
             self._clear(argv, env)
+            # It may have been imported, but is a program now.
+            sys.modules.pop(argv[2], None)
             # `python -m` calls this too (CPython's Modules/main.c, 3.10 to 3.13).
             runpy._run_module_as_main(argv[2])  # type: ignore[attr-defined]
             code: object = 0
@@ -225,18 +227,30 @@ class _EnvironmentReads:
             kind.__getitem__, kind.__iter__ = get, iterate  # type: ignore[method-assign]
 
 
-def package_folders() -> dict[str, int]:
+def _package_folders() -> dict[str, int]:
     """Return the folders of installed packages and the times of their last changes."""
     folders = {path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}}
-    return {path: changed_at(path) for path in folders}
+    return {path: _changed_at(path) for path in folders}
 
 
-def changed_at(folder: str) -> int:
-    """Return a folder's modification time in nanoseconds; 0 if unknown."""
+def _files_elsewhere(folders: Collection[str]) -> dict[str, int]:
+    """Return the files of imported modules that are in none of these folders, nor Python's own."""
+    known = (*folders, os.path.dirname(os.__file__))  # noqa: PTH120 - texts.
+    files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+    return {file: _changed_at(file) for file in files if file and not file.startswith(known)}
+
+
+def _changed_at(path: str) -> int:
+    """Return the modification time of a file or folder in nanoseconds; 0 if unknown."""
     try:
-        return Path(folder).stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - no objects for a hundred files.
     except OSError:
         return 0
+
+
+def is_outdated(report: Mapping[str, Any]) -> bool:
+    """Return whether what was imported has changed since, by the report of `load`."""
+    return any(_changed_at(path) != then for path, then in report["watched"].items())
 
 
 def _import(name: str) -> None:
@@ -303,14 +317,14 @@ def preload(request: Mapping[str, Any]) -> tuple[Warm, str | None]:
 def load(request: Mapping[str, Any]) -> tuple[Warm, dict[str, Any]]:
     """Preload the modules of a request; return the result and the report for the server."""
     # Before the imports, so that a change during them counts.
-    folders = package_folders()
+    folders = _package_folders()
     began = time.monotonic()
     warm, problem = preload(request)
     return warm, {
         "problem": problem,
         "seconds": round(time.monotonic() - began, 3),
         "values": dict(warm.values),
-        "directories": folders,
+        "watched": {**folders, **_files_elsewhere(folders)},
     }
 
 

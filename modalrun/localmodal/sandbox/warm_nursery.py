@@ -210,14 +210,11 @@ class _Process(Nursery):
             self._output = -1
 
     def is_stale(self) -> bool:
-        """Return whether it died, or packages have changed since its imports."""
+        """Return whether it died, or what it has imported has changed since."""
         if self._warm is None:
             return False
         assert self._process is not None
-        changed = any(
-            warm.changed_at(folder) != then for folder, then in self._report["directories"].items()
-        )
-        return changed or self._process.poll() is not None
+        return warm.is_outdated(self._report) or self._process.poll() is not None
 
     def suits(self, command: Command) -> bool:
         """Return whether it is ready and fits a command's environment."""

@@ -45,15 +45,11 @@ from modalrun.zenml_api.compiling.parameter_checks import (
 )
 from modalrun.zenml_api.compiling.requirements import with_packages
 from modalrun.zenml_api.compiling.user_code import import_pipeline, user_code
-from modalrun.zenml_api.component import component_defaults
+from modalrun.zenml_api.component import ComponentValues, component_defaults, component_values
 from modalrun.zenml_api.docker_digest import docker_digest
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.lazy_integrations import activate_lazily
-from modalrun.zenml_api.orchestrator_config import (
-    ModalOrchestratorConfig,
-    component_config,
-    credentials,
-)
+from modalrun.zenml_api.orchestrator_config import credentials
 from modalrun.zenml_api.stack_description import describe_stack
 from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
 
@@ -121,7 +117,7 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         # Before the import: modules read the active stack's components.
         with timeline.phase("load the stack"):
             at = f"{spec.source.where(('stack',))}: "
-            stack, config = use_stack(find_stack(spec.stack, at=at))
+            stack, values = use_stack(find_stack(spec.stack, at=at))
         before = Surroundings()
         inputs, others = Inputs(), [str(config_files.folder())]
         with timeline.phase("import the pipeline"), watched(inputs, others):
@@ -138,57 +134,40 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         layer, steps, notes = _resolve_settings(pipeline, spec, code, orchestrator)
         _check_secrets(pipeline, run_configuration)
         unstored = _leave_artifacts(pipeline) if looks else {}
-        with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
-            # The pipeline has them all. These two would be added to it once more.
-            run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
-            snapshot = Compiler().compile(pipeline, stack, run_configuration)
-            snapshot = _with_variables(snapshot, spec)
-        _refuse_builds(stack, snapshot)
-        record = SpecRecord({}).with_keys(spec.source.data, spec.command_line)
-        record = record.as_read(spec.run_configuration)
-        snapshot.client_environment.update(record.to_environment())
+        snapshot = _snapshot(pipeline, stack, run_configuration, spec)
         labels = {"": layer.labels, **{name: step.labels for name, step in steps.items()}}
         deployment = read_snapshot(snapshot.model_dump(mode="json"), labels=labels)
-        compiled = assemble(
-            replace(
-                deployment,
-                layers={**deployment.layers, Origin.COMPONENT: component_defaults(config)},
-                notes=(*spec.notes, *notes),
-            ),
-            snapshot,
-            stack,
-            config,
-            spec,
-            source_code=pipeline.source_code,
+        deployment = replace(
+            deployment,
+            layers={**deployment.layers, Origin.COMPONENT: component_defaults(values)},
+            notes=(*spec.notes, *notes),
         )
+        compiled = assemble(deployment, snapshot, stack, values, spec)
         modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
         check_places(spec.source_root, before, modules, compiled.deployment.docker)
-        return replace(compiled, inputs=inputs, unstored=unstored)
+        return replace(compiled, source_code=pipeline.source_code, inputs=inputs, unstored=unstored)
 
 
-def use_stack(model: StackResponse) -> tuple[Stack, ModalOrchestratorConfig]:
+def use_stack(model: StackResponse) -> tuple[Stack, ComponentValues]:
     """Make a stack the active one of this process, with our orchestrator in it.
 
     Returns:
-        The stack, and the configuration of the orchestrator that it has in ZenML.
+        The stack, and the values of the orchestrator that it has in ZenML.
 
     Raises:
-        UsageError: The configuration of the stack's orchestrator is wrong.
+        UsageError: A value of the stack's orchestrator is wrong.
     """
     stack = load_stack(model)
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
-    return stack, component_config(orchestrator_of(model))
+    return stack, component_values(orchestrator_of(model))
 
 
 def assemble(
     deployment: Deployment,
     snapshot: PipelineSnapshotBase,
     stack: Stack,
-    config: ModalOrchestratorConfig,
+    values: ComponentValues,
     spec: RunSpec,
-    *,
-    source_code: str | None,
-    stored_id: UUID | None = None,
 ) -> Compiled:
     """Add a deployment's packages and its orchestrator's Modal token.
 
@@ -201,9 +180,7 @@ def assemble(
         snapshot,
         stack,
         describe_stack(stack),
-        source_code=source_code,
-        stored_id=stored_id,
-        credentials=credentials(config) if on_modal else None,
+        credentials=credentials(values) if on_modal else None,
     )
 
 
@@ -223,6 +200,22 @@ def _resolve_settings(
         steps[name] = flatten(layers, {Origin.CODE_STEP: own, **spec.step_layers.get(name, {})})
     set_settings(pipeline, resolved, steps, orchestrator)
     return resolved, steps, notes
+
+
+def _snapshot(
+    pipeline: Pipeline, stack: Stack, run_configuration: PipelineRunConfiguration, spec: RunSpec
+) -> PipelineSnapshotBase:
+    """Compile a prepared pipeline with ZenML; the result has a record of the run spec."""
+    with timeline.phase("compile"), user_code(spec, f"compiling '{spec.pipeline}'"):
+        # The pipeline has them all. These two would be added to it once more.
+        run_configuration = run_configuration.model_copy(update={"tags": None, "secrets": None})
+        snapshot = Compiler().compile(pipeline, stack, run_configuration)
+        snapshot = _with_variables(snapshot, spec)
+    _refuse_builds(stack, snapshot)
+    record = SpecRecord({}).with_keys(spec.source.data, spec.command_line)
+    record = record.as_read(spec.run_configuration)
+    snapshot.client_environment.update(record.to_environment())
+    return snapshot
 
 
 def _refuse_builds(stack: Stack, snapshot: PipelineSnapshotBase) -> None:

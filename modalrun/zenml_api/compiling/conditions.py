@@ -13,8 +13,8 @@ from zenml.orchestrators.cache_utils import generate_cache_key
 from modalrun.plan.conditions import Conditions
 from modalrun.run.run_plan import Target
 from modalrun.zenml_api.compiling.compile import Compiled
+from modalrun.zenml_api.component import component_values
 from modalrun.zenml_api.errors import translated
-from modalrun.zenml_api.orchestrator_config import component_config
 from modalrun.zenml_api.stacks import orchestrator_of
 
 
@@ -31,20 +31,18 @@ def conditions_of(compiled: Compiled, target: Target) -> Conditions:
                     keys[name] = generate_cache_key(step, {}, store, project)
         model = compiled.stack._model
         assert isinstance(model, StackResponse)
-        config = component_config(orchestrator_of(model))
         return Conditions(
             zenml=zenml.__version__,
             project=str(project),
-            stack=changes_of(model),
+            stack=_changes_of(model),
             cache_keys=keys,
             docker_digest=compiled.docker_digest,
             built=target == "modal",
-            # Attribute access would read a referenced secret from ZenML's secret store.
-            has_token=bool(config.__dict__.get("token_id")),
+            has_token=component_values(orchestrator_of(model)).token is not None,
         )
 
 
-def changes_of(stack: StackResponse) -> dict[str, str]:
+def _changes_of(stack: StackResponse) -> dict[str, str]:
     """Return the ids of a stack and its components, and when each was changed last."""
     changed = {str(stack.id): stack.updated.isoformat()}
     for components in stack.components.values():

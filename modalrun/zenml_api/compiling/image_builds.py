@@ -27,33 +27,14 @@ _WAYS_OUT = (
 )
 
 
-def resolved(
-    recipe: ImageRecipe,
-    snapshot: PipelineSnapshotBase,
-    stack: Stack,
-    *,
-    step: str | None = None,
-    build: PipelineBuildResponse | None = None,
+def _resolved(
+    recipe: ImageRecipe, stack: Stack, step: str | None, build: PipelineBuildResponse | None
 ) -> tuple[ImageRecipe, RegistryCredentials | None]:
-    """Fill in what a recipe needs of the stack's container registry.
-
-    Args:
-        stack: The stack that it was compiled for, which must be ZenML's active one.
-        step: The step whose sandbox it is; None for the pipeline's.
-        build: ZenML's build of the deployment, if there is one already.
-
-    Returns:
-        The recipe, with the image's name in place of `BuiltByZenML`, and the credentials that
-        Modal needs to pull it.
-
-    Raises:
-        UsageError: The stack has no container registry, or nothing here can build an image.
-        RunFailedError: The build failed, or its image could not be pushed.
-    """
+    """Fill in a recipe, for a step or the pipeline; return it and the credentials of its image."""
     base = recipe.base
     if isinstance(base, BuiltByZenML):
-        made = build or _build(snapshot, stack)
-        base = FromRegistry(_image_of(made, step))
+        assert build is not None
+        base = FromRegistry(_image_of(build, step))
     if not isinstance(base, FromRegistry):
         return recipe, None
     credentials = credentials_for(stack, base.image)
@@ -64,14 +45,16 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
     """Fill in what the images of a plan need of the stack's container registry.
 
     Returns:
-        The plan, and the credentials that Modal needs to pull any of the images.
+        The plan, with an image's name in place of `BuiltByZenML`, and the credentials that Modal
+        needs to pull any of the images.
 
     Raises:
-        UsageError, RunFailedError: As for `resolved`.
+        UsageError: The stack has no container registry, or nothing here can build an image.
+        RunFailedError: The build failed, or its image could not be pushed.
     """
-    snapshot, stack = compiled.snapshot, compiled.stack
+    stack = compiled.stack
     built = any(isinstance(recipe.base, BuiltByZenML) for recipe in plan.images.values())
-    build = _build(snapshot, stack) if built else None
+    build = _build(compiled.snapshot, stack) if built else None
     images: dict[str, ImageRecipe] = {}
     credentials: RegistryCredentials | None = None
 
@@ -82,7 +65,7 @@ def resolve_images(plan: Plan, compiled: Compiled) -> tuple[Plan, RegistryCreden
             # ZenML builds different images for steps with the same recipe.
             key = f"{key} of {step}"
         if key not in images:
-            images[key], needed = resolved(recipe, snapshot, stack, step=step, build=build)
+            images[key], needed = _resolved(recipe, stack, step, build)
             credentials = credentials or needed
         return replace(sandbox, image=key)
 

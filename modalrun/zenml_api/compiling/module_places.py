@@ -58,10 +58,19 @@ def missing_module_hint(name: str, source_root: Path) -> str | None:
 
 
 def subfolder_hint(name: str, source_root: Path) -> str | None:
-    """Return what to do for a module that is in a folder of the source root; None if it is not."""
+    """Return what to do for a module that is in a folder of the source root, or beside it.
+
+    Returns:
+        None if it is not.
+    """
+    top = name.partition(".")[0]
     for folder in sorted(source_root.iterdir()):
-        if _is_in(folder, name.partition(".")[0]):
+        if _is_in(folder, top):
             return _hint(folder.resolve(), source_root.resolve())
+    # Of a run spec in `configs/`.
+    for where in ("..", "../src"):
+        if _is_in(source_root / where, top):
+            return f"Set 'source_root: {where}' in the run spec: the folder that it is in."
     return None
 
 
@@ -74,7 +83,7 @@ class Surroundings:
 
 
 def code_folders(source_root: Path, docker: Mapping[str, Any]) -> list[Path]:
-    """Return the folders here whose modules a sandbox finds.
+    """Return the folders of this machine from which a sandbox imports modules.
 
     Args:
         source_root: The source root, which is one of them.

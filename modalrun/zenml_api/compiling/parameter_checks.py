@@ -98,6 +98,11 @@ def check_step_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes)
             given[name] = _fit({"value": value}, check, place, spec, mistakes).get("value")
             annotation = definition.inputs[name].annotation
             _note((*at, name), given[name], annotation, spec, mistakes)
+            if given[name] != pipeline.invocations[step].parameters.get(name, given[name]):
+                # ZenML refuses it too, with an example and without the line.
+                problem = f"the pipeline's code passes another '{name}' to the step '{step}'."
+                hint = "A parameter of the pipeline is set under 'parameters:'."
+                mistakes.found.append(spec.error((*at, name), problem, hint))
         if given:
             steps[step] = {**steps[step], "parameters": given}
     if steps:

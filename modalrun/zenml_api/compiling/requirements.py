@@ -36,7 +36,7 @@ _ORIGINS = {
 def with_packages(
     deployment: Deployment, stack: Stack, source_root: Path, *, built: bool
 ) -> Deployment:
-    """Add the packages that they ask for to the Docker settings of a deployment and its steps.
+    """Add to the Docker settings of a deployment and its steps the packages that they ask for.
 
     Args:
         source_root: What relative paths are relative to.

@@ -54,7 +54,7 @@ def from_file(file: DeploymentFile, spec: RunSpec) -> Compiled:
         deployment = file.deployment
         if (cache := spec.run_configuration.get("enable_cache")) is not None:
             deployment = deployment.with_caching(bool(cache))
-        return _compiled(deployment, parsed, model, spec, source_code=file.source_code)
+        return replace(_compiled(deployment, parsed, model, spec), source_code=file.source_code)
 
 
 def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
@@ -98,32 +98,27 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
                 "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
                 " where the stack's orchestrator has some",
             )
-        compiled = _compiled(
-            replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes),
-            PipelineSnapshotBase.model_validate(snapshot),
-            response.stack,
-            spec,
-            stored_id=response.id if snapshot == plain else None,
+        deployment = replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes)
+        parsed = PipelineSnapshotBase.model_validate(snapshot)
+        compiled = _compiled(deployment, parsed, response.stack, spec)
+        unchanged = snapshot == plain and not spec.has_settings
+        return replace(
+            compiled,
             source_code=response.source_code,
+            stored_id=response.id if unchanged else None,
+            named_id=str(response.id),
         )
-        return replace(compiled, named_id=str(response.id))
 
 
 def _compiled(
-    deployment: Deployment,
-    snapshot: PipelineSnapshotBase,
-    model: StackResponse,
-    spec: RunSpec,
-    *,
-    source_code: str | None,
-    stored_id: UUID | None = None,
+    deployment: Deployment, snapshot: PipelineSnapshotBase, model: StackResponse, spec: RunSpec
 ) -> Compiled:
     steps = {name: step.config.name for name, step in snapshot.step_configurations.items()}
     spec = for_steps(spec, steps, snapshot.pipeline_configuration.name)
-    stack, config = use_stack(model)
+    stack, values = use_stack(model)
     layers = deployment.layers
     if Origin.COMPONENT not in layers:
-        layers = _with_component(layers, component_defaults(config))
+        layers = _with_component(layers, component_defaults(values))
     complete = replace(deployment, layers=layers, notes=(*deployment.notes, *spec.notes))
     complete = complete.with_layers(spec.layers, spec.step_layers)
     if not spec.own_code:
@@ -132,16 +127,8 @@ def _compiled(
         # A resume of the run knows them from the stored snapshot alone.
         key = f"orchestrator:{stack.orchestrator.name}"
         changed = with_spec(snapshot.model_dump(mode="json"), complete, key, spec)
-        snapshot, stored_id = PipelineSnapshotBase.model_validate(changed), None
-    return assemble(
-        complete,
-        snapshot,
-        stack,
-        config,
-        spec,
-        source_code=source_code,
-        stored_id=stored_id,
-    )
+        snapshot = PipelineSnapshotBase.model_validate(changed)
+    return assemble(complete, snapshot, stack, values, spec)
 
 
 def _with_component(layers: Layers, component: SettingsLayer) -> Layers:

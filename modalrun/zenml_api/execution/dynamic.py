@@ -106,7 +106,7 @@ _DONE: dict[str, StepState] = {**SUCCESSFUL, "failed": "failed"}
 
 def _emit_finished_steps(run_id: str) -> None:
     """Emit the ends of steps that an earlier process has run, so that their logs are found."""
-    for name, record in step_records.step_states(run_id, detailed=True).items():
+    for name, record in step_records.step_states(run_id).items():
         if record.status in _DONE:
             emit_step_event(
                 name,

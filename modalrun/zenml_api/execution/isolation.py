@@ -44,19 +44,27 @@ class IsolatedSandboxes(Protocol):
     end_of_record: Callable[[str], str | None]
 
     def submit(self, step: StepRequest) -> None:
-        """Create the sandbox of a step."""
+        """Create the sandbox of a step, as soon as `max_parallelism` allows it.
+
+        Raises:
+            ModalrunError: A setting is wrong, Modal refuses it, or the run is being ended.
+        """
 
     def take_over(self, step: StepRequest) -> None:
         """Supervise a step that an earlier process of the run has submitted."""
 
     def exit_of(self, step_run: str, *, wait: bool = False) -> SandboxExit | None:
-        """Return how a step ended; None while it runs. Raises KeyError for an unknown one."""
+        """Return how a step has ended for good; None while it has not.
+
+        Raises:
+            KeyError: This process has neither submitted nor taken over the step.
+        """
 
     def stop(self, step_run: str) -> None:
-        """Terminate a step's sandbox."""
+        """Terminate a step's sandbox; nothing happens if it has ended or is not known."""
 
     def close_run(self, run_id: str) -> None:
-        """Create no more sandboxes for the steps of a run."""
+        """Create no more sandboxes for the steps of a run, or of a child pipeline's run."""
 
 
 class IsolatingOrchestrator(ModalOrchestrator):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 
 from zenml.utils.logging_utils import (
@@ -12,7 +12,7 @@ from zenml.utils.logging_utils import (
 )
 
 from modalrun.errors import RunStopped
-from modalrun.run.events import StepState
+from modalrun.run.manifest import Graph
 from modalrun.run.records import SUCCESSFUL
 from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
 from modalrun.zenml_api.execution.steps import LoadedRun
@@ -23,10 +23,7 @@ class PipelineSteps:
     """The steps of one run, in a process that runs some of them.
 
     Attributes:
-        graph: Each step's name -> the names of the steps it waits for, parents first.
-        retries: Each step's number of retries, first delay in seconds, and its growth factor.
-        done: The steps that have succeeded already and are not run again, each with its state.
-        failure_mode: ZenML's `ExecutionMode`, as its value.
+        graph: The steps.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -42,21 +39,21 @@ class PipelineSteps:
         self._log: LoggingContext | None = None
         self._logs = ExitStack()
         snapshot = self._loaded.snapshot
-        self.graph: Mapping[str, tuple[str, ...]] = {
-            name: tuple(step.spec.upstream_steps)
-            for name, step in snapshot.step_configurations.items()
-        }
-        self.retries: Mapping[str, tuple[int, float, float]] = {
-            name: (retry.max_retries, retry.delay, retry.backoff)
-            for name, step in snapshot.step_configurations.items()
-            if (retry := step.config.retry) is not None
-        }
-        self.done: Mapping[str, StepState] = {
-            name: SUCCESSFUL[step.status.value]
-            for name, step in self._loaded.run.steps.items()
-            if step.status.is_successful
-        }
-        self.failure_mode: str = snapshot.pipeline_configuration.execution_mode.value
+        steps = snapshot.step_configurations
+        self.graph = Graph(
+            steps={name: tuple(step.spec.upstream_steps) for name, step in steps.items()},
+            retries={
+                name: (retry.max_retries, retry.delay, retry.backoff)
+                for name, step in steps.items()
+                if (retry := step.config.retry) is not None
+            },
+            done={
+                name: SUCCESSFUL[step.status.value]
+                for name, step in self._loaded.run.steps.items()
+                if step.status.is_successful
+            },
+            failure_mode=snapshot.pipeline_configuration.execution_mode.value,
+        )
 
     def initialize(self) -> None:
         """Call the pipeline's init hook; what is printed outside of steps is stored from now on."""
@@ -74,7 +71,7 @@ class PipelineSteps:
     def run(
         self, name: str, signals: Signals, failed: Callable[[BaseException], None]
     ) -> FinalStatus:
-        """Run one step once; see `SingleStep.run`."""
+        """Run one step once, and return its recorded status; see `SingleStep.run`."""
         with self._log.disabled() if self._log else nullcontext():
             return SingleStep(self._loaded, name).run(signals, failed)
 

@@ -14,7 +14,7 @@ from modalrun.zenml_api.records.cache import Cache
 
 
 class RunRecorder:
-    """One run's records in ZenML: what `records` has, of this run.
+    """Read and write the records of one run in ZenML, with the functions of `records`.
 
     A method that raises `AuthenticationError` or `ConnectionLostError` can be called again.
     """
@@ -24,7 +24,7 @@ class RunRecorder:
         self._run_id = run_id
         with translated():
             self._loaded = LoadedRun(run_id, closed=True)
-        self.states = partial(step_records.step_states, run_id, detailed=True)
+        self.states = partial(step_records.step_states, run_id)
         self.step_state = partial(step_records.step_state, run_id, detailed=True)
         self.fail_step = partial(step_records.fail_step, run_id)
         self.stop_step = partial(step_records.stop_step, run_id)

@@ -36,7 +36,7 @@ FinalStatus = Literal["completed", "failed", "stopped", "running"]
 
 
 def import_ahead() -> None:
-    """Import what ZenML imports when it opens its store and runs a step, for forks to have it."""
+    """Import ahead what ZenML imports when it opens its store and runs a step, for later forks."""
     skipped = DATABASE_MODULES if config_files.has_server() else frozenset()
     for name in (name for name in ZENML_MODULES if name not in skipped):
         module, _, function = name.partition(":")

@@ -54,7 +54,7 @@ class LoadedRun:
             begun: Whether to wait until another process has begun the run's first step.
             orchestrator: The class of the orchestrator in its stack.
         """
-        set_source_root()
+        _set_source_root()
         open_store(in_sandbox=True)
         client = Client()
         self.run = client.zen_store.get_run(UUID(run_id))
@@ -98,7 +98,7 @@ _ahead: dict[str, LoadedRun] = {}
 
 
 def load_ahead(run_id: str, step: str) -> None:
-    """Load a run as for a step of it, so that forks of this process needn't, and disconnect.
+    """Load a run for the forks of this process that run its steps; disconnect from ZenML.
 
     Call it while the first step begins, which begins the run.
     """
@@ -118,12 +118,12 @@ def load(run_id: str, step: str) -> LoadedRun:
     """Load a run for one of its steps."""
     if (loaded := _ahead.get(run_id)) is None:
         return LoadedRun(run_id, only=[step])
-    set_source_root()
+    _set_source_root()
     loaded.load_snapshot([step])
     return loaded
 
 
-def set_source_root() -> None:
+def _set_source_root() -> None:
     """Have ZenML import the user's modules from this process's source tree.
 
     ZenML may have been imported before there was one (`submit.preload`, `driver.step_worker`).

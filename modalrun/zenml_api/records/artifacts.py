@@ -1,8 +1,9 @@
-"""Read the artifacts of a run, and the visualizations that ZenML has stored with them."""
+"""Read the visualizations that ZenML has stored with the artifacts of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from zenml.artifact_stores import BaseArtifactStore
 from zenml.artifacts.utils import _load_file_from_artifact_store, load_artifact_store
@@ -12,6 +13,7 @@ from zenml.utils import pagination_utils
 
 from modalrun.run.artifacts import Artifact, Visualization
 from modalrun.zenml_api.errors import first_line, translated
+from modalrun.zenml_api.records.queries import get_run
 
 LARGEST = 300_000
 """Bytes of one visualization that are read."""
@@ -21,39 +23,28 @@ LARGEST_IN_ALL = 700_000
 _PAGE = 100
 
 
-def artifacts_of(run_id: str) -> list[Artifact]:
-    """Return what the steps of a run have made, and what ZenML has stored to show of it.
-
-    They are in the order of the steps' records. Large visualizations are left out.
-    """
+def with_visualizations(run_id: str, artifacts: Iterable[Artifact]) -> list[Artifact]:
+    """Add to artifacts of a run what ZenML has stored to show of them; large ones are left out."""
     found = []
     left = LARGEST_IN_ALL
     with translated():
-        client = Client()
         # One request, though each artifact could be asked for what it has.
-        stored = {
-            one.id: one
-            for one in pagination_utils.depaginate(
-                client.list_artifact_versions, pipeline_run=run_id, hydrate=True, size=_PAGE
-            )
-        }
-        steps = pagination_utils.depaginate(
-            client.list_run_steps, pipeline_run_id=run_id, hydrate=True, size=_PAGE
+        versions = pagination_utils.depaginate(
+            Client().list_artifact_versions,
+            pipeline_run=run_id,
+            project=get_run(run_id).project,
+            hydrate=True,
+            size=_PAGE,
         )
-        for step in sorted(steps, key=lambda one: one.created):
-            for output, versions in step.outputs.items():
-                for version in versions:
-                    shown: list[Visualization] = []
-                    whole = stored.get(version.id, version)
-                    for one in _visualizations(whole):
-                        fits = len(one.content) <= left
-                        shown.append(one if fits else _note("too large for this page"))
-                        left -= len(one.content) if fits else 0
-                    kind = version.data_type.attribute or version.data_type.module
-                    name, number = version.artifact.name, str(version.version)
-                    found.append(
-                        Artifact(step.name, output, name, number, kind, version.uri, tuple(shown))
-                    )
+        stored = {(one.artifact.name, str(one.version)): one for one in versions}
+        for artifact in artifacts:
+            shown: list[Visualization] = []
+            version = stored.get((artifact.name, artifact.version))
+            for one in _visualizations(version) if version else ():
+                fits = len(one.content) <= left
+                shown.append(one if fits else _note("too large for this page"))
+                left -= len(one.content) if fits else 0
+            found.append(replace(artifact, visualizations=tuple(shown)))
     return found
 
 

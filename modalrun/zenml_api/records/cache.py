@@ -100,11 +100,10 @@ def steps_of(run_id: UUID) -> dict[str, StepRunResponse]:
 class _Requests(StepRunRequestFactory):
     """Create ZenML's requests for step runs without importing the step's module.
 
-    The steps of the run that this one reruns are read at once.
-
     The driver's image may lack its packages, and the import takes time. ZenML takes docstring and
     source code of a cached step from the original record (`step_run_utils.py:298`); the cache key
-    holds a hash of the code, made when it was compiled.
+    holds a hash of the code, made when it was compiled. Of the run that this one reruns, all steps
+    are read with one request.
     """
 
     _originals: dict[str, StepRunResponse] | None = None

@@ -112,10 +112,7 @@ def _runs_from_server() -> list[RecentRun]:
     )
     return [
         RecentRun(
-            item["id"],
-            item["name"],
-            item["body"]["status"],
-            item["resources"]["pipeline"]["name"],
+            item["id"], item["name"], item["body"]["status"], item["resources"]["pipeline"]["name"]
         )
         for item in found["items"]
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -40,11 +41,11 @@ def matching_runs(text: str) -> list[RunRecord]:
         if digits is not None and len(digits) == 32:
             # Also finds a run of another project than the active one.
             with contextlib.suppress(KeyError):
-                return [_run(str(UUID(digits))).record]
+                return [_run(str(UUID(digits)))]
         filters: dict[str, Any] = {"name": f"equals:{text}"}
         if digits is not None:
             filters |= {"id": f"startswith:{digits}", "logical_operator": "or"}
-        return [run.record for run in _page_of_runs(size=_PAGE, **filters).items]
+        return [*_page_of_runs(size=_PAGE, **filters).items]
 
 
 def active_user() -> str:
@@ -60,7 +61,7 @@ def read_run(run_id: str) -> RunRecord:
         NotFoundError: There is no such run.
     """
     with translated():
-        return get_run(run_id).record
+        return get_run(run_id)
 
 
 def newest_runs(
@@ -87,15 +88,16 @@ def newest_runs(
         filters["created"] = f"gte:{since:%Y-%m-%d %H:%M:%S}"
     if not everybodys:
         filters["run_metadata"] = _OURS
-    found: list[RunRecord] = []
+    # By id: a run that begins meanwhile moves another one to the next page.
+    found: dict[str, RunRecord] = {}
     with translated():
         size = min(limit, _PAGE)
         for page in range(1, -(-limit // size) + 1):
             answer = _page_of_runs(page=page, size=size, **filters)
-            found += [run.record for run in answer.items]
+            found |= {run.id: run for run in answer.items}
             if page >= answer.pages:
                 break
-    return found[:limit]
+    return [*found.values()][:limit]
 
 
 def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
@@ -106,22 +108,20 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     """
     with translated():
         run = get_run(run_id)
-        record = run.record
         # Only steps with sandboxes of their own have metadata, which takes a query more per page,
         # and only those of a dynamic pipeline say there what they wait for.
-        per_step = record.metadata is not None and record.metadata.mode == "per_step"
+        per_step = run.metadata is not None and run.metadata.mode == "per_step"
         hydrate = per_step or run.dynamic
         found = step_runs(run_id, project=run.project, hydrate=hydrate)
-        recorded = {step.record.name: step.record for step in found}
+        recorded = {step.name: step for step in found}
         if not hydrate and any(step.status in ENDED for step in recorded.values()):
             status = f"oneof:{json.dumps(list(ENDED))}"
             for step in step_runs(run_id, project=run.project, hydrate=True, status=status):
-                name = step.record.name
-                if name in recorded and recorded[name].id == step.record.id:
-                    recorded[name] = step.record
+                if step.name in recorded and recorded[step.name].id == step.id:
+                    recorded[step.name] = step
         graph = _graph(run, recorded)
-        hints = (record.metadata and record.metadata.hints) or {}
-        return record, tuple(
+        hints = (run.metadata and run.metadata.hints) or {}
+        return run, tuple(
             replace(
                 recorded.get(name) or StepRecord(name, NOT_RUN),
                 upstream=upstream,
@@ -151,7 +151,7 @@ def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
         for step in step_runs(f"oneof:{ids}", hydrate=True):
             # Of which run a step is that ZenML can't decode is not known.
             if step.run in attempts:
-                attempts[step.run].append(step.record)
+                attempts[step.run].append(step)
     return attempts
 
 
@@ -168,12 +168,11 @@ def get_run(run_id: str, *, hydrate: bool = True) -> StoredRun:
 
 
 def _run(run_id: str, *, hydrate: bool = True) -> StoredRun:
-    store = stores.current()
-    if not hydrate:
-        return store.run(run_id, hydrate=False)
-    return _with_metadata_or_not(
-        lambda: store.run(run_id), lambda: store.run(run_id, hydrate=False)
-    )
+    def plain() -> StoredRun:
+        return stores.current().run(run_id, hydrate=False)
+
+    whole = functools.partial(stores.current().run, run_id)
+    return _with_metadata_or_not(whole, plain) if hydrate else plain()
 
 
 def _page_of_runs(**filters: Any) -> Page[StoredRun]:
@@ -182,7 +181,7 @@ def _page_of_runs(**filters: Any) -> Page[StoredRun]:
 
     def one_by_one() -> Page[StoredRun]:
         page = store.runs(hydrate=False, **filters)
-        return replace(page, items=[_run(run.record.id) for run in page.items])
+        return replace(page, items=[_run(run.id) for run in page.items])
 
     return _with_metadata_or_not(lambda: store.runs(hydrate=True, **filters), one_by_one)
 
@@ -215,13 +214,13 @@ def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[Sto
         )
 
     def one(step: StoredStep) -> StoredStep:
-        return _with_metadata_or_not(lambda: store.step(step.record.id), lambda: step)
+        return _with_metadata_or_not(lambda: store.step(step.id), lambda: step)
 
     def one_by_one() -> list[StoredStep]:
         return [one(step) for step in read(hydrate=False)]
 
     found = _with_metadata_or_not(lambda: read(True), one_by_one) if hydrate else read(False)
-    return sorted(found, key=lambda step: (step.created, step.record.attempt))
+    return sorted(found, key=lambda step: (step.created, step.attempt))
 
 
 def all_pages(read: Callable[..., Page[T]], **filters: Any) -> list[T]:

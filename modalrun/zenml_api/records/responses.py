@@ -7,19 +7,13 @@ TypeError, ValueError or AttributeError.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, datetime, timezone
 from typing import Any, Generic, TypeVar
 
 from modalrun.run.artifacts import Artifact
 from modalrun.run.failure import Failure, read_failure
-from modalrun.run.metadata import (
-    Announced,
-    RunMetadata,
-    StepMetadata,
-    from_metadata,
-    wrong_keys,
-)
+from modalrun.run.metadata import Announced, RunMetadata, StepMetadata, from_metadata, wrong_keys
 from modalrun.run.records import Named, RunRecord, StepRecord
 from modalrun.run.usage import usage_from_metadata
 
@@ -35,12 +29,11 @@ STOPPED = frozenset({"stopping", "stopped"})
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
-@dataclass(frozen=True)
-class StoredRun:
-    """A run as ZenML stores it.
+@dataclass(frozen=True, kw_only=True)
+class StoredRun(RunRecord):
+    """A run as ZenML stores it, with what only this package needs.
 
     Attributes:
-        record: What the rest of modalrun needs.
         project: The id of its project.
         deployment: The id of its snapshot; None if that was deleted.
         dynamic: Whether its pipeline is dynamic.
@@ -48,24 +41,22 @@ class StoredRun:
         orchestrator_run_id: What ties its steps to it; None also where `values` is.
     """
 
-    record: RunRecord
     project: str
     deployment: str | None
     dynamic: bool
-    values: Mapping[str, Any] | None
+    values: Mapping[str, Any] | None = field(repr=False, compare=False)
     orchestrator_run_id: str | None
 
 
-@dataclass(frozen=True)
-class StoredStep:
-    """A step's attempt as ZenML stores it.
+@dataclass(frozen=True, kw_only=True)
+class StoredStep(StepRecord):
+    """A step's attempt as ZenML stores it, with failure and metadata if they were asked for.
 
     Attributes:
-        record: What the rest of modalrun needs; with failure and metadata if they were asked for.
+        created: When its record was created.
         run: The id of its run; None where metadata were not asked for.
     """
 
-    record: StepRecord
     created: datetime
     run: str | None
 
@@ -92,7 +83,7 @@ class Link(str):
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, and how many there are."""
+    """One page of a list, and how many pages there are."""
 
     items: list[T]
     pages: int
@@ -109,7 +100,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     user = resources.get("user")
     values = metadata["run_metadata"] if metadata is not None else {}
     known = metadata or {"start_time": None, "end_time": None, "orchestrator_run_id": None}
-    record = RunRecord(
+    return StoredRun(
         id=run["id"],
         name=run["name"],
         pipeline=pipeline["name"] if pipeline is not None else "",
@@ -124,14 +115,11 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         user=None if user is None else Named(user["id"], user["name"]),
         url=url,
         wrong_metadata=("all",) if metadata is None else wrong_keys(values),
-    )
-    return StoredRun(
-        record,
-        body["project_id"],
-        None if snapshot is None else snapshot["id"],
-        snapshot is not None and snapshot["body"]["is_dynamic"],
-        None if metadata is None else values,
-        known["orchestrator_run_id"],
+        project=body["project_id"],
+        deployment=None if snapshot is None else snapshot["id"],
+        dynamic=snapshot is not None and snapshot["body"]["is_dynamic"],
+        values=None if metadata is None else values,
+        orchestrator_run_id=known["orchestrator_run_id"],
     )
 
 
@@ -139,7 +127,7 @@ def stored_step(step: Json) -> StoredStep:
     """Convert ZenML's response for a step's attempt."""
     body, metadata = step["body"], step["metadata"]
     status = body["status"]
-    record = StepRecord(
+    return StoredStep(
         name=step["name"],
         status=status,
         attempt=body["version"],
@@ -151,9 +139,9 @@ def stored_step(step: Json) -> StoredStep:
         upstream=tuple(metadata["spec"]["upstream_steps"]) if metadata else (),
         usage=usage_from_metadata(metadata["run_metadata"]) if metadata else None,
         outputs=tuple(_outputs(step["name"], step.get("resources"))),
+        created=_utc(body["created"]) or _EPOCH,
+        run=metadata["pipeline_run_id"] if metadata else None,
     )
-    run = metadata["pipeline_run_id"] if metadata else None
-    return StoredStep(record, _utc(body["created"]) or _EPOCH, run)
 
 
 def _outputs(step: str, resources: Json | None) -> Iterator[Artifact]:

@@ -151,11 +151,4 @@ class RestStore:
         return page
 
     def _run(self, run: Json) -> StoredRun:
-        """Convert a run; its page on the dashboard is that of `zenml/utils/dashboard_utils.py`."""
-        info, project = self._session.info, run["body"]["project_id"]
-        if info["deployment_type"] == "cloud":
-            url = info["dashboard_url"]
-        else:
-            url = info["server_url"] or self._session.settings.url
-            project = self._session.project_name(project)
-        return stored_run(run, f"{url}/projects/{project}/runs/{run['id']}")
+        return stored_run(run, self._session.run_page(run["id"], run["body"]["project_id"]))

@@ -26,8 +26,7 @@ def unfinished_steps(run_id: str) -> tuple[str, ...]:
         NotFoundError: There is no such run.
     """
     with translated():
-        steps = [step.record for step in step_runs(run_id)]
-        running = [step.name for step in steps if not step.finished]
+        running = [step.name for step in step_runs(run_id) if not step.finished]
         return tuple(dict.fromkeys(running))
 
 
@@ -67,8 +66,7 @@ def deployment_of(run_id: str) -> DeploymentRecord:
     found, run = _deployed(run_id)
     with translated():
         stored = stores.current().deployment(found, [])
-    stack = run.record.stack
-    return DeploymentRecord(found, stack.id if stack else None, stored.environment)
+    return DeploymentRecord(found, run.stack.id if run.stack else None, stored.environment)
 
 
 def _deployed(run_id: str) -> tuple[str, StoredRun]:
@@ -87,11 +85,7 @@ def app_of(run_id: str) -> App | None:
     """
     from modalrun.plan.deployment import merged_orchestrator_settings
     from modalrun.plan.planner import app_name
-    from modalrun.zenml_api.component import (
-        ComponentValues,
-        component_defaults,
-        component_values,
-    )
+    from modalrun.zenml_api.component import component_defaults, component_values
 
     with translated():
         run, store = get_run(run_id), stores.current()
@@ -101,11 +95,9 @@ def app_of(run_id: str) -> App | None:
         settings: dict[str, Any] = {}
         # Neither a deleted stack nor a wrong value of its component keeps a run from being stopped.
         with contextlib.suppress(UsageError):
-            if run.record.stack is not None:
-                component = store.orchestrator(run.record.stack.id)
-                settings |= component_defaults(
-                    component_values(component, ComponentValues)
-                ).settings
+            if run.stack is not None:
+                component = store.orchestrator(run.stack.id)
+                settings |= component_defaults(component_values(component)).settings
         settings |= merged_orchestrator_settings(pipeline["settings"])
     name = settings.get("app_name") or app_name(pipeline["name"])
     return App(str(name), settings.get("modal_environment"))
@@ -126,23 +118,20 @@ def credentials_of(run_id: str, target: str) -> tuple[str, str] | None:
     """
     if target != "modal":
         return None
-    from modalrun.zenml_api.component import ComponentValues, component_values, is_reference
+    from modalrun.zenml_api.component import component_values, is_reference
 
     with translated():
         run = get_run(run_id)
-        if run.deployment is None or run.record.stack is None:
+        if run.deployment is None or run.stack is None:
             return None
-        component = stores.current().orchestrator(run.record.stack.id)
-        values = component_values(component, ComponentValues)
-        if not values.token_id or not values.token_secret:
-            return None
-        token = (values.token_id, values.token_secret)
-        if not any(map(is_reference, token)):
-            return token
+        component = stores.current().orchestrator(run.stack.id)
+        values = component_values(component)
+        if values.token is None or not any(map(is_reference, values.token)):
+            return values.token
         stores.open_zenml()
-        from modalrun.zenml_api.orchestrator_config import component_config, credentials
+        from modalrun.zenml_api.orchestrator_config import credentials
 
-        return credentials(component_config(component))
+        return credentials(values)
 
 
 def stop_requested(run_id: str) -> bool:
@@ -152,7 +141,7 @@ def stop_requested(run_id: str) -> bool:
         NotFoundError: There is no such run.
     """
     with translated():
-        return get_run(run_id, hydrate=False).record.status in STOPPED
+        return get_run(run_id, hydrate=False).status in STOPPED
 
 
 def record_stop_request(run_id: str) -> None:

@@ -81,7 +81,7 @@ def create_run(compiled: Compiled) -> CreatedRun:
         if done and len(done) == len(compiled.deployment.steps):
             return CreatedRun(str(run.id), run.name, url, {}, done, finished=True)
         with timeline.phase("get the run's token"):
-            variables = environment(run.id, compiled.stack, orchestrator_run_id)
+            variables = _environment(run.id, compiled.stack, orchestrator_run_id)
         return CreatedRun(str(run.id), run.name, url, variables, done, snapshot_id=str(stored.id))
 
 
@@ -113,17 +113,17 @@ def existing_run(compiled: Compiled, run_id: str, variables: Mapping[str, str]) 
         orchestrator_run_id = run.orchestrator_run_id or str(uuid4())
         if run.orchestrator_run_id is None:
             stores.current().update_run(run_id, orchestrator_run_id=orchestrator_run_id)
-        records = [step.record for step in step_runs(run_id)]
+        steps = step_runs(run_id)
         return CreatedRun(
             run_id,
-            run.record.name,
-            run.record.url,
+            run.name,
+            run.url,
             complete(dict(variables), compiled.stack, orchestrator_run_id),
-            done={one.name: SUCCESSFUL[one.status] for one in records if one.successful},
+            done={one.name: SUCCESSFUL[one.status] for one in steps if one.successful},
         )
 
 
-def environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
+def _environment(run_id: UUID, stack: Stack, orchestrator_run_id: str) -> dict[str, str]:
     """Return the variables with which a sandbox uses ZenML. They hold credentials."""
     variables, secrets = get_config_environment_vars(pipeline_run_id=run_id)
     return complete({**variables, **secrets}, stack, orchestrator_run_id)
@@ -156,10 +156,10 @@ def driver_environment(run_id: str) -> dict[str, str]:
     """
     with translated():
         run = get_run(run_id)
-        if run.deployment is None or run.record.stack is None:
+        if run.deployment is None or run.stack is None:
             raise UsageError(f"The deployment or the stack of the run {run_id} was deleted.")
-        stack = load_stack(Client().zen_store.get_stack(UUID(run.record.stack.id)))
-        return environment(UUID(run_id), stack, str(run.orchestrator_run_id))
+        stack = load_stack(Client().zen_store.get_stack(UUID(run.stack.id)))
+        return _environment(UUID(run_id), stack, str(run.orchestrator_run_id))
 
 
 def _stored(client: Client, compiled: Compiled) -> PipelineSnapshotResponse:

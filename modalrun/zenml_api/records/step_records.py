@@ -21,15 +21,10 @@ from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
 from modalrun.zenml_api.records.responses import utc_now
 
 
-def step_states(run_id: str, *, detailed: bool = False) -> dict[str, StepRecord]:
-    """Return the last record of each step of a run; steps without one are left out.
-
-    Args:
-        detailed: Whether to read reason and metadata too, which takes a query more per page.
-    """
+def step_states(run_id: str) -> dict[str, StepRecord]:
+    """Return the last record of each step of a run, with its reason and metadata."""
     with translated():
-        found = step_runs(run_id, hydrate=detailed)
-        return {step.record.name: step.record for step in found}
+        return {step.name: step for step in step_runs(run_id, hydrate=True)}
 
 
 def step_state(run_id: str, step: str, *, detailed: bool = False) -> StepRecord | None:
@@ -40,7 +35,7 @@ def step_state(run_id: str, step: str, *, detailed: bool = False) -> StepRecord 
     """
     with translated():
         found = step_runs(run_id, name=f"equals:{step}", hydrate=detailed)
-        return found[-1].record if found else None
+        return found[-1] if found else None
 
 
 def fail_step(
@@ -90,8 +85,8 @@ def honour_stop_request(run_id: str) -> None:
     ZenML sets a run to failed with its first failed step, for good, unless it is stopping before.
     """
     with contextlib.suppress(NotAllowedError):
-        record = get_run(run_id).record
-        if record.metadata is not None and record.metadata.stop_requested and not record.finished:
+        run = get_run(run_id)
+        if run.metadata is not None and run.metadata.stop_requested and not run.finished:
             stores.current().update_run(run_id, status="stopping")
 
 
@@ -112,11 +107,7 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
 
 
 def end_step(
-    step_run_id: str,
-    status: str,
-    reason: str,
-    lines: Sequence[str] = (),
-    used: Sequence[str] = (),
+    step_run_id: str, status: str, reason: str, lines: Sequence[str] = (), used: Sequence[str] = ()
 ) -> StepRecord:
     """Record the end of a step, the reason, and the last lines before it; return the record.
 
@@ -132,17 +123,14 @@ def end_step(
         record_metadata(step_run_id, usage)
     try:
         ended = store.update_step(
-            step_run_id,
-            status=status,
-            end_time=utc_now(),
-            exception_info=_exception(reason, lines),
+            step_run_id, status=status, end_time=utc_now(), exception_info=_exception(reason, lines)
         )
     except UNDECODABLE:
         # It is stored, but ZenML can't decode metadata to return.
         ended = store.step(step_run_id, hydrate=False)
-        if ended.record.status != status:
+        if ended.status != status:
             raise
-    return ended.record
+    return ended
 
 
 def _exception(reason: str, lines: Sequence[str]) -> dict[str, str]:
@@ -152,7 +140,7 @@ def _exception(reason: str, lines: Sequence[str]) -> dict[str, str]:
 def _create_failed(run_id: str, step: str, info: dict[str, str]) -> StepRecord:
     from modalrun.zenml_api.records.zenml_store import create_failed_step
 
-    return create_failed_step(run_id, step, info).record
+    return create_failed_step(run_id, step, info)
 
 
 def record_metadata(step_run_id: str, metadata: StepMetadata | StepUsage) -> None:

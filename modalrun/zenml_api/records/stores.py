@@ -11,12 +11,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from modalrun.util import garbage_collection
-from modalrun.zenml_api.records.responses import (
-    Page,
-    StoredDeployment,
-    StoredRun,
-    StoredStep,
-)
+from modalrun.zenml_api.records.responses import Page, StoredDeployment, StoredRun, StoredStep
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.component import OrchestratorComponent

@@ -41,7 +41,7 @@ def record_metadata(run_id: str, metadata: Mapping[str, Any]) -> bool:
         publish_metadata(run_id, stored)
         # ZenML ignores it if the run has begun or ended (`pipeline_run_schemas.py:966`).
         run = stores.current().update_run(run_id, status="provisioning")
-        stopped = run.record.status in STOPPED
+        stopped = run.status in STOPPED
     return stopped  # noqa: RET504 (the block may end early)
 
 
@@ -71,7 +71,7 @@ def finalize_run(
     with translated():
         status = "stopped" if stopped else "failed"
         run = get_run(run_id)
-        recorded = run.record.status
+        recorded = run.status
         if recorded == "paused" and not stopped:
             return False
         _require_deployment(run)
@@ -84,17 +84,17 @@ def finalize_run(
         for child in _children(run):
             ended = finalize_run(child, reason, stopped=status == "stopped")
             changed = ended or changed
-        unfinished = [step for step in step_runs(run_id) if not step.record.finished]
+        unfinished = [step for step in step_runs(run_id) if not step.finished]
         if not isinstance(lines, Mapping):
-            lines = {step.record.name: lines for step in unfinished} if len(unfinished) == 1 else {}
+            lines = {step.name: lines for step in unfinished} if len(unfinished) == 1 else {}
         for step in unfinished:
             # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
             # No retry follows here, and only STOPPED is final then.
             # Somebody else may end it at the same time, or end the run: ZenML then refuses.
             with _recorded(run):
                 for final in dict.fromkeys((status, "stopped")):
-                    last = lines.get(step.record.name, ())
-                    if end_step(step.record.id, final, reason, last, used).finished:
+                    last = lines.get(step.name, ())
+                    if end_step(step.id, final, reason, last, used).finished:
                         break
             changed = True
         return _end_run(get_run(run_id), status, reason) or changed
@@ -110,20 +110,20 @@ def mark_stopping(run_id: str, reason: str) -> bool:
     """
     with translated():
         run = get_run(run_id)
-        if run.record.finished:
+        if run.finished:
             return False
         _require_deployment(run)
         recorded = False
         with _recorded(run):
-            update_run(run, status="stopping", status_reason=reason[:_REASON])
+            _update_run(run, status="stopping", status_reason=reason[:_REASON])
             recorded = True
         return recorded  # noqa: RET504 (the block may end early)
 
 
-def update_run(run: StoredRun, **changes: Any) -> None:
+def _update_run(run: StoredRun, **changes: Any) -> None:
     """Change a run; with the change stored, ZenML may be unable to decode metadata to return."""
     try:
-        stores.current().update_run(run.record.id, **changes)
+        stores.current().update_run(run.id, **changes)
     except UNDECODABLE:
         if run.values is not None:
             raise
@@ -131,23 +131,22 @@ def update_run(run: StoredRun, **changes: Any) -> None:
 
 def _end_run(run: StoredRun, status: str, reason: str) -> bool:
     """Give a run a final status; return whether it had none."""
-    record = run.record
-    if record.finished:
-        unexplained = record.status == "failed" and not record.reason
-        if unexplained and status == record.status and run.deployment is not None:
+    if run.finished:
+        unexplained = run.status == "failed" and not run.reason
+        if unexplained and status == run.status and run.deployment is not None:
             # ZenML ends a run with its failed step, or function, and gives no reason.
             with _recorded(run):
-                update_run(run, status=status, status_reason=reason[:_REASON])
+                _update_run(run, status=status, status_reason=reason[:_REASON])
         return False
     # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
     # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
     first = "stopping" if status == "stopped" else status
     # The end of the last step may have ended the run meanwhile.
     with _recorded(run):
-        update_run(run, status=first, status_reason=reason[:_REASON])
+        _update_run(run, status=first, status_reason=reason[:_REASON])
         if first == "stopping" and run.dynamic:
             # ZenML computes no status for the run of a dynamic pipeline.
-            update_run(run, status="stopped")
+            _update_run(run, status="stopped")
     return True
 
 
@@ -163,16 +162,16 @@ def _recorded(run: StoredRun) -> Iterator[None]:
     except NotAllowedError:
         pass
     except Exception:
-        if run.deployment is None or run.record.stack is not None:
+        if run.deployment is None or run.stack is not None:
             raise
 
 
 def _require_deployment(run: StoredRun) -> None:
     """Refuse a run that ZenML can't update (`pipeline_run_schemas.py:978`, an assertion)."""
-    if run.deployment is None and not run.record.finished:
+    if run.deployment is None and not run.finished:
         raise NotFoundError(
-            f"ZenML can't record the end of the run {run.record.id}: its deployment was deleted.",
-            hint=f"'zenml pipeline runs delete {run.record.id}' removes its record.",
+            f"ZenML can't record the end of the run {run.id}: its deployment was deleted.",
+            hint=f"'zenml pipeline runs delete {run.id}' removes its record.",
         )
 
 
@@ -180,5 +179,5 @@ def _children(run: StoredRun) -> list[str]:
     """Return the unfinished runs of child pipelines."""
     if not run.dynamic:
         return []
-    found = all_pages(stores.current().runs, hydrate=False, parent_run_id=run.record.id, size=100)
-    return [child.record.id for child in found if not child.record.finished]
+    found = all_pages(stores.current().runs, hydrate=False, parent_run_id=run.id, size=100)
+    return [child.id for child in found if not child.finished]

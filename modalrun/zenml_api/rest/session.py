@@ -71,11 +71,7 @@ class Session:
     """
 
     def __init__(
-        self,
-        settings: ServerSettings,
-        folder: Path,
-        *,
-        adapter: HTTPAdapter | None = None,
+        self, settings: ServerSettings, folder: Path, *, adapter: HTTPAdapter | None = None
     ) -> None:
         """Prepare a session; nothing is sent.
 
@@ -91,8 +87,10 @@ class Session:
         self._http.headers["User-Agent"] = f"zenml/{version('zenml')}"
         if settings.verify is False:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        if token := settings.token or self._kept_token():
-            self._use(token)
+        if settings.token:
+            self._use(settings.token)
+        elif self._key and (kept := self._kept().get(self._key)):
+            self._use(kept["token"])
 
     def get(self, path: str, **query: Any) -> Any:
         """Read; `query` has the parameters, of which None is left out."""
@@ -135,11 +133,14 @@ class Session:
         except (MissingError, RefusedError) as error:
             raise Unusual(f"the active project can't be used: {error}") from error
 
-    def project_name(self, project_id: str) -> str:
-        """Return the name of a project, which the address of its page on the dashboard has."""
+    def run_page(self, run_id: str, project_id: str) -> str:
+        """Return the address of a run's page on ZenML's dashboard (`utils/dashboard_utils.py`)."""
+        if self.info["deployment_type"] == "cloud":
+            return f"{self.info['dashboard_url']}/projects/{project_id}/runs/{run_id}"
         active = self.project
-        found = active if active["id"] == project_id else self.get(f"/projects/{project_id}")
-        return str(found["name"])
+        project = active if active["id"] == project_id else self.get(f"/projects/{project_id}")
+        base = self.info.get("server_url") or self.settings.url
+        return f"{base}/projects/{project['name']}/runs/{run_id}"
 
     def _request(self, method: str, path: str, **how: Any) -> Any:
         answer = self._send(method, path, **how)
@@ -184,38 +185,35 @@ class Session:
         return hashlib.sha256(f"{self.settings.url} {form['password']}".encode()).hexdigest()
 
     def _kept(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            found = json.loads(self._tokens.read_bytes())
-            if isinstance(found, dict):
-                return found
+        """Return what is kept of tokens that are still valid; {} if the file is damaged."""
+        damage = (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError)
+        with contextlib.suppress(*damage):
+            soon = time.time() + _LEEWAY
+            return {
+                key: one
+                for key, one in json.loads(self._tokens.read_bytes()).items()
+                if isinstance(one["token"], str) and (one["until"] is None or soon < one["until"])
+            }
         return {}
-
-    def _kept_token(self) -> str | None:
-        found = self._kept().get(self._key) if self._key else None
-        if not isinstance(found, dict) or not isinstance(found.get("token"), str):
-            return None
-        until = found.get("until")
-        return found["token"] if until is None or time.time() < until - _LEEWAY else None
 
     def _keep(self, token: str, seconds: float | None) -> None:
         """Keep a token for the next command; another process may do so at the same time."""
         if self._key is None:
             return
-        now = time.time()
-        kept = {
-            key: one
-            for key, one in self._kept().items()
-            if isinstance(one, dict) and (one.get("until") is None or one["until"] > now)
-        }
-        kept[self._key] = {"token": token, "until": now + seconds if seconds else None}
+        until = time.time() + seconds if seconds else None
+        kept = {**self._kept(), self._key: {"token": token, "until": until}}
         # A folder that can't be written costs the login.
         with contextlib.suppress(OSError):
             self._tokens.parent.mkdir(parents=True, exist_ok=True)
             # Only its owner may read a temporary file.
             file, name = tempfile.mkstemp(dir=self._tokens.parent, prefix=_TOKENS)
-            with os.fdopen(file, "w", encoding="utf-8") as stream:
-                json.dump(kept, stream)
-            Path(name).replace(self._tokens)
+            try:
+                with os.fdopen(file, "w", encoding="utf-8") as stream:
+                    json.dump(kept, stream)
+                Path(name).replace(self._tokens)
+            finally:
+                # The disk is full.
+                Path(name).unlink(missing_ok=True)
 
 
 def connect(folder: Path) -> Session:

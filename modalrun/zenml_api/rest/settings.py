@@ -19,7 +19,7 @@ _OF_PRO = "ZENPROKEY_"
 
 
 class Unusual(Exception):
-    """Say that this needs ZenML's own client; the message says why, for whoever debugs it."""
+    """Tell that only ZenML's own client can do this; the message says why, to developers."""
 
 
 @dataclass(frozen=True)

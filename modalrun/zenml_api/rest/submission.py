@@ -54,7 +54,7 @@ class Server:
 
     @property
     def state(self) -> ServerState:
-        """What the server says now."""
+        """The version, login, project and stack of the server, as they are now."""
         info = self.session.info
         changed = {self.stack["id"]: self.stack["body"]["updated"]}
         for components in self.stack["metadata"]["components"].values():
@@ -173,8 +173,7 @@ class Server:
         }
         if local_artifacts:
             variables[config_files.LOCAL_STORES_PATH] = config_files.local_stores()
-        base = self.session.info.get("server_url") or self.session.settings.url
-        url = f"{base}/projects/{self.project['name']}/runs/{run['id']}"
+        url = self.session.run_page(run["id"], self.project["id"])
         return CreatedRun(run["id"], run["name"], url, variables, snapshot_id=snapshot_id)
 
     def _variables(self) -> dict[str, str]:

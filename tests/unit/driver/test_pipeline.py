@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modalrun.driver.pipeline import STOP_REASON, Runner
-from modalrun.driver.worker import Graph, StepEnd
+from modalrun.driver.worker import StepEnd
 from modalrun.driver.worker_process import WorkerDied, WorkerError
 from modalrun.run import events
 from modalrun.run.contract import (
@@ -20,6 +20,7 @@ from modalrun.run.contract import (
     TERMINATED_REASON,
 )
 from modalrun.run.events import StepState
+from modalrun.run.manifest import Graph
 
 from .pool import Pool, Worker
 

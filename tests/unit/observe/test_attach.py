@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -317,6 +317,28 @@ def test_any_driver_that_is_gone_leaves_a_run_that_can_be_resumed(
     assert outcome.exit_code == 7
     assert outcome.headline == f"The run's driver {how}. The run is not over."
     assert "finalize run" not in bench.effects
+
+
+@pytest.mark.parametrize(
+    ("mode", "end", "lines"),
+    [
+        ("pipeline", read_exit(137), ["last words of sb-run"]),
+        # Modal's timeout has come before the end was recorded.
+        ("pipeline", read_exit(124, 4), ["last words of sb-run"]),
+        ("pipeline", read_exit(1), ()),
+        # The driver's own lines are no step's.
+        ("per_step", read_exit(124, 4), ()),
+    ],
+)
+def test_the_last_lines_of_a_sandbox_that_was_ended_as_a_whole_are_recorded(
+    mode: Mode, end: SandboxExit, lines: Sequence[str]
+) -> None:
+    bench = Bench(mode)
+    bench.zenml.run = replace(bench.zenml.run, status="running")
+    bench.modal.streams.end("sb-run")
+    bench.sandbox.finish(end)
+    bench.follow()
+    assert bench.zenml.lines == lines
 
 
 def test_a_failure_with_exit_code_0_is_recorded_in_words() -> None:

@@ -31,6 +31,7 @@ from modalrun.submit.source_selection import select
 from modalrun.submit.source_tree import SourceSelection
 from modalrun.submit.staging import stage
 from modalrun.submit.submission import Submission
+from modalrun.zenml_api import rest
 from modalrun.zenml_api.rest.session import RefusedError
 from modalrun.zenml_api.rest.settings import Unusual
 from tests.unit.fake_zenml import FakeZenML
@@ -91,6 +92,9 @@ class Session:
 
     def put(self, path: str, body: Any) -> Any:
         return self._answer(f"PUT {path}", body)
+
+    def run_page(self, run_id: str, project_id: str) -> str:
+        return rest.session.Session.run_page(cast("Any", self), run_id, project_id)
 
     def body(self, request: str) -> dict[str, Any]:
         """What was sent with a request."""

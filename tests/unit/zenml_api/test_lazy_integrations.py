@@ -4,8 +4,45 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from modalrun.zenml_api.lazy_integrations import _LazyMaterializers
+
+
+class Array:
+    """A value whose class seems to be NumPy's."""
+
+
+Array.__module__ = "numpy"
+
+
+def test_a_thread_waits_for_what_another_one_activates() -> None:
+    """Inline steps of a dynamic pipeline return values of one kind at the same time."""
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow:
+        REQUIREMENTS = ("numpy>=2",)
+        check_installation = staticmethod(lambda: True)
+
+        @staticmethod
+        def activate() -> None:
+            begun.set()
+            assert go.wait(60)
+            table[Array] = cast("Any", Slow)
+
+    table = _LazyMaterializers({}, {"slow": cast("Any", Slow)})
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(table.get, Array)
+        assert begun.wait(60)
+        second = pool.submit(table.get, Array)
+        # It would have an answer by now.
+        wait([second], timeout=0.1)
+        go.set()
+        assert (first.result(60), second.result(60)) == (Slow, Slow)
+
 
 SCRIPT = Path(__file__).with_name("lazy_and_eager.py")
 

@@ -159,3 +159,22 @@ def test_a_wrong_parameter_hides_no_wrong_step(tmp_path: Path) -> None:
         compile._checked_configuration(of_steps.copy(), load_spec(path))
     told = caught.value.message
     assert [word in told for word in ("'parameters.count'", "no step 'uze'", "'rat'")] == [True] * 3
+
+
+@pytest.mark.parametrize(("rate", "differs"), [("0.5", True), ("0.1", False)])
+def test_a_parameter_that_the_code_passes_to_the_step_is_named_with_its_line(
+    tmp_path: Path, rate: str, differs: bool
+) -> None:
+    @pipeline
+    def passing() -> None:
+        use(rate=0.1)
+
+    passing.prepare()
+    path = tmp_path / "run.yaml"
+    path.write_text(f"pipeline: a.b\nsteps:\n  use:\n    parameters: {{rate: {rate}}}\n")
+    mistakes = Mistakes()
+
+    check_step_parameters(passing, load_spec(path), mistakes)
+
+    text = "run.yaml:4: the pipeline's code passes another 'rate' to the step 'use'."
+    assert [str(one).endswith(text) for one in mistakes.found] == [True] * differs

@@ -9,28 +9,38 @@ from typing import Any, cast
 
 import pytest
 
-from modalrun.run.records import RunRecord, StepRecord
 from modalrun.zenml_api.records import queries, stores
 from modalrun.zenml_api.records.responses import Page, StoredDeployment, StoredRun, StoredStep
 from modalrun.zenml_api.records.stores import Store
 
 _NOW = datetime(2026, 11, 28, tzinfo=timezone.utc)
-_RUN = RunRecord("r-1", "a-run", "growing", "completed", _NOW)
+_RUN = StoredRun(
+    *("r-1", "a-run", "growing", "completed", _NOW),
+    project="p-1",
+    deployment="d-1",
+    dynamic=True,
+    values={},
+    orchestrator_run_id=None,
+)
 
 
 class _Store:
     """A store with a dynamic run of two steps, which tells what they wait for if it is asked."""
 
     def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
-        return StoredRun(_RUN, "p-1", "d-1", dynamic=True, values={}, orchestrator_run_id=None)
+        return _RUN
+
+    def runs(self, *, hydrate: bool, page: int, **_: Any) -> Page[StoredRun]:
+        # A new run has moved the others by one.
+        names = {1: ("new", "a"), 2: ("a", "b")}[page]
+        return Page([replace(_RUN, id=name) for name in names], 2)
 
     def steps(self, *, hydrate: bool, **_: Any) -> Page[StoredStep]:
         records = (
-            StepRecord("load", "completed", 1),
-            StepRecord("train", "completed", 1, upstream=("load",)),
+            StoredStep("load", "completed", 1, created=_NOW, run=_RUN.id),
+            StoredStep(*("train", "completed", 1), upstream=("load",), created=_NOW, run=_RUN.id),
         )
-        told = [one if hydrate else replace(one, upstream=()) for one in records]
-        return Page([StoredStep(one, _NOW, _RUN.id) for one in told], 1)
+        return Page([one if hydrate else replace(one, upstream=()) for one in records], 1)
 
     def deployment(self, deployment_id: str, names: list[str]) -> StoredDeployment:
         return StoredDeployment(None, {}, {})
@@ -46,3 +56,8 @@ def store() -> Iterator[None]:
 def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
     _, steps = queries.read_run_and_steps(_RUN.id)
     assert {step.name: step.upstream for step in steps} == {"load": (), "train": ("load",)}
+
+
+def test_a_run_that_begins_meanwhile_makes_none_appear_twice() -> None:
+    found = queries.newest_runs(limit=150)
+    assert [run.id for run in found] == ["new", "a", "b"]

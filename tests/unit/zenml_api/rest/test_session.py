@@ -157,6 +157,27 @@ def test_a_damaged_file_of_tokens(server: Fake, home: Path, damage: str) -> None
     assert server.logins == 2
 
 
+@pytest.mark.parametrize("damage", [{"until": "soon"}, {"until": []}, {"until": True}])
+def test_a_damaged_time_of_a_token(server: Fake, home: Path, damage: dict[str, object]) -> None:
+    connect(home).get("/runs")
+    (kept,) = home.glob(".modalrun.tokens*")
+    found = json.loads(kept.read_text())
+    kept.write_text(json.dumps({key: {**one, **damage} for key, one in found.items()}))
+    connect(home).get("/runs")
+    assert server.logins == 2
+
+
+def test_a_full_disk_leaves_no_token_behind(
+    server: Fake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("modalrun.zenml_api.rest.session.json.dump", full)
+    connect(home).get("/runs")
+    assert not [*home.glob(".modalrun.tokens*")]
+
+
 @pytest.mark.parametrize("found", ["0.1.0", None, 7])
 def test_a_server_of_another_version(server: Fake, home: Path, found: object) -> None:
     server.answers["/info"] = (200, {"version": found})
