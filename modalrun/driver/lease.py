@@ -35,6 +35,10 @@ class Lease(tags.StepTags):
         """Wait for the end of the step, or of the sandbox."""
         return await asyncio.shield(self._end)
 
+    async def write(self, text: str) -> None:
+        """Write to the standard input of the sandbox."""
+        await self._sandbox.write(text)
+
     async def output_tail(self) -> str:
         """Return the end of what the sandbox has printed."""
         return await self._sandbox.output_tail()

@@ -150,7 +150,9 @@ async def _settle(coordinator: Coordinator, recorder: AsyncRecorder) -> int:
             # The run's timeout goes on while its steps wait.
             reason = f"{reason} {coordinator.waits.summary()}".rstrip()
     stopped = early_end.requested and not failed and not early_end.gave_up
-    await recorder.call(lambda recorder: recorder.finalize(reason, stopped=stopped))
+    await recorder.call(
+        lambda recorder: recorder.finalize(reason, stopped=stopped, lines=early_end.lines)
+    )
     return contract.EXIT_TERMINATED if stopped or early_end.gave_up else contract.EXIT_FAILED
 
 

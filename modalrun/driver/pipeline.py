@@ -19,7 +19,7 @@ from typing import NoReturn
 from modalrun.driver import control, privileges, process
 from modalrun.driver.privileges import without_source
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
-from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, margin
+from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, unwinding
 from modalrun.driver.worker import StepEnd
 from modalrun.driver.worker_pool import WorkerPool
 from modalrun.driver.worker_process import WorkerDied, WorkerError
@@ -113,7 +113,7 @@ class Runner:
         self._terminated = True
         grace = TERMINATE_GRACE_SECONDS / 2
         if process.supervisors_reason() is not None:
-            grace = min(grace, margin(float(os.environ[contract.TIMEOUT])) * 0.35)
+            grace = unwinding(float(os.environ[contract.TIMEOUT]))
         self._start_nothing(process.termination_clause())
         self._end_running(process.termination_reason(), grace)
 

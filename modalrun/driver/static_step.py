@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.driver.capacity_waits import CapacityWaits
-from modalrun.driver.process import reason_of
+from modalrun.driver.process import reason_of, supervisors_reason
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.step_attempts import StepAttempts
+from modalrun.driver.supervisor import unwinding
 from modalrun.driver.tasks import Tasks
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import ModalrunError
-from modalrun.run import sandbox_exit
+from modalrun.run import contract, sandbox_exit
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
@@ -25,6 +27,8 @@ from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 if TYPE_CHECKING:
+    from modalrun.driver.lease import Lease
+    from modalrun.modal_api.step_sandbox import StepSandbox
     from modalrun.zenml_api.execution.recorder import RunRecorder
 
 T = TypeVar("T")
@@ -42,6 +46,7 @@ class EarlyEnd:
         gave_up: Whether running steps are terminated because the whole run must end now.
         timed_out: Whether the run's timeout is the cause: running steps have failed then.
         termination: Why running steps are terminated, a sentence; empty while they may finish.
+        lines: What steps have printed last that the run's timeout has ended.
         event: Set when nothing new may start: no step, no retry, no creation that awaits capacity.
     """
 
@@ -50,6 +55,7 @@ class EarlyEnd:
     gave_up: bool = False
     timed_out: bool = False
     termination: str = ""
+    lines: dict[str, list[str]] = field(default_factory=dict)
     event: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -108,9 +114,20 @@ class StaticStep:
             self.created.set()
 
     def terminate(self) -> None:
-        """Terminate the running sandbox in the background, if there is one."""
+        """Terminate the running sandbox in the background, if there is one.
+
+        At the run's timeout its code may unwind before: the step records where it was.
+        """
         if self.attempts.sandbox is not None:
-            self._context.background.start(self.attempts.sandbox.terminate())
+            self._context.background.start(self._end(self.attempts.sandbox))
+
+    async def _end(self, sandbox: StepSandbox | Lease) -> None:
+        if self._context.early_end.timed_out and (reason := supervisors_reason()):
+            seconds = unwinding(float(os.environ[contract.TIMEOUT]))
+            # What can't be told must not keep it running.
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(_unwound(sandbox, reason), seconds)
+        await sandbox.terminate()
 
     async def _run(self) -> bool:
         attempts, context = self.attempts, self._context
@@ -190,12 +207,7 @@ class StaticStep:
             # The step has noticed the stop before the driver.
             self._context.stop(STOP_REASON)
         if early_end.termination or stopped:
-            if not early_end.gave_up and running:
-                reason = early_end.termination or end.reason
-                await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))
-            # As the end of the run records it in ZenML.
-            timed_out = early_end.timed_out and not stopped
-            return self._ended("failed" if timed_out else "stopped", end)
+            return await self._ended_early(end, running=running, stopped=stopped)
         infrastructure = end.is_infrastructure and not failed
         if not early_end.event.is_set() and (
             retrying := attempts.restart(end) if infrastructure else self._retry(end, delay)
@@ -215,6 +227,18 @@ class StaticStep:
         await self._record_failure(end.reason, final=True, lines=lines)
         self.failed = end.reason
         return self._ended("failed", end)
+
+    async def _ended_early(self, end: SandboxExit, *, running: bool, stopped: bool) -> bool:
+        """Report a step that the early end of the run has ended."""
+        attempts, early_end = self.attempts, self._context.early_end
+        if early_end.timed_out and not stopped:
+            # The end of the run records it in ZenML, if its own process has not.
+            early_end.lines[attempts.name] = await attempts.last_lines()
+            return self._ended("failed", end)
+        if not early_end.gave_up and running:
+            reason = early_end.termination or end.reason
+            await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))
+        return self._ended("stopped", end)
 
     def _retry(self, end: SandboxExit, delay: float) -> str | None:
         """Use up a retry; return a sentence that announces it, None if there is none."""
@@ -284,6 +308,11 @@ class StaticStep:
         if state != "completed":
             log_line(f"Step `{self.attempts.name}` {state}: {end.reason}")
         return state == "completed"
+
+
+async def _unwound(sandbox: StepSandbox | Lease, reason: str) -> None:
+    await sandbox.write(f"{contract.END}{reason}\n")
+    await sandbox.ended()
 
 
 def has_failed(record: StepRecord | None, failures: int) -> bool:

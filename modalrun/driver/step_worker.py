@@ -231,10 +231,6 @@ def _become_supervisor(environment: Mapping[str, str], source: Path, shared: Pat
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    # The orders are not the step's.
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
-    os.close(empty)
     os.chdir(source)
     for index, path in enumerate(sys.path):
         if not path or Path(path).is_relative_to(shared):

@@ -52,6 +52,11 @@ def margin(timeout: float) -> float:
     return min(30.0, max(0.5, timeout * 0.1, min(4.0, timeout * 0.2)))
 
 
+def unwinding(timeout: float) -> float:
+    """Return how many seconds the code of running steps has to unwind at a run's deadline."""
+    return min(TERMINATE_GRACE_SECONDS / 2, margin(timeout) * 0.35)
+
+
 def _age(timeout: float) -> float:
     """Return how many seconds ago the sandbox was created: Modal's timeout counts from then.
 
@@ -185,7 +190,7 @@ class _Supervision:
             return self._record(reason, contract.EXIT_TIMED_OUT)
         reason, result = self._death(code) if self._asked is None else _asked_end(self._asked)
         _log(reason)
-        if contract.STEP in self._environment and self._written_exit_code() == code:
+        if self._asked is None and _subject() == "step" and self._written_exit_code() == code:
             # The driver asks ZenML again.
             return contract.EXIT_UNRECORDED
         return self._record(reason, result)
@@ -267,7 +272,22 @@ def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thr
     if new_broker is not None:
         _broker_pumps.extend(pump(*new_broker))
     usage_sampler.start(environment[contract.USAGE_FILE])
+    if contract.STEP in environment:
+        _listen(environment[contract.END_REASON_FILE])
     return child, pump(child, key)
+
+
+def _listen(reason_file: str) -> None:
+    """End the step, so that its code unwinds, when the driver says that the run's time is over."""
+
+    def read() -> None:
+        with contextlib.suppress(OSError, ValueError), os.fdopen(os.dup(0)) as lines:
+            for line in lines:
+                if line.startswith(contract.END):
+                    _write(reason_file, line.removeprefix(contract.END).strip())
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=read, name="control", daemon=True).start()
 
 
 def _wait(child: spawn.Child, seconds: float, environment: dict[str, str]) -> int:
@@ -315,7 +335,9 @@ def _subject() -> str:
 
 
 def _control(environment: dict[str, str]) -> tuple[int, ...]:
-    """Duplicate the standard input for the child, whose own one is empty."""
+    """Duplicate the standard input for the child, whose own one is empty; a step gets none."""
+    if contract.STEP in environment:
+        return ()
     try:
         descriptor = os.dup(0)
     except OSError:

@@ -95,6 +95,8 @@ STOP_FILE = "MODALRUN_STOP_FILE"
 # Control lines.
 STOP = "stop"
 """Start nothing new, let running steps finish, then end the run as stopped."""
+END = "end "
+"""To the supervisor of a step: end it as at its own deadline, for the reason that follows."""
 
 # Exit codes of a sandbox; `modalrun.run.sandbox_exit` tabulates what they mean.
 EXIT_COMPLETED = 0

@@ -39,6 +39,8 @@ class Box:
         self.terminated = False
         self.fault: Exception | None = None
         self.told: list[str] = []
+        self.written: list[str] = []
+        self.unwinds = True
         self._over = asyncio.Event()
         self._end = DONE
 
@@ -54,6 +56,11 @@ class Box:
         if self.fault is not None:
             raise self.fault
         return self._end
+
+    async def write(self, text: str) -> None:
+        self.written.append(text)
+        if self.unwinds:
+            self.end(FAILED)
 
     async def output_tail(self) -> str:
         return f"last words of {self.id}\n"

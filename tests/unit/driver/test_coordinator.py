@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from modalrun.driver.takeover import Takeover
-from modalrun.run import events
+from modalrun.run import contract, events
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep
@@ -248,3 +249,26 @@ def test_a_sandbox_lost_during_a_graceful_stop_is_no_failure(
 
     play(scene)
     assert ("a", "stopped") in step_events(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("unwinds", [True, False])
+def test_at_the_timeout_of_the_run_the_code_of_its_steps_unwinds_and_its_lines_are_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unwinds: bool
+) -> None:
+    (tmp_path / "reason").write_text("The run took longer than its timeout of 1 s.")
+    monkeypatch.setenv(contract.END_REASON_FILE, str(tmp_path / "reason"))
+    monkeypatch.setenv(contract.TIMEOUT, "1")
+
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]})
+        run = bench.begin()
+        box = await bench.boxes.wait("sb-a-1")
+        box.unwinds = unwinds
+        bench.coordinator.give_up("the run took longer", timed_out=True)
+        await run
+        assert box.written == ["end The run took longer than its timeout of 1 s.\n"]
+        assert box.terminated
+        assert bench.coordinator.early_end.lines == {"a": ["last words of sb-a-1"]}
+        assert bench.records.recorder.failures == [], "the end of the run records it"
+
+    play(scene)

@@ -221,6 +221,32 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
     assert bench.finalized() is None, "the child has recorded its end itself"
 
 
+def test_the_driver_can_end_a_step_as_at_its_own_deadline(bench: Bench) -> None:
+    child = """
+    import os, pathlib, signal, sys, time
+    from modalrun.driver.process import Signals, leave, supervisors_reason
+    assert sys.stdin.read() == ""
+    signals = Signals()
+    signal.signal(signal.SIGTERM, signals)
+    try:
+        with signals.in_user_code():
+            print("ready", flush=True)
+            while True:
+                time.sleep(0.01)
+    finally:
+        os.write(1, supervisors_reason().encode())
+        leave(1)
+    """
+    with bench.started(child, step="train") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"something else\nend The run took too long.\n")
+        process.stdin.flush()
+        assert process.wait(30) == 1
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"The run took too long.\n"
+    assert bench.finalized() is None, "the child has recorded its end itself"
+
+
 @pytest.mark.parametrize(
     ("seconds_ago", "counted"),
     [(4, 4), (50, 50), (-600, 0), (51, 0), (86_400, 0)],
