@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
+from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError, UsageError
+from modalrun.modal_api.gateway import MODAL, ModalGateway
+from modalrun.observe.status import connect
 from modalrun.run.outcome import ENDED_AS_A_WHOLE, LOST, PAUSED
 from modalrun.run.status import WAITS, RunStatus, derive_status
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
@@ -19,7 +22,13 @@ class Reconciled:
     text: str
 
 
-def reconcile(status: RunStatus, *, force: bool = False, zenml: ZenMLGateway = ZENML) -> Reconciled:
+def reconcile(
+    status: RunStatus,
+    *,
+    force: bool = False,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
+) -> Reconciled:
     """Record the end of a run whose sandbox has ended, and of its unfinished steps.
 
     Args:
@@ -57,7 +66,14 @@ def reconcile(status: RunStatus, *, force: bool = False, zenml: ZenMLGateway = Z
     elif status.modal.exit_code is not None:
         end = f"ended with exit code {status.modal.exit_code}"
     reason = f"The run sandbox {end}; recorded by 'modalrun reconcile'."
-    changed = zenml.finalize_run(status.run.id, reason)
+    used: list[str] = []
+    if status.run.metadata is not None and status.modal.end is not None and status.modal.end.killed:
+        # What is only told must not keep the end from being recorded.
+        with suppress(ModalrunError):
+            connection = connect(status.run.id, status.run.metadata, zenml=zenml, modal=modal)
+            sandbox = modal.run_sandbox(connection, status.run.id, status.run.metadata)
+            used = sandbox.told_usage()
+    changed = zenml.finalize_run(status.run.id, reason, used=used)
     after = derive_status(*zenml.read_run_and_steps(status.run.id), status.modal)
     text = f"The run's sandbox {end}: the run is now recorded as '{after.run.status}'.{hint}"
     return Reconciled(after, changed, text)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from commands import DEADLINE
 
+from modalrun.localmodal import launcher
+from modalrun.run.events import EventScanner, Used
 from modalrun.run.usage import StepUsage, usage_from_metadata
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import load_spec
@@ -50,7 +52,7 @@ def check(world: World, name: str, usage: StepUsage | None) -> None:
     if "cpu" in known:
         assert usage.cpu_seconds == pytest.approx(known["cpu"], rel=0.1, abs=0.2), (name, usage)
     assert usage.peak_memory == pytest.approx(known["memory"], rel=0.1), (name, usage)
-    assert usage.killed == (name in {"dying", "taken"})
+    assert usage.killed == (name in {"dying", "taken", "held"})
     assert usage.points
     assert usage.points[-1].at == pytest.approx(usage.seconds, abs=0.6)
 
@@ -93,6 +95,31 @@ def test_the_figures_of_a_step_whose_whole_sandbox_is_killed(world: World) -> No
     run = world.only_run()
     peak = f"ran out of memory: peak {found['taken'].peak_memory:,} MiB."
     assert peak in " ".join(world.modalrun("status", run.id).finish().stdout.split())
+
+
+@pytest.mark.exhaustive
+def test_the_figures_of_a_run_that_is_killed_while_nobody_waits(world: World) -> None:
+    spec = SPEC.format(
+        pipeline="using_until_killed", folder=world.elsewhere, mode="pipeline", limit=1, more=""
+    )
+    done = world.submit(spec, "--async")
+    assert done.exit_code == 0, done.stderr
+    run = world.only_run()
+    (sandbox,) = world.sandboxes()
+
+    def told() -> bool:
+        log = b"".join(launcher.stored(sandbox.id, world.state))
+        events = [event for event in EventScanner().feed(log) if isinstance(event, Used)]
+        most = max((json.loads(one)[4] for event in events for one in event.readings), default=0)
+        known = world.elsewhere / "held"
+        return known.exists() and most >> 20 > 0.91 * json.loads(known.read_text())["memory"]
+
+    world.wait_until(told, "an event with all of its memory")
+    killed = world.modalrun("local", "kill", sandbox.id).finish()
+    assert killed.exit_code == 0, killed.stderr
+    recorded = world.modalrun("reconcile", run.id).finish()
+    assert recorded.exit_code == 0, recorded.stderr
+    check(world, "held", usage_from_metadata(world.zenml(STORED)["held"]))
 
 
 @pytest.mark.exhaustive

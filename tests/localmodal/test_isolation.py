@@ -133,6 +133,7 @@ print(json.dumps(found))
 
 KEPT_IN = {
     "files": [],
+    "user's": [],
     "processes": [],
     "descriptors": [],
     "above": True,
@@ -149,7 +150,8 @@ def test_hostile_code_stays_inside(sdk: Sdk, tmp_path: Path, warm: bool) -> None
         launcher.preload(sdk.info, Preload(modules=("colorsys",), programs=("probe",)))
     image = modal.Image.debian_slim().add_local_dir(tmp_path / "probe", "/app/probe")
     nursery = os.environ.get("MODALRUN_LOCAL_NURSERY", str(sdk.info.state_dir))
-    mine = next(Path.home().iterdir(), Path("/var/lib"))
+    # The home of a sandbox has a file of that name too.
+    mine = next((p for p in Path.home().iterdir() if p.name != ".profile"), Path("/var/lib"))
     hidden = [str(mine), str(sdk.info.state_dir), sdk.info.token_secret, nursery]
     other = sdk.create("sleep", "100")
     sandbox = sdk.create(
@@ -333,3 +335,12 @@ def test_the_end_of_the_first_process_ends_all(sdk: Sdk) -> None:
     sandbox.terminate()
     sandbox.wait(raise_on_termination=False)
     assert not [p for p in processes_of(sdk.info.state_dir) if "1000" in p.cmdline()]
+
+
+def test_a_login_shell_is_as_in_an_image(sdk: Sdk) -> None:
+    text = (
+        "python -c 'import modal, sys; print(sys.prefix)'; cd /mnt; mkdir a /home/b /media/c /srv/d"
+    )
+    sandbox = sdk.create("bash", "-lc", text)
+    sandbox.wait()
+    assert (sandbox.stdout.read(), sandbox.stderr.read()) == (f"{sys.prefix}\n", "")

@@ -213,7 +213,7 @@ def test_the_temporary_folder_of_a_sandbox_is_replaced(tmp_path: Path) -> None:
     (outside / "folder").mkdir(parents=True)
     (outside / "folder").chmod(0o755)
     folder = tmp_path / new_id("sb")
-    rootfs.build(folder, [], {}, "", isolated=False)
+    rootfs.build(folder, [], {}, "", prefix=sys.prefix, isolated=False)
     temporary = (folder / "root" / "tmp").readlink()
     temporary.rmdir()
     temporary.symlink_to(outside)

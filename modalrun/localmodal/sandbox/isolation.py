@@ -63,7 +63,7 @@ class Isolation:
         process = SandboxProcess(lambda _, data: printed.append(data), lambda: False)
         try:
             rootfs.remove(folder)
-            rootfs.build(folder, (), {}, "/", isolated=True)
+            rootfs.build(folder, (), {}, "/", prefix=sys.prefix, isolated=True)
             view = self._machine.view(folder / "root", (), {}, (), prefix=sys.prefix, variables={})
             words = [sys.executable, "-I", "-S", "-c", ""]
             command = Command(words, {}, Path("/"), view=view)

@@ -27,7 +27,8 @@ PYTHON_VARIABLE = "MODALRUN_LOCAL_PYTHON"
 _LONGEST_BASE = 32
 """Characters of a folder for temporary folders; sockets in them need the rest of their 108."""
 
-_FOLDERS = {"": 0o755, "tmp": 0o1777, "run": 0o755, "var": 0o755, "var/tmp": 0o1777}
+_FOLDERS = dict.fromkeys(("", "home", "media", "mnt", "run", "srv", "var"), 0o755)
+_FOLDERS |= {"tmp": 0o1777, "var/tmp": 0o1777}
 """What a root has beside the system and the home, with modes."""
 
 _PROGRAMS = "run/bin"
@@ -89,11 +90,12 @@ def build(
     volumes: Mapping[str, Path],
     workdir: str,
     *,
+    prefix: str,
     isolated: bool,
 ) -> None:
     """Create the folders of a sandbox, with files, and with volumes unless it is isolated.
 
-    Blocking. Raises OSError, ValueError.
+    Its Python has the `sys.prefix`. Blocking. Raises OSError, ValueError.
     """
     root = folder / "root"
     (root / "root").mkdir(parents=True, mode=0o700)
@@ -105,7 +107,10 @@ def build(
         own = temporary(folder.name)
         own.mkdir(mode=0o700)
         (root / "tmp").symlink_to(own, target_is_directory=True)
-    if not _has_python(sys.prefix):
+    # The machine's /etc/profile sets PATH anew in a login shell.
+    profile = f'PATH="{prefix}/bin:$PATH:/{_PROGRAMS}"\n'
+    (root / "root" / ".profile").write_text(profile, encoding="utf-8")
+    if not _has_python(prefix):
         (root / _PROGRAMS).mkdir(parents=True)
         (root / _PROGRAMS / "python").symlink_to(sys.executable)
     add_files(root, files)

@@ -50,7 +50,8 @@ class Starter:
         folder = self._state.sandbox(record.id)
         await launch.volumes.open()
         parts = (folder, launch.files, launch.volumes.folders, record.workdir)
-        build = partial(rootfs.build, *parts, isolated=self.isolation.works)
+        prefix = rootfs.python_prefix(launch.recipe, launch.variables)
+        build = partial(rootfs.build, *parts, prefix=prefix, isolated=self.isolation.works)
         if launch.files:
             await asyncio.to_thread(build)
         else:

@@ -215,7 +215,8 @@ class Machine:
             if hidden or any(_is_below(path, folder) for folder in emptied):
                 mounts.append((os.path.realpath(path), path, False))
         for path, folder in volumes.items():
-            source = f"{os.path.realpath(self.state)}/{folder.relative_to(self.state)}"
+            # Links in it are refused, but not those that lead to the state folder.
+            source = str(folder).replace(self.state, os.path.realpath(self.state), 1)
             mounts.append((source, os.path.normpath(path), path not in read_only))
         mounts.sort(key=lambda mount: mount[1].split("/"))
         return View(str(root), tuple(mounts), tuple(links), self._devices)

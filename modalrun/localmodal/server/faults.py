@@ -1,26 +1,8 @@
 """Inject faults into RPCs and sandboxes, so that tests can see how a client handles them.
 
 `faults.json` in the state folder, or the variable MODALRUN_LOCAL_FAULTS when the server starts,
-holds a list of rules, or an object with the attributes of `Script` as keys. The keys of a rule:
-
-    rpc       pattern for the RPC's name, such as "Sandbox*"
-    skip      number of matching calls that pass first (default 0)
-    times     number of calls that fail then (default 1; null: all)
-    action    error        fail with `status` (a gRPC name, default UNAVAILABLE) and `message`
-              disconnect   drop the connection before the call, or after `messages` of a stream
-              lose_answer  perform the call, then drop the connection without answering
-              delay        wait `seconds`, then continue
-              hang         never answer
-
-The keys of an entry of `sandboxes`, which decides how a sandbox ends:
-
-    role      value of the tag "modalrun-role" ("run", "step"); without it, any sandbox
-    skip      number of matching sandboxes that are spared first (default 0)
-    times     number of sandboxes that it hits then (default 1; null: all)
-    end       one of `ENDS`, "preempted" or "not-scheduled"
-    after     seconds from the start of the process until the sandbox is killed; without it, the
-              process ends by itself, and only what Modal says about it is scripted
-    grace     seconds between the SIGINT of "preempted" and the kill (default 30, as on Modal)
+holds a list of rules, or an object with the attributes of `Script` as keys. docs/local-server.md
+has all keys with their meanings.
 
 A changed file is read again and resets the counters. With a mistake in it a client that begins
 (ClientHello, AppGetOrCreate) is refused: a fault that never comes looks like one that is survived.

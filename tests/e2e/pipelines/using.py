@@ -118,6 +118,21 @@ def using_dynamic(folder: str) -> None:
         one(folder, id=one.name)
 
 
+@step
+def held(folder: str) -> None:
+    """Hold 300 MiB until somebody kills the sandbox."""
+    memory = bytearray(b"x") * (300 * MIB)
+    tell(folder, "held", memory=resident())
+    time.sleep(600)
+    del memory
+
+
+@pipeline(enable_cache=False)
+def using_until_killed(folder: str) -> None:
+    """Run the step that ends with its sandbox."""
+    held(folder)
+
+
 @pipeline(enable_cache=False)
 def using_too_much(folder: str) -> None:
     """Run the step whose sandbox is killed."""

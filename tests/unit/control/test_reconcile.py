@@ -12,7 +12,7 @@ from modalrun.run.metadata import RunMetadata
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import RunStatus, SandboxState, derive_status
 from tests.unit.fake_zenml import FakeZenML
-from tests.unit.fakes import Effects
+from tests.unit.fakes import Effects, FakeModal
 
 PIPELINE = RunMetadata("modal", "pipeline", "an-app", "ap-1", "sb-1", 600)
 PER_STEP = replace(PIPELINE, mode="per_step")
@@ -36,7 +36,7 @@ class Bench:
         return derive_status(self.zenml.run, (), self.modal)
 
     def reconcile(self, *, force: bool = False) -> Reconciled:
-        return reconcile(self.status, force=force, zenml=self.zenml)
+        return reconcile(self.status, force=force, zenml=self.zenml, modal=FakeModal(self.effects))
 
 
 def test_a_lost_run_is_recorded_as_failed() -> None:
@@ -50,6 +50,13 @@ def test_a_lost_run_is_recorded_as_failed() -> None:
     assert bench.zenml.reasons == [
         "The run sandbox ended with exit code 137; recorded by 'modalrun reconcile'."
     ]
+
+
+def test_a_lost_connection_keeps_no_end_from_being_recorded() -> None:
+    bench = Bench(KILLED)
+    bench.effects.errors["connect modal"] = ConnectionLostError("Modal can't be reached.")
+    assert bench.reconcile().changed
+    assert bench.effects[:2] == ["connect modal", "finalize run"]
 
 
 def test_a_note_says_that_resume_could_have_continued_the_run() -> None:

@@ -21,7 +21,7 @@ def test_a_system_python_is_found_as_python(
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "usr"))
     monkeypatch.setattr(sys, "executable", str(python))
     root = tmp_path / "sb-of-this-test" / "root"
-    rootfs.build(root.parent, (), {}, "/", isolated=isolated)
+    rootfs.build(root.parent, (), {}, "/", prefix=sys.prefix, isolated=isolated)
     env = rootfs.environment(root, Recipe(), {}, {}, isolated=isolated)
     folder = env["PATH"].split(":")[-1]
     assert folder == ("/run/bin" if isolated else f"{root}/run/bin")
