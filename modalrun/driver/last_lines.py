@@ -55,3 +55,7 @@ class LastLines:
         last = LastLines()
         last.add(text.encode())
         return last.lines()
+
+    def encoded(self) -> bytes:
+        """Return the last lines as one text."""
+        return "\n".join(self.lines()).encode()

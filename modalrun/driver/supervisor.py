@@ -234,7 +234,7 @@ class _Supervision:
             subprocess.run(  # noqa: S603 (the command is ours)
                 command,
                 env=environment,
-                input="\n".join(last_lines.lines()).encode(),
+                input=last_lines.encoded(),
                 check=False,
                 start_new_session=spawn.OWN_SESSION,
             )
