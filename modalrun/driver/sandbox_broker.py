@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from modalrun.driver import privileges
 from modalrun.driver.broker_link import CONNECT, TERMINATE
@@ -33,6 +33,7 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line, prove_events
 from modalrun.run.sandbox_exit import SandboxExit
 from modalrun.run.step_request import StepRequest
+from modalrun.run.values import adapter
 from modalrun.util import garbage_collection
 
 
@@ -42,7 +43,6 @@ class Broker:
     def __init__(self, end: MessageSocket, manifest: RunManifest, isolated: IsolatedSteps) -> None:
         self._socket = end
         self._manifest = manifest
-        self._isolated = isolated
         self._sending = threading.Lock()
         self._questions: dict[int, Future[str | None]] = {}
         self._methods: dict[str, Callable[..., SandboxExit | None]] = {
@@ -63,7 +63,7 @@ class Broker:
         self._send(Reply())
         try:
             while True:
-                call = _CALL.validate_json(self._socket.receive())
+                call = adapter(Call).validate_json(self._socket.receive())
                 if not call.method:
                     if (question := self._questions.pop(call.number, None)) is not None:
                         question.set_result(call.value)
@@ -82,9 +82,8 @@ class Broker:
             self._socket.close()
 
     def _plan(self, step: Any) -> IsolatedStep:
-        return plan_isolated_step(
-            self._manifest, _REQUEST.validate_python(step), source_root=Path.cwd()
-        )
+        request = adapter(StepRequest).validate_python(step)
+        return plan_isolated_step(self._manifest, request, source_root=Path.cwd())
 
     def _answer(self, call: Call) -> None:
         try:
@@ -112,10 +111,6 @@ class Broker:
         # If the other process has ended, so does this one.
         with self._sending, contextlib.suppress(OSError):
             self._socket.send(reply)
-
-
-_CALL = TypeAdapter(Call)
-_REQUEST = TypeAdapter(StepRequest)
 
 
 def main() -> None:

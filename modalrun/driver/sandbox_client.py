@@ -11,8 +11,6 @@ from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from modalrun import errors
 from modalrun.driver.messages import Call, MessageSocket, Reply
 from modalrun.driver.process import leave
@@ -20,8 +18,7 @@ from modalrun.run import contract
 from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.step_request import StepRequest
-
-_REPLY = TypeAdapter(Reply)
+from modalrun.run.values import adapter
 
 
 class SandboxClient:
@@ -79,7 +76,7 @@ class SandboxClient:
     def _read(self) -> None:
         try:
             while True:
-                self._take(_REPLY.validate_json(self._socket.receive()))
+                self._take(adapter(Reply).validate_json(self._socket.receive()))
         except (EOFError, OSError):
             log_line("modalrun: The process that creates sandboxes has ended.")
             leave(contract.EXIT_UNRECORDED)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from modalrun.driver import death, privileges, worker
 from modalrun.driver.last_lines import LastLines
@@ -23,8 +23,8 @@ from modalrun.driver.step_output import TaggedStream, WorkerStream
 from modalrun.run import usage_log
 from modalrun.run.manifest import Graph
 from modalrun.run.reporting import forget_key
+from modalrun.run.values import adapter
 
-_ANSWER = TypeAdapter(worker.Answer)
 _VALUES: dict[str, tuple[type, ...]] = {
     "graph": (Graph, worker.StepEnd),
     "run": (worker.StepEnd,),
@@ -192,7 +192,7 @@ class WorkerProcess:
             return
         try:
             for message in self._connection.received():
-                self._take(_ANSWER.validate_json(message))
+                self._take(adapter(worker.Answer).validate_json(message))
         except (EOFError, OSError, ValidationError):
             # Its end follows; also if user code has closed or spoiled the connection, since it
             # can't answer.

@@ -19,6 +19,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from modalrun.errors import UsageError
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.rest.settings import ServerSettings, Unusual, server_settings
@@ -106,8 +107,21 @@ class Session:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """What the server says of itself."""
-        found = self.get("/info")
+        """What the server says of itself.
+
+        Raises:
+            UsageError: It is no ZenML server.
+            Unusual: It does not describe itself as other servers do.
+        """
+        try:
+            found = self.get("/info")
+        except MissingError:
+            raise UsageError(
+                f"There is no ZenML server at {self.settings.url}: it has no /api/v1/info.",
+                hint="Check the address: 'zenml status' shows it, or ZENML_STORE_URL has it.",
+            ) from None
+        except RefusedError as error:
+            raise Unusual(f"the server does not describe itself: {error}") from error
         if not isinstance(found, dict):
             raise Unusual(f"the server describes itself as {found!r}")
         return found
@@ -225,6 +239,7 @@ def connect(folder: Path) -> Session:
 
     Raises:
         Unusual: There is no server, or only ZenML's own client can use it.
+        UsageError: There is something else at its address.
         ConnectionLostError, ServerError: As for a request.
     """
     session = Session(server_settings(), folder)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import pytest
 import yaml
 
-from modalrun.errors import ServerError
+from modalrun.errors import ServerError, UsageError
 from modalrun.zenml_api import retry
 from modalrun.zenml_api.rest.session import RefusedError, Session, connect
 from modalrun.zenml_api.rest.settings import Unusual, server_settings
@@ -182,6 +182,18 @@ def test_a_full_disk_leaves_no_token_behind(
 def test_a_server_of_another_version(server: Fake, home: Path, found: object) -> None:
     server.answers["/info"] = (200, {"version": found})
     with pytest.raises(Unusual, match="version"):
+        connect(home)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "text"),
+    [(404, UsageError, "no ZenML server at http"), (403, Unusual, "does not describe itself")],
+)
+def test_an_address_of_something_else(
+    server: Fake, home: Path, status: int, error: type[Exception], text: str
+) -> None:
+    server.answers["/info"] = (status, "<html>not here</html>")
+    with pytest.raises(error, match=text):
         connect(home)
 
 
