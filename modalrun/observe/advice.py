@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import ceil
+from statistics import fmean
 
 from modalrun.errors import NotFoundError
 from modalrun.observe import status
@@ -221,7 +222,10 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
     needed = lacking(everything)
     if shared and (advice or needed):
         used = [_by_process(one) for one in usage(everything)]
-        seconds = sum(map(_seconds, runs)) / len(runs)
+        measured = sum(one.seconds for of_run in used for one in of_run)
+        # A run that goes on has taken what was measured of it, at least.
+        ended = [seconds for run in runs if (seconds := _seconds(run))]
+        seconds = fmean(ended or [measured / max(len(used), 1)])
         whole = _advice(None, used, seconds * len(used), newest)
         advice.insert(0, _with_savings(whole, newest, seconds, bool(missing), needed))
     known = {one.step for one in advice} | missing.keys()

@@ -133,7 +133,7 @@ def _remarks(advice: Advice) -> list[str]:
             else:
                 remarks.append(f"{name}: GPU ({one.gpu}) busy {one.gpu_busy} %.")
     total = sum((one.saved or Decimal(0) for one in advice.steps), Decimal(0))
-    if advice.steps:
+    if total:
         verb = "saves" if total >= 0 else "costs"
         remarks.append(
             f"All of it {verb} {dollars(abs(total))} a run on Modal (list prices of"

@@ -115,8 +115,7 @@ def test_the_figures_of_a_run_that_is_killed_while_nobody_waits(world: World) ->
         return known.exists() and most >> 20 > 0.91 * json.loads(known.read_text())["memory"]
 
     world.wait_until(told, "an event with all of its memory")
-    killed = world.modalrun("local", "kill", sandbox.id).finish()
-    assert killed.exit_code == 0, killed.stderr
+    assert launcher.kill(sandbox.id, world.state)
     recorded = world.modalrun("reconcile", run.id).finish()
     assert recorded.exit_code == 0, recorded.stderr
     check(world, "held", usage_from_metadata(world.zenml(STORED)["held"]))

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from modalrun.localmodal.sandbox import rootfs
@@ -39,7 +40,11 @@ class Isolation:
         self._state = state
         self.wanted = wanted
         self.problem = "" if wanted else f"{UNISOLATED_VARIABLE} is set"
-        self._machine = Machine(home=os.path.realpath(Path.home()), state=str(state.root))
+
+    @cached_property
+    def _machine(self) -> Machine:
+        # Not before the nursery starts, which takes as long.
+        return Machine(home=os.path.realpath(Path.home()), state=str(self._state.root))
 
     @property
     def works(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 _HEAD_LIMIT = 64 * 1024
 _CHUNK = 256 * 1024
@@ -32,8 +33,6 @@ class Response:
 
 
 Route = Callable[[Request], Awaitable[Response]]
-
-_REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 503: "Ending"}
 
 
 async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
@@ -68,7 +67,7 @@ async def serve(
             response = Response(404)
         else:
             response = await route(Request(method, path, headers, _body(reader, headers)))
-        head = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Error')}"]
+        head = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
         extra = {"Connection": "close"}
         if response.stream is None:
             extra["Content-Length"] = str(len(response.body))

@@ -74,19 +74,10 @@ class VolumeFiles:
         self._guard = guard
         self._disk = disk
 
-    @rpc("VolumeListFiles")
-    def list_v1(
-        self, request: api.VolumeListFilesRequest
-    ) -> AsyncIterator[api.VolumeListFilesResponse]:
-        return self._list(request, api.VolumeListFilesResponse)
-
-    @rpc("VolumeListFiles2")
-    def list_v2(
-        self, request: api.VolumeListFiles2Request
-    ) -> AsyncIterator[api.VolumeListFiles2Response]:
-        return self._list(request, api.VolumeListFiles2Response)
-
-    async def _list(self, request: Any, response: Any) -> AsyncIterator[Any]:
+    @rpc("VolumeListFiles", "VolumeListFiles2")
+    async def list_files(self, request: Any) -> AsyncIterator[Any]:
+        is_second = isinstance(request, api.VolumeListFiles2Request)
+        response = api.VolumeListFiles2Response if is_second else api.VolumeListFilesResponse
         tree = self._volumes.tree(request.volume_id)
         with _problems(request.path) as path:
             status = tree.status(path)

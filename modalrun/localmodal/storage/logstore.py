@@ -9,10 +9,12 @@ beyond 256 KiB becomes several. What is beyond the limit of a log is left out, b
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import re
 import shutil
 import struct
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,13 +56,9 @@ class Span:
 
 def whole_characters(data: bytes) -> int:
     """Count the bytes before a UTF-8 sequence that is cut off at the end."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        length = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-        return len(data) - back if length > back else len(data)
-    return len(data)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[-4:])
+    return len(data) - len(decoder.getstate()[0])
 
 
 class SandboxLog:
@@ -179,15 +177,11 @@ class SandboxLog:
 
     def first_after(self, time_ns: int) -> int:
         """Return the number of the first span after `time_ns`."""
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            stamp = self._index.read(middle * _RECORD.size, 8)
-            if int.from_bytes(stamp, "little") > time_ns:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+
+        def time_of(number: int) -> int:
+            return int.from_bytes(self._index.read(number * _RECORD.size, 8), "little")
+
+        return bisect_right(range(self.count), time_ns, key=time_of)
 
     def lines(self, span: Span) -> list[str]:
         """Return the lines of a span with their newlines; invalid UTF-8 becomes U+FFFD."""

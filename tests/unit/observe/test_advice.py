@@ -229,6 +229,17 @@ def test_nothing_is_lowered_while_a_step_is_not_measured(
         assert found.kept == bool(why)
 
 
+def test_the_mean_of_a_run_that_goes_on_is_that_of_what_was_measured() -> None:
+    goes_on = replace(SHARED, status="running", end=None)
+    step = inline("done", used(10, 5, 0.9, 400))
+    whole = of(advise([goes_on], {"run": [step]}), None)
+    assert (whole.cpu.mean, whole.memory.mean) == (0.5, 400)
+    # With another run that has ended, the time of that one counts.
+    two = [goes_on, replace(SHARED, id="ended")]
+    whole = of(advise(two, {"run": [step], "ended": [step]}), None)
+    assert (whole.cpu.mean, whole.memory.mean) == (0.25, 200)
+
+
 def test_time_before_an_isolated_step_begins_does_not_count() -> None:
     facts = replace(StepMetadata("sb"), begun=NOON.timestamp() + 60)
     waited = replace(attempt("a", None), end=NOON + timedelta(seconds=61), metadata=facts)

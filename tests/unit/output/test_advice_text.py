@@ -68,6 +68,8 @@ def test_steps_that_were_not_measured_in_a_run(capsys: pytest.CaptureFixture[str
     advice_text.print_advice(replace(advice, mode="pipeline"))
     assert "What the sandbox asks for is not lowered." in capsys.readouterr().out
     assert json.loads(advice_text.as_json(advice))["missing"]["hog"] == LOST
+    advice_text.print_advice(replace(advice, steps=(kept,)))
+    assert "All of it" not in capsys.readouterr().out
 
 
 def test_settings_of_steps_that_a_run_spec_cannot_name(tmp_path: Path) -> None:
