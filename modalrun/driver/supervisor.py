@@ -121,10 +121,12 @@ class _Supervision:
             while self._asked is None and self._is_continued(code):
                 code = self._run_child()
         except subprocess.TimeoutExpired:
-            timed_out = True
-            reason = f"The {_subject()} took longer than its timeout of {self._timeout:g} s."
-            _write(self._environment[contract.END_REASON_FILE], reason)
-            _log(reason)
+            # A child that is ending already has a reason: the run's deadline is also its steps'.
+            timed_out = self._asked is None
+            if timed_out:
+                reason = f"The {_subject()} took longer than its timeout of {self._timeout:g} s."
+                _write(self._environment[contract.END_REASON_FILE], reason)
+                _log(reason)
             code = _end(self._children[-1], margin(self._timeout) * 0.7)
         _drain(self._pumps)
         return self._settle(code, timed_out=timed_out)
@@ -338,12 +340,10 @@ def _control(environment: dict[str, str]) -> tuple[int, ...]:
     """Duplicate the standard input for the child, whose own one is empty; a step gets none."""
     if contract.STEP in environment:
         return ()
-    try:
-        descriptor = os.dup(0)
-    except OSError:
-        return ()
-    environment[contract.CONTROL] = str(descriptor)
-    return (descriptor,)
+    with contextlib.suppress(OSError):
+        environment[contract.CONTROL] = str(os.dup(0))
+        return (int(environment[contract.CONTROL]),)
+    return ()
 
 
 def _drain(pumps: list[threading.Thread]) -> None:

@@ -247,6 +247,21 @@ def test_the_driver_can_end_a_step_as_at_its_own_deadline(bench: Bench) -> None:
     assert bench.finalized() is None, "the child has recorded its end itself"
 
 
+def test_a_step_that_is_being_ended_keeps_its_reason_at_its_own_deadline(bench: Bench) -> None:
+    child = """
+    import os, pathlib, signal, time
+    first = pathlib.Path("ready")
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(3) if first.exists() else first.touch())
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+    """
+    with bench.started(child, step="train", first=DEADLINE) as process:
+        _, said = process.communicate(b"end The run took too long.\n", timeout=60)
+    assert process.returncode == EXIT_TERMINATED
+    assert b"timeout" not in said
+
+
 @pytest.mark.parametrize(
     ("seconds_ago", "counted"),
     [(4, 4), (50, 50), (-600, 0), (51, 0), (86_400, 0)],
