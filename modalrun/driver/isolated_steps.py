@@ -222,7 +222,7 @@ class IsolatedSteps:
                 end = end.with_peak(used.peak_memory) if used else end
         except Exception as error:
             # Neither a refusal nor a bug of modalrun may hang the run or pass for a success.
-            end = sandbox_exit.refused(reason_of(error))
+            end = SandboxExit(ExitKind.REFUSED, None, reason_of(error))
         submitted.end = end
         completed = end.kind is ExitKind.COMPLETED or submitted.recorded == "completed"
         attempts.emit_end("completed" if completed else "failed", end)

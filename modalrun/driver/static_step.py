@@ -123,10 +123,9 @@ class StaticStep:
 
     async def _end(self, sandbox: StepSandbox | Lease) -> None:
         if self._context.early_end.timed_out and (reason := supervisors_reason()):
-            seconds = unwinding(float(os.environ[contract.TIMEOUT]))
             # What can't be told must not keep it running.
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(_unwound(sandbox, reason), seconds)
+                await asyncio.wait_for(_unwound(sandbox, reason), _unwinding())
         await sandbox.terminate()
 
     async def _run(self) -> bool:
@@ -207,7 +206,7 @@ class StaticStep:
             # The step has noticed the stop before the driver.
             self._context.stop(STOP_REASON)
         if early_end.termination or stopped:
-            return await self._ended_early(end, running=running, stopped=stopped)
+            return await self._ended_early(end, record, stopped=stopped)
         infrastructure = end.is_infrastructure and not failed
         if not early_end.event.is_set() and (
             retrying := attempts.restart(end) if infrastructure else self._retry(end, delay)
@@ -228,14 +227,20 @@ class StaticStep:
         self.failed = end.reason
         return self._ended("failed", end)
 
-    async def _ended_early(self, end: SandboxExit, *, running: bool, stopped: bool) -> bool:
+    async def _ended_early(
+        self, end: SandboxExit, record: StepRecord | None, *, stopped: bool
+    ) -> bool:
         """Report a step that the early end of the run has ended."""
         attempts, early_end = self.attempts, self._context.early_end
         if early_end.timed_out and not stopped:
-            # The end of the run records it in ZenML, if its own process has not.
-            early_end.lines[attempts.name] = await attempts.last_lines()
-            return self._ended("failed", end)
-        if not early_end.gave_up and running:
+            self._ended("failed", end)
+            if record is not None and not record.finished:
+                # The end of the run records it, and needs time as well.
+                with contextlib.suppress(asyncio.TimeoutError):
+                    lines = await asyncio.wait_for(attempts.last_lines(), _unwinding() / 2)
+                    early_end.lines[attempts.name] = lines
+            return False
+        if not early_end.gave_up and record is not None and is_running(record):
             reason = early_end.termination or end.reason
             await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))
         return self._ended("stopped", end)
@@ -308,6 +313,10 @@ class StaticStep:
         if state != "completed":
             log_line(f"Step `{self.attempts.name}` {state}: {end.reason}")
         return state == "completed"
+
+
+def _unwinding() -> float:
+    return unwinding(float(os.environ[contract.TIMEOUT]))
 
 
 async def _unwound(sandbox: StepSandbox | Lease, reason: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.last_lines import LastLines
 from modalrun.errors import ConflictError
-from modalrun.run import contract, sandbox_exit, tags
+from modalrun.run import contract, tags
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
@@ -108,9 +108,11 @@ class StepAttempts:
             except GivenUp:
                 return None
             except Refused as error:
-                return sandbox_exit.refused(f"Modal refuses the sandbox of '{self.name}': {error}")
+                reason = f"Modal refuses the sandbox of '{self.name}': {error}"
+                return SandboxExit(ExitKind.REFUSED, None, reason)
             except ConflictError as error:
-                end = sandbox_exit.not_started(f"The sandbox could not start: {error.problem}.")
+                reason = f"The sandbox could not start: {error.problem}."
+                end = SandboxExit(ExitKind.NOT_STARTED, None, reason)
             if (retrying := self.restart(end)) is None:
                 return end
             self.emit_end("retrying", end, retrying)

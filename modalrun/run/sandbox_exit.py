@@ -56,6 +56,7 @@ class ExitKind(Enum):
     TIMED_OUT = ("timed out", RunTimeoutError, False)
     OUT_OF_MEMORY = ("out of memory", RunFailedError, False)
     EVICTED = ("evicted", RunFailedError, True)
+    # Modal refuses to create it, now and later.
     REFUSED = ("refused", RunFailedError, False)
     TERMINATED = ("terminated", RunStoppedError, True)
     PREEMPTED = ("preempted", RunStoppedError, True)
@@ -148,16 +149,6 @@ class SandboxExit:
 
 
 LOST = SandboxExit(ExitKind.LOST, None, "Modal does not know the sandbox any more.")
-
-
-def refused(reason: str) -> SandboxExit:
-    """Return the exit of a sandbox that Modal refuses to create, now and later."""
-    return SandboxExit(ExitKind.REFUSED, None, reason)
-
-
-def not_started(reason: str) -> SandboxExit:
-    """Return the exit of a sandbox that Modal could not start now."""
-    return SandboxExit(ExitKind.NOT_STARTED, None, reason)
 
 
 def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> SandboxExit:

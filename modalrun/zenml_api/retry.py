@@ -190,21 +190,20 @@ def _is_server_error(status: int) -> bool:
     return status >= 500 and status != _NOT_IMPLEMENTED
 
 
-def refusal(response: requests.Response) -> tuple[str, str]:
-    """Return the class of ZenML's exception that an answer tells of, "" if none, and its text.
+def refusal(response: requests.Response) -> str:
+    """Return the text of the exception that an answer of ZenML's server tells of.
 
     As `exception_from_response` (`zen_server/exceptions.py`, ZenML 0.98.0).
     """
     try:
         answer = response.json()
     except ValueError:
-        return "", response.text
-    detail = answer.get("detail", response.text) if isinstance(answer, dict) else answer
-    if isinstance(detail, str):
-        return "", detail
+        return response.text
+    detail = answer.get("detail") if isinstance(answer, dict) else answer
     if isinstance(detail, list) and detail and isinstance(detail[0], str):
-        return detail[0], ": ".join(map(str, detail[1:]))
-    return "", response.text
+        # The first one is the name of its class.
+        return ": ".join(map(str, detail[1:]))
+    return detail if isinstance(detail, str) else response.text
 
 
 class _Adapter(HTTPAdapter):
@@ -213,8 +212,8 @@ class _Adapter(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         response = super().send(request, *args, **kwargs)
         if _is_server_error(response.status_code):
-            text = refusal(response)[1]
             raise ServerTrouble(
-                f"{request.method} {request.path_url} got status {response.status_code}: {text}"
+                f"{request.method} {request.path_url} got status {response.status_code}:"
+                f" {refusal(response)}"
             )
         return response

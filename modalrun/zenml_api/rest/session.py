@@ -39,13 +39,11 @@ class RefusedError(Exception):
 
     Attributes:
         status: The HTTP status, from 400.
-        kind: The name of ZenML's exception, "" if the answer has none.
     """
 
-    def __init__(self, text: str, status: int, kind: str) -> None:
+    def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.status = status
-        self.kind = kind
 
 
 class MissingError(KeyError):
@@ -255,10 +253,9 @@ def _content(answer: requests.Response) -> Any:
         # ZenML's own client may know other ways to log in, and words the error.
         raise Unusual("the server refuses the credentials")
     if status == HTTPStatus.NOT_FOUND:
-        raise MissingError(refusal(answer)[1])
+        raise MissingError(refusal(answer))
     if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        kind, text = refusal(answer)
-        raise RefusedError(text, status, kind)
+        raise RefusedError(refusal(answer), status)
     if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         raise Unusual(f"the server answers with status {status}")
     try:

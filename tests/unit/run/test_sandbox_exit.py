@@ -12,7 +12,6 @@ from modalrun.run.sandbox_exit import (
     ended_by_driver,
     error_class,
     read_exit,
-    refused,
 )
 
 
@@ -79,7 +78,7 @@ def test_modals_text_is_appended() -> None:
 
 def test_a_lost_sandbox_is_infrastructure_and_a_refused_one_is_not() -> None:
     assert LOST.is_infrastructure
-    assert not refused("why").is_infrastructure
+    assert not SandboxExit(ExitKind.REFUSED, None, "why").is_infrastructure
 
 
 def test_modals_text_is_left_out_if_it_repeats_the_table() -> None:

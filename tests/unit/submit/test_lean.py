@@ -215,7 +215,7 @@ def test_it_is_created_as_any_other(spec: RunSpec, session: Session, tmp_path: P
             "snapshot's stack is gone",
         ),
         ("GET /stacks/st", Unusual("refuses the credentials"), "refuses the credentials"),
-        ("GET /stacks/st", RefusedError("no permission", 403, "IllegalOp"), "no permission"),
+        ("GET /stacks/st", RefusedError("no permission", 403), "no permission"),
         ("GET /steps", {"total": 1}, "cache has a step"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_file_that_changes_at_the_last_moment(
 def test_a_run_without_a_token_is_told(spec: RunSpec, session: Session, tmp_path: Path) -> None:
     submission = found(spec, tmp_path)
     assert submission is not None
-    session.answers["GET /api_token"] = RefusedError("no", 403, "")
+    session.answers["GET /api_token"] = RefusedError("no", 403)
     with pytest.raises(ServerError, match="ru"):
         submission.create_run(same_tree(submission))
 
