@@ -236,7 +236,8 @@ def resolved(spec):
     )
     recipe = made.images[made.run_sandbox.image]
     assert recipe.base == BuiltByZenML(), recipe
-    recipe, credentials = image_builds.resolved(recipe, compiled.snapshot, compiled.stack)
+    made, credentials = image_builds.resolve_images(made, compiled)
+    recipe = made.images[made.run_sandbox.image]
     return [recipe.base.image, recipe.base.private, credentials.username]
 
 def error(spec):

@@ -180,7 +180,7 @@ def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
 @pytest.mark.exhaustive
 def test_the_timeout_of_the_run_is_the_reason_everywhere(world: World) -> None:
     # A start of the sandbox that takes half of it, 13 s once on a busy machine, is not counted.
-    command, _ = waiting(world, "timeout: 60, keep_warm: 60")
+    command, _ = waiting(world, "timeout: 60")
 
     done = command.finish(300)
 

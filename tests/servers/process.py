@@ -58,6 +58,7 @@ class Server:
                 cwd=self._cwd,
                 start_new_session=True,
             )
+        seconds *= float(os.environ.get("MODALRUN_TEST_PATIENCE", "1"))
         deadline = time.monotonic() + seconds
         while not ready():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -97,7 +97,7 @@ class Bench:
     def until_end(self) -> list[bytes]:
         """Return the lines up to the report of a step's end."""
         assert self.process.stdout is not None
-        until, lines = time.monotonic() + 30, list[bytes]()
+        until, lines = time.monotonic() + 120, list[bytes]()
         while time.monotonic() < until:
             line, found, rest = self._pending.partition(b"\n")
             if found:
@@ -194,14 +194,14 @@ def test_a_signal_ends_the_step_and_the_sandbox(bench: Bench) -> None:
         bench._pending += os.read(bench.process.stdout.fileno(), 65_536)
     bench.process.terminate()
     assert not [line for line in bench.until_end() if isinstance(told(line), OrderEnd)]
-    assert bench.process.wait(30) == contract.EXIT_TERMINATED
+    assert bench.process.wait(120) == contract.EXIT_TERMINATED
 
 
 def test_it_ends_when_no_order_comes(tmp_path: Path) -> None:
     bench = Bench(tmp_path, patience=0.2)
     bench.start("first")
     bench.until_end()
-    assert bench.process.wait(30) == 0
+    assert bench.process.wait(120) == 0
     bench.process.communicate()
 
 
