@@ -182,7 +182,11 @@ def spec_text(pipeline: FoundPipeline, stack: str, target: Target, folder: Path)
     """Return a run spec for a folder, with comments for a new user."""
     arguments = "".join(f"#   {name}: {value}\n" for name, value in pipeline.parameters)
     parameters = f"# parameters:\n{arguments}" if arguments else ""
-    root = f"source_root: {os.path.relpath(pipeline.src, folder)}\n" if pipeline.src else ""
+    root = beside = ""
+    if pipeline.src:
+        src = os.path.relpath(pipeline.src, folder)
+        root = f"source_root: {src}  # nothing beside it goes along: see PYTHONPATH below\n"
+        beside = f"#     environment: {{PYTHONPATH: {src}}}  # instead of source_root\n"
     return f"""\
 # A run spec: modalrun submit <this file>
 # It is a ZenML run configuration (parameters, settings, steps, enable_cache, run_name, ...) and a
@@ -204,7 +208,7 @@ timeout: 1h  # then the run is ended; without it after 6h
 # settings:
 #   docker:  # becomes a Modal image; no Docker is needed
 #     requirements: [scikit-learn]
-
+{beside}
 # steps:  # settings of single steps, by name
 #   train:
 #     settings:

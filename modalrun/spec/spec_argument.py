@@ -29,7 +29,8 @@ def default_spec() -> Path:
     if not here:
         raise UsageError(
             f"SPEC is missing, and this folder has no {' or '.join(DEFAULT_FILES)}.",
-            hint=f"Name one, or 'modalrun init' writes one. {_AS_IN} without one.",
+            hint="Name one, or 'modalrun init' writes one (without an account: 'modalrun init"
+            f" --target local'). {_AS_IN} without one.",
         )
     return here[0]
 

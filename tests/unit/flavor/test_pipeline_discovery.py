@@ -91,12 +91,16 @@ def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:
     assert source_root_of(inner) == tmp_path / "project"
 
 
-def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("src", [None, "src"])
+def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(
+    tmp_path: Path, src: str | None
+) -> None:
     from modalrun.spec.run_spec import load_spec
 
-    text = spec_text(
-        FoundPipeline("training.training", (("epochs", "3"),)), "my stack", "local", tmp_path
-    )
+    (tmp_path / "src").mkdir()
+    folder = tmp_path / src if src else None
+    found = FoundPipeline("training.training", (("epochs", "3"),), src=folder)
+    text = spec_text(found, "my stack", "local", tmp_path)
     path = tmp_path / "modalrun.yaml"
     path.write_text(text)
     spec = load_spec(path)
