@@ -127,6 +127,7 @@ def test_random_options(tmp_path: Path, key: str, below: str, value: str) -> Non
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(900)  # Minutes of computing, and more where cores are shared.
 @settings(fuzzed, max_examples=1_500)
 @given(specs)
 def test_many_random_keys_and_values(tmp_path: Path, spec: dict[str, Any]) -> None:
