@@ -49,11 +49,9 @@ Write = Callable[..., None]
 
 
 class Session:
-    """A session with a server that answers by `answers`; an exception there is raised.
+    """A session that answers by `answers`, or raises; `asked` has each request and its body."""
 
-    Attributes:
-        asked: Each request: its method and path, and its query or body.
-    """
+    run_page: Any = rest.session.Session.run_page
 
     def __init__(self) -> None:
         self.settings = SimpleNamespace(url="https://z.test", verify=True, timeout=30.0)
@@ -92,9 +90,6 @@ class Session:
 
     def put(self, path: str, body: Any) -> Any:
         return self._answer(f"PUT {path}", body)
-
-    def run_page(self, run_id: str, project_id: str) -> str:
-        return rest.session.Session.run_page(cast("Any", self), run_id, project_id)
 
     def body(self, request: str) -> dict[str, Any]:
         """What was sent with a request."""
