@@ -12,14 +12,14 @@ _MEMORY = (
     " set)"
 )
 _TIMEOUT = (
-    "raise 'settings: orchestrator: timeout' (or '--timeout'); it counts from the creation of the"
-    " sandbox"
+    "raise 'settings: orchestrator: timeout' (or '--timeout'), that of the step if it has its own;"
+    " it counts from the creation of the sandbox, less the time to record the end"
 )
 _HINTS = (
     (
         r"ModuleNotFoundError: No module named '([\w.]+)'",
         r"the sandbox has no module '\1': if it is a package's, add that to 'settings: docker:"
-        " requirements'",
+        " requirements'; the local Modal server runs this Python, where 'pip install' adds it",
     ),
     (r"took longer than its timeout|reached its timeout", _TIMEOUT),
     (
