@@ -34,7 +34,7 @@ def test_a_command_has_streams_environment_and_an_exit_code(
     sdk: Sdk, backend: dict[str, Any]
 ) -> None:
     secret = modal.Secret.from_dict({"OF_SECRET": "s", "BOTH": "2"})
-    sandbox = sdk.create("sleep", "1000", env={"OF_SANDBOX": "1"}, workdir="/work", **backend)
+    sandbox = sdk.create("sleep", "1000", env={"OF_SANDBOX": "1"}, workdir="/job", **backend)
     done = shell(
         sandbox,
         'echo "$OF_SANDBOX $OF_SECRET $BOTH $OF_EXEC"; echo wrong >&2; pwd; exit 7',
@@ -42,7 +42,7 @@ def test_a_command_has_streams_environment_and_an_exit_code(
         env={"OF_EXEC": "e", "BOTH": "3"},
     )
     assert done[0].splitlines()[0] == "1 s 3 e"
-    assert done[0].splitlines()[1].endswith("/work")
+    assert done[0].splitlines()[1].endswith("/job")
     assert done[1:] == ("wrong\n", 7)
     assert shell(sandbox, "pwd", workdir="/")[2] == 0
     missing = sandbox.exec("no-such-program")

@@ -58,14 +58,14 @@ def test_recipe(sdk: Sdk, tmp_path: Path) -> None:
         modal.Image.debian_slim()
         .pip_install("no-such-package-needed")
         .env({"ONE": "a b", "TWO": "$ONE!"})
-        .workdir("/work")
+        .workdir("/job")
         .add_local_file(tmp_path / "copied.txt", "/data/copied.txt", copy=True)
         .run_commands("exit 1")
     )
     command = 'pwd; echo "$ONE|$TWO"; cat /data/copied.txt'
     sandbox = sdk.create("sh", "-c", command, image=image)
     folder, variables, copied = sandbox.stdout.read().splitlines()
-    assert folder == "/work"
+    assert folder == "/job"
     assert variables == "a b|a b!"
     assert copied == "copied"
     store = Store(StateDir(sdk.info.state_dir).database)

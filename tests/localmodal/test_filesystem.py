@@ -23,7 +23,7 @@ from .support import PATIENCE, Sdk
 @pytest.fixture
 def sandbox(sdk: Sdk) -> modal.Sandbox:
     """A sandbox that waits."""
-    return sdk.create("sleep", "1000", workdir="/work")
+    return sdk.create("sleep", "1000", workdir="/job")
 
 
 def test_files_and_folders_and_the_errors_of_the_sdk(
@@ -31,12 +31,12 @@ def test_files_and_folders_and_the_errors_of_the_sdk(
 ) -> None:
     files = sandbox.filesystem
     data = bytes(range(256)) * 20_000
-    files.write_bytes(data, "/work/deep/er/data.bin")
-    assert files.read_bytes("/work/deep/er/data.bin") == data
-    files.write_text("shört\n", "/work/text")
-    assert files.read_text("/work/text") == "shört\n"
-    files.write_text("", "/work/text")
-    assert files.read_text("/work/text") == ""
+    files.write_bytes(data, "/job/deep/er/data.bin")
+    assert files.read_bytes("/job/deep/er/data.bin") == data
+    files.write_text("shört\n", "/job/text")
+    assert files.read_text("/job/text") == "shört\n"
+    files.write_text("", "/job/text")
+    assert files.read_text("/job/text") == ""
     (tmp_path / "here").write_bytes(data)
     files.copy_from_local(tmp_path / "here", "/tmp/there")
     files.copy_to_local("/tmp/there", tmp_path / "back")
@@ -44,70 +44,70 @@ def test_files_and_folders_and_the_errors_of_the_sdk(
     process = sandbox.exec("cat", "deep/er/data.bin", text=False)
     assert process.stdout.read() == data
 
-    files.make_directory("/work/a/b")
-    files.make_directory("/work/a/b")
-    files.write_text("12345", "/work/a/file")
+    files.make_directory("/job/a/b")
+    files.make_directory("/job/a/b")
+    files.write_text("12345", "/job/a/file")
     assert sandbox.exec("ln", "-s", "file", "a/link").wait() == 0
     assert sandbox.exec("chmod", "600", "a/file").wait() == 0
-    entries = {entry.name: entry for entry in files.list_files("/work/a")}
+    entries = {entry.name: entry for entry in files.list_files("/job/a")}
     assert list(entries) == ["b", "file", "link"]
     assert [entry.type for entry in entries.values()] == [
         FileType.DIRECTORY,
         FileType.FILE,
         FileType.SYMLINK,
     ]
-    assert entries["file"].path == "/work/a/file"
+    assert entries["file"].path == "/job/a/file"
     assert (entries["file"].size, entries["link"].symlink_target) == (5, "file")
-    found = files.stat("/work/a/file")
+    found = files.stat("/job/a/file")
     assert found == entries["file"]
     assert found.permissions[-3:] == f"{found.mode & 0o777:o}"
-    files.remove("/work/a/file")
-    files.remove("/work/a", recursive=True)
-    assert [entry.name for entry in files.list_files("/work")] == ["deep", "text"]
-    files.write_text("x", "/work/file")
-    files.write_text("x", "/work/folder/file")
-    with pytest.raises(SandboxFilesystemNotFoundError, match=r"No such file.*: /work/missing"):
-        files.read_text("/work/missing")
+    files.remove("/job/a/file")
+    files.remove("/job/a", recursive=True)
+    assert [entry.name for entry in files.list_files("/job")] == ["deep", "text"]
+    files.write_text("x", "/job/file")
+    files.write_text("x", "/job/folder/file")
+    with pytest.raises(SandboxFilesystemNotFoundError, match=r"No such file.*: /job/missing"):
+        files.read_text("/job/missing")
     with pytest.raises(SandboxFilesystemNotFoundError):
-        files.stat("/work/missing")
+        files.stat("/job/missing")
     with pytest.raises(SandboxFilesystemNotFoundError):
-        files.make_directory("/work/no/parent", create_parents=False)
+        files.make_directory("/job/no/parent", create_parents=False)
     with pytest.raises(SandboxFilesystemIsADirectoryError):
-        files.read_text("/work/folder")
+        files.read_text("/job/folder")
     with pytest.raises(SandboxFilesystemIsADirectoryError):
-        files.write_bytes(b"x" * 10_000_000, "/work/folder")
+        files.write_bytes(b"x" * 10_000_000, "/job/folder")
     with pytest.raises(SandboxFilesystemNotADirectoryError):
-        files.list_files("/work/file")
+        files.list_files("/job/file")
     with pytest.raises(SandboxFilesystemNotADirectoryError):
-        files.write_text("x", "/work/file/below")
+        files.write_text("x", "/job/file/below")
     with pytest.raises(SandboxFilesystemDirectoryNotEmptyError):
-        files.remove("/work/folder")
+        files.remove("/job/folder")
     with pytest.raises(SandboxFilesystemPathAlreadyExistsError):
-        files.make_directory("/work/file")
+        files.make_directory("/job/file")
 
 
 @pytest.mark.exhaustive
 def test_a_path_that_no_system_has(sandbox: modal.Sandbox) -> None:
     with pytest.raises(SandboxFilesystemError, match="embedded null byte"):
-        sandbox.filesystem.read_text("/work/a\0b")
+        sandbox.filesystem.read_text("/job/a\0b")
 
 
 @pytest.mark.exhaustive
 def test_changes_are_watched(sandbox: modal.Sandbox) -> None:
     files = sandbox.filesystem
-    files.make_directory("/work/seen")
+    files.make_directory("/job/seen")
     touching = threading.Event()
 
     def touch() -> None:
         # Nothing tells when the watch has begun.
         while not touching.wait(0.1):
-            files.write_text("x", "/work/seen/new/file")
-            files.remove("/work/seen/new", recursive=True)
+            files.write_text("x", "/job/seen/new/file")
+            files.remove("/job/seen/new", recursive=True)
 
     thread = threading.Thread(target=touch)
     thread.start()
     events = files.watch(
-        "/work/seen",
+        "/job/seen",
         recursive=True,
         filter=[FileWatchEventType.Create, FileWatchEventType.Remove],
         timeout=PATIENCE,
@@ -115,7 +115,7 @@ def test_changes_are_watched(sandbox: modal.Sandbox) -> None:
     seen = set()
     for event in events:
         seen.add((event.type, *event.paths))
-        if {kind for kind, path in seen if path == "/work/seen/new"} == {
+        if {kind for kind, path in seen if path == "/job/seen/new"} == {
             FileWatchEventType.Create,
             FileWatchEventType.Remove,
         }:
@@ -123,6 +123,6 @@ def test_changes_are_watched(sandbox: modal.Sandbox) -> None:
     touching.set()
     thread.join()
     assert {kind for kind, _ in seen} <= {FileWatchEventType.Create, FileWatchEventType.Remove}
-    assert list(files.watch("/work/seen", timeout=1)) == []
+    assert list(files.watch("/job/seen", timeout=1)) == []
     with pytest.raises(SandboxFilesystemNotFoundError):
-        next(iter(files.watch("/work/missing")))
+        next(iter(files.watch("/job/missing")))

@@ -235,8 +235,8 @@ def test_a_machine_without_namespaces(state: Path, connect: Callable[[ServerInfo
     for options in ({"volumes": volumes}, {"block_network": True}):
         with pytest.raises(modal.exception.InvalidError, match=r"max_user.*UNISOLATED=1"):
             sdk.create("true", **options)
-    inside = {"/work/data": volumes["/data"]}
-    sandbox = sdk.create("sh", "-c", "echo 1 > data/x; cat data/x", workdir="/work", volumes=inside)
+    inside = {"/job/data": volumes["/data"]}
+    sandbox = sdk.create("sh", "-c", "echo 1 > data/x; cat data/x", workdir="/job", volumes=inside)
     assert sandbox.stdout.read() == "1\n"
 
 

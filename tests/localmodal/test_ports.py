@@ -112,7 +112,7 @@ def test_a_port_of_another_process(sdk: Sdk) -> None:
 def test_a_probe_by_a_command(sdk: Sdk, backend: dict[str, Any]) -> None:
     probe = modal.Probe.with_exec("sh", "-c", "test -f ready", interval_ms=20)
     code = "read x; touch ready; read x"
-    sandbox = sdk.create("sh", "-c", code, workdir="/work", readiness_probe=probe, **backend)
+    sandbox = sdk.create("sh", "-c", code, workdir="/job", readiness_probe=probe, **backend)
     with pytest.raises(ModalTimeoutError):
         sandbox.wait_until_ready(timeout=1)
     sandbox.stdin.write("\n")
