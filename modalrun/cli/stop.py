@@ -35,9 +35,10 @@ def stop(
 ) -> None:
     """Stop a run, from any machine.
 
-    The run ends as 'stopped' in ZenML. A run that has ended already is left as it is. Without RUN,
-    the newest run is meant: on a terminal you are asked first, elsewhere it must be your own.
-    'stop latest' stops the newest run of the project, whoever submitted it.
+    The run ends as 'stopped' in ZenML; if all its steps have started, as they end. A run that has
+    ended already is left as it is. Without RUN, the newest run is meant: on a terminal you are
+    asked first, elsewhere it must be your own. 'stop latest' stops the newest run of the project,
+    whoever submitted it.
 
     Exit codes: 0 stopped or ended already, 2 RUN is missing and the newest run is not yours, 3 not
     authenticated, 4 no such run, 8 connection lost, 130 interrupted, or the answer was no.

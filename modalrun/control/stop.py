@@ -171,7 +171,7 @@ class _Stop:
         self.zenml.mark_stopping(run.id, ASKED)
         if not self.wait:
             return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
-        self.say("The run is still being submitted; waiting until that is cancelled.")
+        self.say(f"The run {run.id} is still being submitted; waiting until that is cancelled.")
         until = self.clock.monotonic() + CANCEL_SECONDS
         while not (run.announced and run.announced.withdrawn) and self.clock.monotonic() < until:
             run = self._next(run)
@@ -213,13 +213,14 @@ class _Stop:
                 return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
             running = self.zenml.unfinished_steps(run.id)
             what = f"the running steps to finish: {', '.join(running)}" if running else "its end"
-            self.say(f"The run was asked to stop; waiting for {what}.")
+            self.say(f"The run {run.id} was asked to stop; waiting for {what}.")
             self.say("Ctrl-C detaches; --force ends it now.")
             sandboxes.wait("run")
         _expect_steps(run.id, sandboxes, self.zenml)
         if left := sandboxes.running("step"):
             # Without a driver nothing new starts, and running steps may finish.
-            text = f"The run has no driver any more; step sandboxes that still run: {len(left)}."
+            text = f"The run {run.id} has no driver any more;"
+            text += f" step sandboxes that still run: {len(left)}."
             if not self.wait:
                 again = f"'modalrun stop {run.id}' waits for them, with --force it ends them now."
                 return Stopped(run.id, run.status, f"{text} {again}")

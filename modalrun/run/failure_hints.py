@@ -19,7 +19,8 @@ _HINTS = (
     (
         r"ModuleNotFoundError: No module named '([\w.]+)'",
         r"the sandbox has no module '\1': if it is a package's, add that to 'settings: docker:"
-        " requirements'; the local Modal server runs this Python, where 'pip install' adds it",
+        " requirements' (or --set 'settings.docker.requirements=[PACKAGE]'); the local Modal server"
+        " runs this Python, where 'pip install' adds it",
     ),
     (r"took longer than its timeout|reached its timeout", _TIMEOUT),
     (

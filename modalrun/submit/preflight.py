@@ -85,9 +85,6 @@ def check(
     with timeline.phase("plan"):
         priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
     plan = priced.plan
-    if (rerun := compiled.rerun) is not None:
-        for line in rerun.lines:
-            observer.say(line)
     for note in plan.notes:
         observer.say(f"note: {note}", "yellow")
     if max_cost is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,9 @@ NEVER = (
     | {"__pycache__", "node_modules"}
 )
 """Folders that no pipeline imports from and that are large, private or made for this machine."""
+
+_REPORT = re.compile(r"report-[0-9a-f]{8}\.html")
+"""The pages that `modalrun report` writes. An untracked one would be new source to each run."""
 
 MAX_LINKED_FOLDERS = 1_000
 """Links to folders that are followed. They can lead to one another in very many ways."""
@@ -103,6 +107,9 @@ class _Selecting:
             self._leave_out(path, rule)
             return
         self._ignored.discard(path)
+        if _REPORT.fullmatch(path.name) and not (tracked[path] or path in self._named):
+            self._tree.left_out[path] = "a page of 'modalrun report'"
+            return
         real = self._real(path)
         if real is None:
             return

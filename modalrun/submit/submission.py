@@ -213,6 +213,8 @@ class Submission:
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = self._stage(Path(folder) / "source")
+            for line in job.compiled.rerun.lines if job.compiled.rerun else ():
+                observer.say(line)
             sending = background.begin(
                 lambda: job.modal.send(job.connection, plan, staged, job.builder), "modal"
             )

@@ -141,6 +141,7 @@ def test_what_has_changed_runs_again(world: World) -> None:
     refused = rerun(world, "--from", "join")
     assert refused.exit_code == 2
     assert "rerunning.py (changed)" in refused.stderr
+    assert "runs     " not in refused.stderr
     assert "--new-code" in refused.stderr
     assert len(world.runs()) == 2
     assert rerun(world, "--from", "join", "--plan").exit_code == 2

@@ -73,7 +73,8 @@ def test_graceful_waits_for_the_driver_and_records_the_end() -> None:
         "finalize run",
     ]
     assert bench.messages == [
-        "The run was asked to stop; waiting for the running steps to finish: train, test.",
+        f"The run {RUN_ID} was asked to stop; waiting for the running steps to finish:"
+        " train, test.",
         "Ctrl-C detaches; --force ends it now.",
     ]
 
@@ -98,8 +99,8 @@ def test_graceful_without_a_driver_waits_for_its_steps() -> None:
         "finalize run",
     ]
     assert bench.messages == [
-        "The run has no driver any more; step sandboxes that still run: 2. Waiting for them to"
-        " finish."
+        f"The run {RUN_ID} has no driver any more; step sandboxes that still run: 2. Waiting for"
+        " them to finish."
     ]
 
 
@@ -223,7 +224,9 @@ def test_a_submission_is_cancelled_by_its_own_process() -> None:
         "end sandboxes",
     ]
     assert bench.clock.now < stopping.CANCEL_SECONDS
-    assert bench.messages == ["The run is still being submitted; waiting until that is cancelled."]
+    assert bench.messages == [
+        f"The run {RUN_ID} is still being submitted; waiting until that is cancelled."
+    ]
 
 
 def test_a_submission_whose_process_is_gone_is_ended_here() -> None:

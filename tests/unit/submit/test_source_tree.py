@@ -72,6 +72,17 @@ def test_tracked_file_that_is_ignored_too(repository: Path) -> None:
     assert "model.bin" in listed(repository)
 
 
+def test_a_report_goes_along_only_if_it_is_tracked_or_named(repository: Path) -> None:
+    make(repository, "report-00c0ffee.html", "sub/report-0d1f5b62.html", "report-final.html")
+    tree = select(SourceSelection(repository))
+    assert [file.path.name for file in tree.files] == ["report-final.html"]
+    assert set(tree.left_out.values()) == {"a page of 'modalrun report'"}
+    git(repository, "add", "sub")
+    assert listed(repository) == ["report-final.html", "sub/report-0d1f5b62.html"]
+    named = SourceSelection(repository, include=("report-00c0ffee.html",))
+    assert len(select(named).files) == 3
+
+
 def test_deleted_file_that_git_still_tracks(repository: Path) -> None:
     make(repository, "kept.py", "deleted.py")
     git(repository, "add", ".")
