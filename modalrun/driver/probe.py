@@ -34,7 +34,7 @@ _ODD = (
     "\x00nul",
     "\udcff\udcfe bytes",
 )
-INPUT_SECONDS, SIGNAL_SECONDS = 15, 60
+INPUT_SECONDS, SIGNAL_SECONDS = 45, 60
 
 
 def report(**facts: Any) -> None:
