@@ -127,6 +127,11 @@ def charts(usage: StepUsage, asked: StepMetadata | RunMetadata | None) -> list[d
         busy = [float(p.gpu or 0) for p in usage.points]
         figures = {"figures": f"busy {usage.gpu} %"}
         found.append(_chart("GPU", "gpu", times, busy, 100) | figures)
+    if usage.peak_gpu_memory is not None:
+        held = [float(p.gpu_memory or 0) for p in usage.points]
+        of_gpu = f" of {usage.gpu_memory:,}" if usage.gpu_memory else ""
+        figures = {"figures": f"peak {usage.peak_gpu_memory:,}{of_gpu} MiB"}
+        found.append(_chart("GPU memory", "gpu", times, held, usage.gpu_memory) | figures)
     return found
 
 

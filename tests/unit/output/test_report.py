@@ -35,6 +35,7 @@ def test_a_report_says_what_is_known_of_a_run() -> None:
         "peak 2.1 of 4 cores",
         "peak 660 of 2,048 MiB",
         "busy 48 %",
+        "peak 900 of 16,384 MiB",
         "pipeline: a text",
         "Plan of a text",
         "A note on a text",
