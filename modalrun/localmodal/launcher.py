@@ -1,8 +1,6 @@
 """Find, start and stop the local Modal server, and send it requests.
 
-Two locks in the state folder prevent races. A server holds the server lock while it lives. A
-command holds the start lock while it looks for or starts a server, and so does a server that ends
-because it is idle. Each request resets the server's idle timer.
+Each request resets the server's idle timer.
 
 Requests go to the control socket in the state folder, which no other user can bind or reach. So a
 stale info file does no harm, nor does whoever has got the port of a server that has ended.
@@ -13,11 +11,9 @@ Each function takes a state folder; None means `default_state_dir()`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -27,8 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modalrun.errors import InternalError, MachineError, ModalrunError, NotFoundError, UsageError
-from modalrun.localmodal import peers
+from modalrun.errors import MachineError, ModalrunError, NotFoundError, UsageError
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.server_info import (
     UNISOLATED,
@@ -38,10 +33,10 @@ from modalrun.localmodal.server_info import (
     ServerInfo,
     ask,
     ask_parts,
-    connection,
     is_set,
     read_info,
 )
+from modalrun.localmodal.server_lock import is_locked, kill_server, start_lock
 from modalrun.localmodal.storage.disk import ADVICE, DISK_FULL, Disk
 from modalrun.localmodal.storage.ids import Clock
 from modalrun.localmodal.storage.logstore import SandboxLog
@@ -77,33 +72,8 @@ DEFAULT_IDLE_TIMEOUT = 900.0
 DEFAULT_RETENTION_DAYS = 30.0
 
 _START_LIMIT = 30.0
-_STOP_LIMIT, _KILL_LIMIT = 30.0, 20.0
+_STOP_LIMIT = 30.0
 _LOG_TAIL = 2000
-
-
-def _is_locked(state: StateDir) -> bool:
-    """Return whether a server holds the server lock."""
-    try:
-        descriptor = os.open(state.server_lock, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-@contextlib.contextmanager
-def _start_lock(state: StateDir) -> Iterator[None]:
-    descriptor = os.open(state.start_lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _state(state_dir: Path | None) -> StateDir:
@@ -252,7 +222,7 @@ def ensure_running(
     state = _state(state_dir)
     try:
         state.create()
-        with _start_lock(state):
+        with start_lock(state):
             return _find_or_start(
                 state, idle_timeout, lenient=lenient, isolated_python=isolated_python
             )
@@ -263,13 +233,12 @@ def ensure_running(
 def _find_or_start(
     state: StateDir, idle_timeout: float | None, *, lenient: bool, isolated_python: bool
 ) -> ServerInfo:
-    found = _query(state)
+    found = _find(state)
     if found is not None:
         info, answer = found
         if answer["python"] == sys.prefix or answer["running"]:
             return info
         stop(state.root)
-    _wait_for_end(state)
     if idle_timeout is None:
         idle_timeout = _number(IDLE_TIMEOUT_VARIABLE, DEFAULT_IDLE_TIMEOUT)
     if is_set(UNISOLATED_VARIABLE):
@@ -277,6 +246,23 @@ def _find_or_start(
     options = ["--lenient"] if lenient or is_set(LENIENT_VARIABLE) else []
     options += ["--isolated-python"] if isolated_python or is_set(ISOLATED_VARIABLE) else []
     return _start(state, idle_timeout, options)
+
+
+def _find(state: StateDir) -> tuple[ServerInfo, dict[str, Any]] | None:
+    """Return the server of a state folder and its status; None once none runs.
+
+    One that ends is waited for; one that does not answer for long is killed.
+    """
+    until = time.monotonic() + _STOP_LIMIT
+    while True:
+        # Before the question: a machine that stood still is not the fault of its server.
+        is_late = time.monotonic() > until
+        if (found := _query(state)) is not None or not is_locked(state):
+            return found
+        if is_late:
+            kill_server(state)
+            return None
+        time.sleep(0.01)
 
 
 def preload(info: ServerInfo, request: Preload) -> None:
@@ -356,33 +342,6 @@ def _start(state: StateDir, idle_timeout: float, options: list[str]) -> ServerIn
     return info
 
 
-def _wait_for_end(state: StateDir, *, ask_to_stop: bool = False) -> None:
-    """Wait until the server lock is free; kill a server that does not end in time."""
-    for must_kill, limit in ((False, _STOP_LIMIT), (True, _KILL_LIMIT)):
-        if must_kill:
-            _kill_server(state)
-        deadline = time.monotonic() + limit
-        while time.monotonic() < deadline:
-            if not _is_locked(state):
-                return
-            if ask_to_stop:
-                # One that is just starting does not answer yet.
-                with contextlib.suppress(NoAnswerError):
-                    ask(state, "POST", "/stop")
-                    ask_to_stop = False
-            time.sleep(0.01)
-    raise InternalError(
-        f"The local Modal server of {state.root} does not end",
-        hint="It may run on another machine that shares this folder.",
-    )
-
-
-def _kill_server(state: StateDir) -> None:
-    # Not the pid of a file: it may be another process's by now, or a process's elsewhere.
-    with contextlib.suppress(OSError), connection(state) as connected:
-        os.kill(peers.pid_of(connected), signal.SIGKILL)
-
-
 def stop(state_dir: Path | None = None) -> bool:
     """Stop the server of a state folder and its sandboxes; wait until all have ended.
 
@@ -393,7 +352,17 @@ def stop(state_dir: Path | None = None) -> bool:
         InternalError: The server does not end, not even when killed.
     """
     state = _state(state_dir)
-    if not _is_locked(state):
+    if not is_locked(state):
         return False
-    _wait_for_end(state, ask_to_stop=True)
+    is_asked = False
+    deadline = time.monotonic() + _STOP_LIMIT
+    while is_locked(state):
+        if time.monotonic() > deadline:
+            kill_server(state)
+        elif not is_asked:
+            # One that is just starting does not answer yet.
+            with contextlib.suppress(NoAnswerError):
+                ask(state, "POST", "/stop")
+                is_asked = True
+        time.sleep(0.01)
     return True

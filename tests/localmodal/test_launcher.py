@@ -21,6 +21,7 @@ from modalrun.errors import ModalrunError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import StateDir
 from modalrun.localmodal.server_info import ServerInfo
+from modalrun.localmodal.server_lock import is_locked, start_lock
 from tests import folders
 
 from .support import (
@@ -154,7 +155,7 @@ def test_a_sandbox_keeps_the_server_alive(
 
 def test_an_idle_server_waits_for_a_command_that_looks(state: Path) -> None:
     StateDir(state).create()
-    with launcher._start_lock(StateDir(state)):
+    with start_lock(StateDir(state)):
         process = subprocess.Popen(
             [*SERVER, "--state-dir", str(state), "--idle-timeout", "0.1", "--ready-fd", "1"],
             stdout=subprocess.PIPE,
@@ -211,6 +212,35 @@ def test_kill_9_of_the_server(
     assert "partial" in [entry.message for entry in lost.logs.tail()]
     assert again.sandbox(done.object_id).returncode == 0
     assert list(modal.Sandbox.list(app_id=again.app().app_id, client=again.client)) == []
+
+
+def test_a_server_that_stood_still_keeps_its_sandboxes(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a pause of the machine that is longer than any limit."""
+    sandbox = sdk.create("sleep", "1000")
+    os.kill(sdk.info.pid, signal.SIGSTOP)
+
+    def goes_on(state: StateDir) -> bool:
+        os.kill(sdk.info.pid, signal.SIGCONT)
+        return is_locked(state)
+
+    monkeypatch.setattr(launcher, "is_locked", goes_on)
+    # Less than one question takes.
+    monkeypatch.setattr(launcher, "_STOP_LIMIT", 1)
+    assert launcher.ensure_running(sdk.info.state_dir) == sdk.info
+    assert sandbox.poll() is None
+
+
+@pytest.mark.exhaustive
+def test_a_server_that_does_not_answer_is_replaced(
+    start: Callable[..., ServerInfo], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start()
+    os.kill(first.pid, signal.SIGSTOP)
+    monkeypatch.setattr(launcher, "_STOP_LIMIT", 0)
+    assert start().pid != first.pid
+    wait_until_gone(first.pid)
 
 
 def test_old_sandboxes_are_forgotten(
