@@ -64,8 +64,8 @@ def test_a_command_and_a_shell_run_beside_a_step(world: World) -> None:
     shell.type("until [ \"$(stty size)\" = '20 70' ]; do sleep 0.1; done; echo $((20 + 0)) by 70\n")
     shell.stdout.wait_for("20 by 70")
     # The signal is the command's, not modalrun's.
-    shell.type("sh -c 'echo $((6 * 8)); exec sleep 1000'\n")
-    shell.stdout.wait_for("48")
+    shell.type("sh -c 'echo sleeping $((6 * 8)); exec sleep 1000'\n")
+    shell.stdout.wait_for("sleeping 48")
     shell.type("\x03")
     shell.type("echo code $?\n")
     shell.stdout.wait_for("code 130")
