@@ -103,8 +103,8 @@ def test_a_signal_restores_the_terminal_and_ends_the_shell(world: World) -> None
     run_id = submitted(world, waiting_spec(gate))
     script = f"{' '.join(EXEC)} {run_id}; echo code $?; stty -a"
     shell = world.start(["sh", "-c", script], terminal=True)
-    shell.type("echo $((6 * 7))\n")
-    shell.stdout.wait_for("42")
+    shell.type("echo ready $((6 * 7))\n")
+    shell.stdout.wait_for("ready 42")
 
     def pids(*commands: str) -> list[int]:
         found = world.processes().items()
