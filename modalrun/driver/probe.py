@@ -35,6 +35,7 @@ _ODD = (
     "\udcff\udcfe bytes",
 )
 INPUT_SECONDS, SIGNAL_SECONDS = 45, 60
+"""How long a probe waits: longer than it takes to see that it is ready (`smoke_trials`)."""
 
 
 def report(**facts: Any) -> None:

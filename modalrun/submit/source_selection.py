@@ -107,7 +107,7 @@ class _Selecting:
             self._leave_out(path, rule)
             return
         self._ignored.discard(path)
-        if _REPORT.fullmatch(path.name) and not (tracked[path] or path in self._named):
+        if _REPORT.fullmatch(path.name) and not (tracked[path] or self._is_named(path)):
             self._tree.left_out[path] = "a page of 'modalrun report'"
             return
         real = self._real(path)
@@ -153,9 +153,13 @@ class _Selecting:
             return None
         if never := _never(path):
             return never
-        if self._dockerignored(path) and not any(map(path.is_relative_to, self._named)):
+        if self._dockerignored(path) and not self._is_named(path):
             return self._selection.dockerignore or ".dockerignore"
         return None
+
+    def _is_named(self, path: Path) -> bool:
+        """Whether `include` names a path, or a folder that it is in."""
+        return any(map(path.is_relative_to, self._named))
 
     def _may_be_named(self, path: Path) -> bool:
         """Whether a path of `include` is there and counts: only the user names what never goes."""

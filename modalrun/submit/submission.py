@@ -213,6 +213,7 @@ class Submission:
         observer.phase("Creating the run, its image and its sandbox")
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             staged = self._stage(Path(folder) / "source")
+            # Not before: its files may be refused.
             for line in job.compiled.rerun.lines if job.compiled.rerun else ():
                 observer.say(line)
             sending = background.begin(

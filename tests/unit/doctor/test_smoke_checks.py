@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from modalrun.doctor.smoke_checks import LINES, Seen, judge
-from modalrun.doctor.smoke_trials import TRIALS, with_gpu
-from modalrun.driver.probe import MARK, MODES, facts_in, payload
+from modalrun.doctor.smoke_trials import REACTION_SECONDS, TRIAL_SECONDS, TRIALS, with_gpu
+from modalrun.driver.probe import INPUT_SECONDS, MARK, MODES, facts_in, payload
 from modalrun.errors import CapacityError, ConnectionLostError
 from modalrun.run.sandbox_exit import ModalStatus, read_exit
 
@@ -204,3 +204,7 @@ def test_a_sandbox_that_does_not_start_says_so_in_each_line() -> None:
     assert all(
         "could not start" in one.message and "Try again" in (one.hint or "") for one in found
     )
+
+
+def test_a_probe_waits_longer_than_a_slow_machine_takes_to_see_it() -> None:
+    assert REACTION_SECONDS < INPUT_SECONDS < min(TRIAL_SECONDS.values())

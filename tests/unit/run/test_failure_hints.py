@@ -13,7 +13,7 @@ from modalrun.run.sandbox_exit import ModalStatus, read_exit
     ("reason", "word"),
     [
         (str(Failure("No module named 'pandas.io'", "ModuleNotFoundError")), "'pandas.io'"),
-        (of_steps({"a": "ModuleNotFoundError: No module named 'x' (a.py:1)"}), "requirements"),
+        (of_steps({"a": "ModuleNotFoundError: No module named 'x' (a.py:1)"}), "[PACKAGE]"),
         ("The step took longer than its timeout of 20 s. (train.py:7)", "timeout"),
         ("The run took longer than its timeout of 20 s.", "timeout"),
         ("The sandbox reached its timeout.", "timeout"),

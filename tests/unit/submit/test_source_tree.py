@@ -79,8 +79,9 @@ def test_a_report_goes_along_only_if_it_is_tracked_or_named(repository: Path) ->
     assert set(tree.left_out.values()) == {"a page of 'modalrun report'"}
     git(repository, "add", "sub")
     assert listed(repository) == ["report-final.html", "sub/report-0d1f5b62.html"]
-    named = SourceSelection(repository, include=("report-00c0ffee.html",))
-    assert len(select(named).files) == 3
+    make(repository, "kept/report-00000000.html")
+    named = SourceSelection(repository, include=("report-00c0ffee.html", "kept"))
+    assert len(select(named).files) == 4
 
 
 def test_deleted_file_that_git_still_tracks(repository: Path) -> None:
