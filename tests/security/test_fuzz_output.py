@@ -217,9 +217,9 @@ def test_the_page_of_a_job(texts: list[str]) -> None:
     page = markdown(Outcome(1, texts[0], tuple(("zenml", text) for text in texts), steps))
     assert {c for c in page if is_forbidden(c)} == set()
     assert len(page.splitlines()) == 6 + 2 * len(texts), "no text adds a line"
-    outside = re.sub(r"`[^`\n]*`", "", page)
-    assert "<" not in outside
-    assert re.search(r"(?<!\\)(?:\\\\)*[\[\]$*_!]", outside) is None
+    # An escaped backtick begins no code.
+    outside = re.sub(r"\\.|`[^`\n]*`", "", page)
+    assert re.search(r"[<\[\]$*_!`]", outside) is None
 
 
 @unhurried
