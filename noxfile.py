@@ -1,4 +1,4 @@
-"""Every check of the project: `nox` runs them all, `nox -s tests` one of them."""
+"""The checks of the project: `nox` runs the usual ones, `nox -s NAME` one of them."""
 
 import json
 import shutil

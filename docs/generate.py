@@ -163,7 +163,7 @@ def resources() -> str:
 
 
 def flags() -> str:
-    """List the options that `submit`, `plan` and `compile` share, and the key of each."""
+    """List the options that `submit`, `plan`, `compile` and `rerun` share, and the key of each."""
     rows = []
     command = typer.main.get_command(app).commands["plan"]  # type: ignore[attr-defined]
     shared = inspect.signature(options._given).parameters

@@ -19,7 +19,9 @@ def exec_(
     run: Run = None,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="What to run, after '--'; without it, a shell."),
+        typer.Argument(
+            metavar="COMMAND", help="What to run, after RUN and '--'; without it, a shell."
+        ),
     ] = None,
     *,
     step: Annotated[

@@ -57,15 +57,15 @@ MaxCost = Annotated[
     typer.Option(
         "--max-cost",
         metavar="USD",
-        help="Refuse the run (exit code 10) if it can cost more dollars: timeout x price.",
+        help="Refuse the run (exit code 10) if timeout x price is above this many dollars.",
     ),
 ]
 Interrupt = Annotated[
     Literal["stop", "detach"] | None,
     typer.Option(
         "--on-interrupt",
-        help="What Ctrl-C and SIGTERM do: stop the run by force, or detach from it. By default"
-        " Ctrl-C asks on a terminal; elsewhere both stop the run.",
+        help="What Ctrl-C and SIGTERM do: stop the run by force, or detach from it. By default,"
+        " on a terminal Ctrl-C asks and SIGTERM detaches; elsewhere both stop the run.",
     ),
 ]
 

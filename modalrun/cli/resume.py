@@ -36,9 +36,9 @@ def resume(
 ) -> None:
     """Resume a run that has lost its driver, or was paused.
 
-    'per_step' runs and dynamic pipelines can be resumed. Finished steps are not run again, running
-    steps are followed, and the rest is run. A run that has ended, or whose driver runs, is left as
-    it is (exit code 0).
+    Runs in 'mode: per_step' can be resumed, and paused runs in either mode. Finished steps are not
+    run again, running steps are followed, and the rest is run. A run that has ended, or whose
+    driver runs, is left as it is (exit code 0).
 
     Exit codes: as for 'submit'; 2 also if the source tree is missing or has changed.
     """

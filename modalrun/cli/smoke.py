@@ -35,7 +35,8 @@ def smoke(
 
     It takes about two minutes and costs a few cents. It builds the image, starts small sandboxes
     and looks how they begin, print and end. Each line is 'ok', 'differs' (and what modalrun does
-    about it) or 'broken' (and what to do). Everything that it makes is removed.
+    about it) or 'broken' (and what to do). Everything that it makes is removed, but for the image,
+    which your runs use.
 
     Exit codes: 0 nothing is broken, 1 something is, 2 the run spec or the stack is wrong, or
     nobody can be asked, 3 not authenticated, 4 not found, 8 a server can't be reached.

@@ -21,8 +21,8 @@ def status(
         bool,
         typer.Option(
             "--exit-status",
-            help="Exit with the run's code: 0, 1, 6 or 7 as 'submit' does; 8 while it has not"
-            " ended. For a failed run, this also asks Modal.",
+            help="Exit with the code that 'submit' would end with; 8 while the run has not ended."
+            " For a failed run, this also asks Modal.",
         ),
     ] = False,
     timeline: Annotated[

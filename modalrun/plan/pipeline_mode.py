@@ -27,7 +27,7 @@ def plan_pipeline_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
     for name, layer in steps.items():
         _note_ineffective(planner, name, layer)
     planner.note(*resolved.notes)
-    for name in ("infrastructure_retries", "keep_warm", "creation_rate"):
+    for name in ("keep_warm", "creation_rate"):
         if resolve(name, layers) is not None:
             planner.note(f"{name}: no effect in pipeline mode, which has one sandbox")
     sandbox = planner.sandbox(

@@ -36,7 +36,10 @@ SUCCESSFUL: dict[str, StepState] = {state: state for state in _SUCCESSFUL}
 FINISHED = SUCCESSFUL.keys() | {"failed", "retried", "stopped", "cancelled"}
 """ZenML's final statuses (`zenml/enums.py:83`, 0.98.0). "retrying" is none: an attempt follows."""
 
-STATES = ("initializing", "provisioning", "running", "stopping", "completed", "failed", "stopped")
+STATES = (
+    *("initializing", "provisioning", "running", "stopping", "paused"),
+    *("completed", "failed", "stopped"),
+)
 """ZenML's statuses of a run to filter by (`ExecutionStatus`, 0.98.0)."""
 
 _SHOWN = 10

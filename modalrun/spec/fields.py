@@ -173,8 +173,8 @@ class SettingFields(BaseModel):
             Git ignores them. Credential files go only if they are named themselves (images.md).
         infrastructure_retries: How often a step is executed again after its sandbox was lost
             through no fault of the step (preempted, killed from outside, could not start). It
-            keeps its ZenML record, and uses up none of its own retries (`retry:`). For `per_step`
-            mode.
+            keeps its ZenML record, and uses up none of its own retries (`retry:`). In `pipeline`
+            mode, how often the run sandbox is requested again if it could not start.
         keep_warm: How long a step's sandbox waits at most, after its step, for another one
             that needs the same sandbox. 0 is a fresh sandbox for each step. Modal bills the waiting
             time, which the summary shows (modes.md). For `per_step` mode.

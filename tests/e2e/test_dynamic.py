@@ -131,6 +131,7 @@ def test_a_paused_run_without_a_driver_is_resumed_where_it_ran(world: World) -> 
     assert (run.status, run.statuses.get("total")) == ("paused", None)
     assert f"modalrun resume {run.id}\n" in asked.stderr
     assert "pipeline runs resume" not in asked.stderr
+    assert run.id in world.modalrun("list", "--state", "paused", "--output", "json").finish().stdout
     world.zenml(ANSWER)
 
     where = ("--source-root", str(world.project))
