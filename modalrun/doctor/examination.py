@@ -15,10 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
 from pathlib import Path
 
-from modalrun.doctor.findings import Findings
+from modalrun.doctor.findings import Findings, Report
 from modalrun.doctor.zenml_checks import ZenMLChecks
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.localmodal import launcher
@@ -47,27 +46,10 @@ CheckAccount = Callable[[AccountNeeds, RecordClock], str]
 """Checks a Modal account, records its clock, and returns the message of the finding."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """The result of an examination.
-
-    Attributes:
-        target: Where a run would go.
-        findings: One for each check, in the order of `util.check.LABELS`.
-    """
-
-    target: Target
-    findings: tuple[Finding, ...]
-    seconds: float
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the first problem; 0 without one."""
-        return check.exit_code(self.findings)
-
-
 def examine(spec_path: Path | None, target: Target | None) -> Report:
     """Run every check; none is left out because another one fails.
+
+    The exit code of the report is that of the first problem.
 
     Args:
         spec_path: A run spec or deployment file, which is checked as well.
@@ -99,7 +81,8 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
     ):
         run_checks(findings, ZenMLChecks(findings, spec, target), account)
     late = ConnectionLostError(f"no answer within {LIMIT_SECONDS:g} s")
-    return Report(target, findings.complete(late), time.monotonic() - began)
+    found = findings.complete(late)
+    return Report(target, found, time.monotonic() - began, check.exit_code(found))
 
 
 def run_checks(findings: Findings, zenml: ZenMLChecks, check_account: CheckAccount) -> None:
@@ -145,9 +128,9 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
     # Before the threads start: two threads that import circular packages can fail.
     with contextlib.suppress(Exception):
         load_sdk()
-    check = functools.partial(account_check.check_account, target)
+    check_account = functools.partial(account_check.check_account, target)
     if target == "modal":
-        yield check
+        yield check_account
         return
     running = unusable = None
     try:
@@ -164,7 +147,7 @@ def _account_check(target: Target, scratch: Path) -> Iterator[CheckAccount]:
         background.begin(launcher.ensure_running)
 
     def check_server(needs: AccountNeeds, record_clock: RecordClock) -> str:
-        message = check(needs, record_clock)
+        message = check_account(needs, record_clock)
         isolation = (launcher.status() or {}).get("isolation", {})
         if isolation.get("problem"):
             message += f"; sandboxes are not isolated: {isolation['problem']}"

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from modalrun.errors import ModalrunError
+from modalrun.run.run_plan import Target
 from modalrun.util import check
 from modalrun.util.check import Finding
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `modalrun doctor` or `modalrun smoke`.
+
+    Attributes:
+        target: Where a run would go.
+        findings: One for each check, in the order in which they are shown.
+        exit_code: Of the command; 0 without a problem.
+    """
+
+    target: Target
+    findings: tuple[Finding, ...]
+    seconds: float
+    exit_code: int
 
 
 class Findings:

@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
+from modalrun.doctor.findings import Report
 from modalrun.doctor.smoke_checks import LINES, finding, judge, of_error
 from modalrun.doctor.smoke_trials import TRIAL_SECONDS, TRIALS, Bench, Trial, with_gpu
 from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, UsageError
@@ -34,20 +35,6 @@ from modalrun.util import interrupts
 from modalrun.util.background import begin, in_background
 from modalrun.util.check import Finding
 from modalrun.zenml_api.process import zenml_process
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of a smoke test: a finding for each line."""
-
-    target: Target
-    findings: tuple[Finding, ...]
-    seconds: float
-
-    @property
-    def exit_code(self) -> int:
-        """1 if anything is broken, else 0."""
-        return max(finding.exit_code for finding in self.findings)
 
 
 @dataclass(frozen=True)
@@ -80,6 +67,8 @@ class Smoke:
     def run(self, progress: Callable[[str], None], say: Callable[[str], None]) -> Report:
         """Run all trials side by side, and remove all that they have made.
 
+        The exit code of the report is 1 if anything is broken, else 0.
+
         Args:
             progress: Called with what is going on.
             say: Called with what is left, if the test ends early.
@@ -106,7 +95,8 @@ class Smoke:
             with interrupts.deferred():
                 findings.append(finding("removed", bench.remove()))
         findings.sort(key=lambda one: list(LINES).index(one.check))
-        return Report(self.plan.target, tuple(findings), time.monotonic() - began)
+        exit_code = max(one.exit_code for one in findings)
+        return Report(self.plan.target, tuple(findings), time.monotonic() - began, exit_code)
 
     def _find(self, bench: Bench, progress: Callable[[str], None]) -> Iterator[Finding]:
         """Build the image, then run each trial in a thread, until the time is over."""

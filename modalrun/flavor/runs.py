@@ -114,10 +114,9 @@ def signals_handled(run_id: str) -> Iterator[None]:
 
 
 def _stop_unsubmitted(run_id: str) -> None:
-    zenml = ZENML
-    run = zenml.read_run(run_id)
+    run = ZENML.read_run(run_id)
     if run.status == "initializing" and run.metadata is None:
-        zenml.finalize_run(run_id, "The submission was interrupted.", stopped=True)
+        ZENML.finalize_run(run_id, "The submission was interrupted.", stopped=True)
 
 
 def submit(

@@ -1,6 +1,6 @@
 """Everything that modalrun does with Modal; the only package that imports `modal`, 1.6.4 or later.
 
-Importing it is cheap: the SDK is imported when it is used. The rest of modalrun calls only:
+Importing it is cheap: the SDK is imported when it is used. The rest of modalrun uses:
 
     client            Connection: connect, reconnect, app lookup, attach to a sandbox by its id
     account_check     check the token, workspace, environment, secrets, volumes and images
@@ -19,6 +19,8 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     errors            translated: the SDK's errors as modalrun's
     gateway           ModalGateway: what submit and control call, as one object for tests
 
-Internal: `sandbox_arguments`, `sandbox_handles`, `connection_pool` and `sdk_internals` (private
-parts of the SDK).
+    configuration     the environment and token of Modal's own configuration
+    sdk_internals     private parts of the SDK
+
+Internal: `sandbox_arguments`, `sandbox_handles`, `connection_pool`.
 """

@@ -51,7 +51,7 @@ class ModalGateway:
     def send(
         self, connection: Connection, plan: Plan, source: Path, pinned: PinnedBuilder | None
     ) -> None:
-        """Send the source tree before the run exists, if that is possible; else the creation does.
+        """Do nothing: the creation sends the source tree, and `ModalAhead` before the run exists.
 
         Args:
             connection: To Modal.

@@ -8,6 +8,7 @@ logs              read the lines of a run: `log_source` finds them, `stored_logs
                   `log_stream` live output; `log_filter` explains missing lines
 resumption        wait for the replacement of a driver that has ended
 list_runs, cost   list runs; estimate costs
+report            what a page about a run shows
 advice            advise what steps should ask for, by what they have used; `used_before` in a line
 
 The parameters `zenml` and `modal` are the gateways, by default the real ones.

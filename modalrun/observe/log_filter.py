@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from modalrun.errors import NotFoundError
 from modalrun.run.records import NOT_RUN, StepRecord
+from modalrun.util.nearest import nearest
 
 _SHOWN = 20
 """Steps that a message names at most."""
@@ -24,7 +24,7 @@ def unknown_steps(patterns: Sequence[str], steps: Sequence[str]) -> NotFoundErro
     if not wrong:
         return None
     quoted = " or ".join(repr(pattern) for pattern in wrong)
-    close = [near for name in wrong for near in difflib.get_close_matches(name, steps, n=1)]
+    close = [near for name in wrong if (near := nearest(name, steps)) is not None]
     guess = f"Did you mean {' and '.join(repr(near) for near in close)}? " if close else ""
     more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
     known = ", ".join(steps[:_SHOWN]) + more if steps else "none so far"

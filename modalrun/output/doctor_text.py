@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from modalrun.doctor.examination import Report
+from modalrun.doctor.findings import Report
 from modalrun.errors import without_credentials
 from modalrun.output.console import fitted, make_console, print_lines, width_of
 from modalrun.util.check import LABELS, Finding

@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from modalrun import __version__
-from modalrun.doctor.smoke import Report, Smoke
+from modalrun.doctor.findings import Report
+from modalrun.doctor.smoke import Smoke
 from modalrun.doctor.smoke_checks import LINES
 from modalrun.output.doctor_text import checks_as_json, print_findings
 from modalrun.plan.pricing import LIST_PRICES, dollars

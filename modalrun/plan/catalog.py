@@ -46,7 +46,7 @@ def beyond_catalog(sandboxes: Sequence[SandboxSpec]) -> list[str]:
         ("cpu", [sandbox.resources.cpu for sandbox in sandboxes], MAX_CORES, "cores"),
         ("memory", [sandbox.resources.memory for sandbox in sandboxes], MAX_MEMORY_MIB, "MiB"),
     ):
-        highest = max((size for size in sizes if size is not None), default=0)
+        highest = max(sizes)
         if highest > most:
             warnings.append(
                 f"{kind} {highest:g} {unit} is more than Modal is known to give a sandbox"

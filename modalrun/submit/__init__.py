@@ -12,6 +12,8 @@ source_ahead      copy the source tree while ZenML compiles
 creation          create the run sandbox of a run that is submitted or resumed
 cancellation      cancel a submission when somebody stops its run
 recording         record a new run sandbox in ZenML
+left_behind       explain a failure by what did not go along
+source_root       refuse a folder that can't be the source root, or is not the code's
 source_tree       the files that go to a sandbox, and what is left out
 source_selection  select them
 git_files         list the files that Git tracks or would track

@@ -37,7 +37,7 @@ SECONDS = 30
 """How long Git may take. It waits forever for a named pipe that it reads."""
 
 LARGEST_IGNORE_FILE = 1_000_000
-"""Bytes that are read of a `.gitignore`."""
+"""Bytes that are read of a `.gitignore` or `.dockerignore`."""
 
 _NO_GIT = "git is not installed"
 

@@ -7,6 +7,7 @@ import platform
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -256,7 +257,6 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
         compiled = load_deployment(spec)
         # A setting that can't be planned is an error now, not at the first use of the file.
         plan_deployment(compiled.deployment, compiled.stack_description, spec)
-        from modalrun.zenml_api.compiling.compile import VERSION
         from modalrun.zenml_api.compiling.conditions import conditions_of
 
         on_server = compiled.stack_description.server is not None
@@ -266,7 +266,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
                 deployment=compiled.deployment,
                 snapshot=compiled.snapshot.model_dump(mode="json"),
                 stack=compiled.stack_description,
-                zenml_version=VERSION,
+                zenml_version=version("zenml"),
                 python_version=_python_version(),
                 source_root=os.path.relpath(spec.source_root, folder),
                 target=spec.target,

@@ -26,11 +26,11 @@ def record_sandbox(
     sandbox: RunningSandbox,
     *,
     root: Path,
-    requested: float | None = None,
-    created: float | None = None,
-    earlier: Sequence[str] = (),
-    more: Mapping[str, str] | None = None,
-    end_if_stopped: SandboxGroup | None = None,
+    requested: float,
+    created: float,
+    earlier: Sequence[str],
+    more: Mapping[str, str] | None,
+    end_if_stopped: SandboxGroup | None,
 ) -> threading.Thread:
     """Store where the run sandbox is, from a background thread.
 

@@ -42,8 +42,6 @@ _REPORT = re.compile(r"report-[0-9a-f]{8}\.html")
 MAX_LINKED_FOLDERS = 1_000
 """Links to folders that are followed. They can lead to one another in very many ways."""
 
-MAX_IGNORE_BYTES = 1_000_000
-
 
 def select(selection: SourceSelection) -> SourceTree:
     """Select the files of a source tree that a sandbox gets.
@@ -319,7 +317,7 @@ def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
     path = Path(os.path.normpath(root / (name or ".dockerignore")))
     try:
         with open_regular(path) as file:
-            lines = file.read(MAX_IGNORE_BYTES).decode().splitlines()
+            lines = file.read(git_files.LARGEST_IGNORE_FILE).decode().splitlines()
     except FileNotFoundError:
         if name is None:
             return lambda _: False

@@ -24,8 +24,10 @@ The rest of modalrun may call:
     execution            in a sandbox. pipeline_steps: `PipelineSteps`; single_step: `SingleStep`;
                          dynamic: `DynamicRun`; recorder: `RunRecorder`, for the driver
 
-For zenml_api alone: errors and retry (do not import ZenML), compat, lazy_integrations,
-docker_digest.
+    errors, retry        ZenML's errors as modalrun's; what is asked again (do not import ZenML)
+    reruns, trial        the deployment of a rerun; what `modalrun smoke` needs of ZenML
+
+For zenml_api alone: compat, lazy_integrations, docker_digest.
 
 Unless its docstring says otherwise, a function that asks ZenML raises `AuthenticationError` if the
 server refuses the credentials, and `ConnectionLostError` if it can't be reached. Importing a module

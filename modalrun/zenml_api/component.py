@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import ConfigDict, ValidationError, model_validator
 
 from modalrun.errors import UsageError
+from modalrun.run.run_plan import Target
 from modalrun.spec.fields import FIELD_NAMES, SettingFields
 from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
@@ -45,7 +46,7 @@ class ComponentValues(SettingFields):
 
     token_id: str | None = None
     token_secret: str | None = None
-    target: Literal["modal", "local"] = "modal"
+    target: Target = "modal"
 
     @property
     def token(self) -> tuple[str, str] | None:

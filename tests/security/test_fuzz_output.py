@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from modalrun.doctor.examination import Report
+from modalrun.doctor.findings import Report
 from modalrun.errors import ModalrunError
 from modalrun.output import writer
 from modalrun.output.console import make_console, print_error
@@ -227,7 +227,7 @@ def test_the_page_of_a_job(texts: list[str]) -> None:
 def test_a_report(message: str, hint: str | None, terminal: bool) -> None:
     states: list[Literal["ok", "problem"]] = ["ok", "problem"]
     findings = tuple(Finding("zenml", state, message, hint) for state in states)
-    report = Report("local", findings, 1.0)
+    report = Report("local", findings, 1.0, 1)
     check(printed(lambda: print_report(report), terminal=terminal), terminal=terminal)
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-_HEAD_LIMIT = 64 * 1024
 _CHUNK = 256 * 1024
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
-import zenml
 from zenml.client import Client
 from zenml.config.compiler import Compiler
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
@@ -52,8 +51,6 @@ from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.orchestrator_config import credentials
 from modalrun.zenml_api.stack_description import describe_stack
 from modalrun.zenml_api.stacks import find_stack, load_stack, orchestrator_of
-
-VERSION: str = zenml.__version__
 
 _HOOK_ARGUMENTS = {key: argument for argument, key in HOOK_KEYS.items()}
 """Keys of a run configuration that have another name as arguments of `Pipeline.configure`. ZenML

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.doctor.examination import CheckAccount, Report, run_checks
+from modalrun.doctor.examination import CheckAccount, run_checks
 from modalrun.doctor.findings import Findings
 from modalrun.doctor.zenml_checks import ZenMLChecks
 from modalrun.errors import (
@@ -27,7 +27,7 @@ from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.run_plan import PlannedStep
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec, Target
-from modalrun.util import reachability
+from modalrun.util import check, reachability
 from modalrun.util.check import LABELS, Finding
 
 TOKEN = ("ak-1", "as-1")
@@ -317,4 +317,4 @@ def test_the_exit_code_is_that_of_the_first_problem() -> None:
         zenml=FakeZenML(login=ConnectionLostError("gone")),
         modal=FakeModal(AuthenticationError("no")),
     )
-    assert Report("modal", tuple(found.values()), 0.1).exit_code == 3
+    assert check.exit_code(found.values()) == 3

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from modalrun.doctor.examination import Report as DoctorReport
-from modalrun.doctor.smoke import Report, Smoke, ceiling
+from modalrun.doctor.findings import Report
+from modalrun.doctor.smoke import Smoke, ceiling
 from modalrun.doctor.smoke_checks import finding
 from modalrun.doctor.smoke_trials import TRIALS, with_gpu
 from modalrun.output import doctor_text, smoke_text
@@ -51,6 +51,7 @@ REPORT = Report(
         finding("artifact_store", ("broken", f"{Path.home()}/x at https://me:pw@host", "Look.")),
     ),
     1.23456,
+    exit_code=1,
 )
 
 
@@ -83,5 +84,5 @@ def test_doctor_names_smoke_next(
     target: Any, state: Any, named: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = Finding("python", state, "3.11", exit_code=2 if state == "problem" else 0)
-    doctor_text.print_report(DoctorReport(target, (found,), 1.0))
+    doctor_text.print_report(Report(target, (found,), 1.0, found.exit_code))
     assert ("modalrun smoke" in capsys.readouterr().out) == named
