@@ -142,6 +142,16 @@ def test_a_timeout_or_the_sandbox_ends_all_that_a_command_started(sandbox: modal
     assert running("1000.456") == 0
 
 
+def test_what_a_command_leaves_behind_can_print(sandbox: modal.Sandbox) -> None:
+    script = "mkfifo /tmp/go; (read x < /tmp/go; echo one; echo two >&2; echo > /tmp/alive) & echo"
+    assert sandbox.exec("sh", "-c", script).wait() == 0
+    # It prints faster than the server reads.
+    assert sandbox.exec("sh", "-c", "yes &", timeout=PATIENCE).wait() == 0
+    wait = "echo > /tmp/go; until [ -e /tmp/alive ]; do sleep 0.1; done"
+    done = shell(sandbox, wait, timeout=PATIENCE)
+    assert done == ("", "", 0)
+
+
 def test_several_run_at_once_and_end_with_the_sandbox(sdk: Sdk) -> None:
     sandbox = sdk.create("cat")
     code = f"{START_DAEMON}print(os.read(reader, 100).decode(), flush=True)\ntime.sleep(1000.789)"

@@ -115,7 +115,7 @@ class SandboxProcess:
         self._sent = self._must_end = False
         self.keeper: int | None = None
         self._answered: asyncio.Future[bool] = future()
-        self._is_isolated = False
+        self._kind = keeper.PLAIN
         self._pid: int | None = None
         self._problem = ""
         self._handed: list[int] = []
@@ -133,7 +133,7 @@ class SandboxProcess:
             OSError: The machine lacks descriptors, memory or processes, or the sandbox's root
                 cannot be made.
         """
-        self._is_isolated = command.kind == keeper.ISOLATED
+        self._kind = command.kind
         packed = keeper.pack(
             argv=command.argv,
             env=command.env,
@@ -151,7 +151,7 @@ class SandboxProcess:
                 inherited.callback(theirs.close)
                 stdio = self._open_pipes(inherited)
                 try:
-                    nursery.fork(command.kind, (theirs.fileno(), *stdio, *command.inside))
+                    nursery.fork(self._kind, (theirs.fileno(), *stdio, *command.inside))
                 except BlockingIOError:
                     # It has not answered for long.
                     nursery.kill()
@@ -270,7 +270,8 @@ class SandboxProcess:
             self._stdin = None
 
     def _on_readable(self, number: int) -> None:
-        if self._must_wait():
+        # What others print after its end is dropped.
+        if not self.ended.done() and self._must_wait():
             self._pause(number)
         else:
             self._read(number)
@@ -291,7 +292,7 @@ class SandboxProcess:
             return False
         except OSError:
             data = b""
-        if not data and self._is_terminal:
+        if not data and self._is_terminal and not self.ended.done():
             # Its closing would kill a process that is about to end, and others may open it again.
             self._pause(number)
             return False
@@ -346,7 +347,7 @@ class SandboxProcess:
             self.ended.set_result(self._exit)
 
     def _finish(self) -> None:
-        """Read the rest of the output and close everything after the keeper's end."""
+        """Read the rest of the output and close what is not needed after the keeper's end."""
         assert self._control is not None
         self._loop.remove_reader(self._control)
         if self._sending is not None:
@@ -354,14 +355,15 @@ class SandboxProcess:
             self._sending.cancel()
         self._control.close()
         self._control = None
-        if self._exit.code is None and self._pid is not None and not self._is_isolated:
+        if self._exit.code is None and self._pid is not None and self._kind != keeper.ISOLATED:
             # The keeper was killed. Its command died with it, but its group may live.
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, 9)
-        for number in (STDOUT, STDERR):
-            while number in self._pipes and self._read(number):
-                pass
-            self._close_pipe(number)
+        self._end()
+        if self._kind != keeper.INSIDE:
+            # There, what it has left behind goes on and prints.
+            for number in list(self._pipes):
+                self._close_pipe(number)
         if self._stdin is not None:
             self._loop.remove_writer(self._stdin)
             os.close(self._stdin)
@@ -370,8 +372,6 @@ class SandboxProcess:
             self._stdin_drained.set()
         if not self._answered.done():
             self._answered.set_result(False)
-        if not self.ended.done():
-            self.ended.set_result(self._exit)
         self.exited.set_result(self._exit)
 
 
