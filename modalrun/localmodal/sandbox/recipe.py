@@ -13,10 +13,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 _CONTINUED = re.compile(r"\\[ \t]*\n")
 _HEREDOC = re.compile(r"<<-?[\"']?(\w+)")
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
 _OPTION = re.compile(r"--(\w+)(?:=(\S*))?\s+")
 _VARIABLE = re.compile(
     r"\\\$|\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:[-+])((?:[^{}]|\{[^{}]*\})*))?\})"
@@ -131,19 +132,26 @@ class _Layer:
 
     def read_arg(self, rest: str) -> None:
         for name, value in _assignments(rest, default=""):
-            self._arguments[name] = self._build_args.get(name, value)
+            if name in self._build_args:
+                self._arguments[name] = self._build_args[name].replace("$", r"\$")
+            else:
+                self._arguments[name] = expand(value, self._known(), keep=True)
 
     def read_env(self, rest: str) -> None:
+        known = self._known()
         for name, value in _assignments(rest):
-            self._recipe.env.append((name, expand(value, self._arguments, keep=True)))
-            self._arguments.pop(name, None)
+            self._recipe.env.append((name, expand(value, known, keep=True)))
+
+    def _known(self) -> dict[str, str]:
+        """Return the values so far, in which only names of other variables are left."""
+        return {**self._arguments, **dict(self._recipe.env)}
 
     def _expand(self, text: str) -> str:
-        return expand(text, {**dict(self._recipe.env), **self._arguments})
+        return expand(text, {name: expand(v, {}) for name, v in self._known().items()})
 
     def read_workdir(self, rest: str) -> None:
-        path = PurePosixPath(self._recipe.workdir or "/", self._expand(rest))
-        self._recipe.workdir = str(path)
+        path = self._expand("".join(_split(rest, separators="")))
+        self._recipe.workdir = posixpath.normpath(posixpath.join(self._recipe.workdir or "/", path))
 
     def read_shell(self, rest: str) -> None:
         self._recipe.shell = _array(rest) or self._recipe.shell
@@ -169,14 +177,14 @@ class _Layer:
         self._copy("ADD", rest)
 
     def _copy(self, instruction: str, rest: str) -> None:
-        if reason := self._why_not_copied(self._expand(rest), is_add=instruction == "ADD"):
+        if reason := self._why_not_copied(rest, is_add=instruction == "ADD"):
             self._recipe.notes.append(f"{instruction} {rest} ({reason})")
 
     def _why_not_copied(self, text: str, *, is_add: bool) -> str | None:
         """Copy files of the context; return why something is not copied. Raises RecipeError."""
         mode = 0
         while found := _OPTION.match(text):
-            name, value = found.groups("")
+            name, value = found[1], self._expand(found[2] or "")
             text = text[found.end() :]
             if name == "from":
                 return None if value.startswith(_OWN_SOURCES) else "nothing is built"
@@ -186,7 +194,7 @@ class _Layer:
                 return f"--{name} is not known"
         if _HEREDOC.search(text):
             return "only files are copied"
-        *sources, target = _array(text) or _split(text) or [""]
+        *sources, target = map(self._expand, _array(text) or _split(text) or [""])
         if not sources:
             raise RecipeError(f"COPY and ADD need a source and a target, not: {text}")
         folder = posixpath.normpath(posixpath.join(self._recipe.workdir or "/", target))
@@ -266,9 +274,17 @@ def _array(text: str) -> list[str] | None:
     return words if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
 
 
-def _split(text: str) -> list[str]:
+def _split(text: str, separators: str = " \t") -> list[str]:
+    """Split and remove quotes; a `$` after a backslash stays so. Raises RecipeError.
+
+    Modal resolves variables in single quotes, too, in which the SDK puts the values of `Image.env`
+    (`.env({"PATH": "/root/.local/bin:$PATH"})` in its 13_sandboxes/sandbox_agent.py, 2026-11-29).
+    """
+    escaped = _QUOTED.sub(lambda m: r"\\\$" if m[0] == r"\$" else m[0], text)
+    lexer = shlex.shlex(escaped, posix=True)
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = separators, True, ""
     try:
-        return shlex.split(text)
+        return list(lexer)
     except ValueError as error:
         raise RecipeError(f"{error}: {text}") from None
 
@@ -278,7 +294,7 @@ def _assignments(text: str, default: str | None = None) -> list[tuple[str, str]]
     words = _split(text)
     if default is None and words and "=" not in words[0]:
         # The old form: ENV NAME value with spaces.
-        name, _, value = text.partition(" ")
-        return [(name, value)]
+        name, *rest = text.split(maxsplit=1)
+        return [(name, "".join(_split("".join(rest), separators="")))]
     pairs = (word.partition("=") for word in words if "=" in word or default is not None)
     return [(name, value if equals else default or "") for name, equals, value in pairs]

@@ -184,7 +184,7 @@ def environment(
 
     Args:
         root: The sandbox's root folder.
-        recipe: The image's recipe; its variables may refer to earlier ones.
+        recipe: The image's recipe; its variables may refer to others than its own.
         variables: The variables of secrets and `env`; they override those of the image.
         sandbox: The MODAL_ variables that identify the sandbox; they override all others.
         isolated: Whether the root is that of the command.
@@ -209,8 +209,8 @@ def environment(
     local = "127.0.0.1,localhost"
     current = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     env["NO_PROXY"] = env["no_proxy"] = f"{current},{local}" if current else local
-    for name, value in recipe.env:
-        env[name] = expand(value, env)
+    # What they say of each other is expanded already.
+    env |= {name: expand(value, env) for name, value in recipe.env}
     if env["PATH"].split(os.pathsep)[0] != programs:
         # The image set PATH, but Python is the host's.
         env["PATH"] = os.pathsep.join([programs, env["PATH"]])

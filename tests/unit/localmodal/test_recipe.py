@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from modalrun.localmodal.sandbox import rootfs
 from modalrun.localmodal.sandbox.recipe import File, Recipe, RecipeError, expand
 
 
@@ -157,6 +158,49 @@ def test_arguments_of_builds() -> None:
 def test_variables(text: str, value: str) -> None:
     known: Any = {"A": "1"}
     assert expand(text, known) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("ENV X='a $A'", "a 1"),
+        (r"ENV X=\$A", "$A"),
+        (r'ENV X="\$A $A"', "$A 1"),
+        ('ENV X="it\'s $A"', "it's 1"),
+        (r"ENV X=a\ b\\c", r"a b\c"),
+        ('ENV X "two  words"', "two  words"),
+        ("ENV X\ttwo  $A", "two  1"),
+        ("ENV X  'two $A'", "two 1"),
+        ("ENV X=$B", "1/b"),
+        ("ENV X=$P", "pa$A"),
+        ("ENV X=$GIVEN", "gi$A"),
+        ("ENV A=2 X=$A", "1"),
+        ("ENV X=/x:$PATH", "/x:/opt:/usr/bin"),
+    ],
+)
+def test_values(line: str, value: str) -> None:
+    before = ["ARG GIVEN", "ENV A=1", "ENV B=$A/b", r"ENV P=pa\$A", "ENV PATH=/opt:$PATH"]
+    recipe = read(["FROM base", *before, line], GIVEN="gi$A")
+    env = rootfs.environment(Path("/root"), recipe, {}, {}, isolated=True)
+    system = env["PATH"].rpartition("/opt:")[2]
+    assert env["X"].replace(system, "/usr/bin") == value
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"),
+    [
+        ("WORKDIR '/data/my project'", "/data/my project"),
+        ("WORKDIR /data/my project", "/data/my project"),
+        ("WORKDIR $SRC", "/app/src"),
+        ("WORKDIR $DIR", "/opt/1"),
+        (r"WORKDIR /\$SRC", "/$SRC"),
+    ],
+)
+def test_working_folders(line: str, folder: str) -> None:
+    before = ["ARG V=1", "ARG DIR=/opt/$V", "ENV APP=/app", "ENV SRC=$APP/src", "WORKDIR /work"]
+    recipe = read(["FROM base", *before, line, "COPY app.py ."], files=TREE)
+    assert recipe.workdir == folder
+    assert recipe.files[0].path == f"{folder}/app.py"
 
 
 def test_here_documents_are_no_instructions() -> None:
