@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 _CONTINUED = re.compile(r"\\[ \t]*\n")
-_HEREDOC = re.compile(r"<<-?[\"']?(\w+)")
+_HEREDOC = re.compile(r"(?<!\S)\d*<<-?[\"']?(\w+)")
 _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
 _OPTION = re.compile(r"--(\w+)(?:=(\S*))?\s+")
 _VARIABLE = re.compile(
@@ -236,15 +236,13 @@ def instructions(commands: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield each instruction of a Dockerfile in capitals, and the rest of its line."""
     lines = "\n".join(commands).split("\n")
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-    ends: list[str] = []
-    for line in _CONTINUED.sub(" ", text).split("\n"):
-        if ends:
-            # The lines of a here-document.
-            ends = ends[1:] if line.strip() == ends[0] else ends
-            continue
-        instruction, rest = (*line.strip().split(maxsplit=1), "", "")[:2]
+    lines = [line.strip() for line in _CONTINUED.sub(" ", text).split("\n")]
+    while lines:
+        instruction, rest = (*lines.pop(0).split(maxsplit=1), "", "")[:2]
         if instruction.upper() in {"RUN", "COPY", "ADD"}:
-            ends = _HEREDOC.findall(rest)
+            # What never ends is no here-document.
+            for end in filter(lines.__contains__, _HEREDOC.findall(rest)):
+                del lines[: lines.index(end) + 1]
         yield instruction.upper(), rest
 
 

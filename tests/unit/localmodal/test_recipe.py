@@ -203,6 +203,20 @@ def test_working_folders(line: str, folder: str) -> None:
     assert recipe.files[0].path == f"{folder}/app.py"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN echo $((1<<3))",
+        "RUN echo $(( x <<3 ))",
+        'RUN python -c "print(1<<20)"',
+        'RUN cat <<<"x"',
+        "RUN cat <<EOF > /x && cat <<'END'\nENV B=2\nEOF\nENV B=3\nEND",
+    ],
+)
+def test_only_here_documents_hide_lines(line: str) -> None:
+    assert read(["FROM base", line, "ENV A=1"]).env == [("A", "1")]
+
+
 def test_here_documents_are_no_instructions() -> None:
     recipe = read(["FROM base", "RUN <<EOF\nENV A=1\nCMD x\nEOF", "ENV B=2"])
     assert (recipe.env, recipe.command) == ([("B", "2")], None)
