@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from modalrun.localmodal.sandbox.recipe import File, Recipe, expand
 
@@ -55,10 +56,10 @@ _PASSED_ON = (
 
 def inside(root: Path, path: str) -> Path:
     """Map a sandbox's absolute path to the real one. ValueError if it leaves the sandbox."""
-    parts = [part for part in PurePosixPath("/", path).parts[1:] if part != "."]
-    if ".." in parts:
+    relative = posixpath.normpath(path.lstrip("/"))
+    if relative.split("/")[0] == "..":
         raise ValueError(f"'{path}' leaves the sandbox")
-    return root.joinpath(*parts)
+    return root / relative
 
 
 def temporary(sandbox_id: str) -> Path:

@@ -60,7 +60,7 @@ class Starter:
             argv=record.command,
             # Modal documents the other variables for Functions only (docs, read 2026-11-27).
             env={"MODAL_SANDBOX_ID": record.id},
-            cwd=Path(record.workdir),
+            cwd=rootfs.inside(Path("/"), record.workdir),
             open_files=self.open_files,
             terminal=launch.terminal,
         )

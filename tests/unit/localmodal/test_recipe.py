@@ -194,6 +194,8 @@ def test_values(line: str, value: str) -> None:
         ("WORKDIR $SRC", "/app/src"),
         ("WORKDIR $DIR", "/opt/1"),
         (r"WORKDIR /\$SRC", "/$SRC"),
+        ("WORKDIR ../tests", "/tests"),
+        ("WORKDIR /../up/./x/..", "/up"),
     ],
 )
 def test_working_folders(line: str, folder: str) -> None:

@@ -27,3 +27,13 @@ def test_a_system_python_is_found_as_python(
     assert folder == ("/run/bin" if isolated else f"{root}/run/bin")
     assert (root / "run" / "bin" / "python").readlink() == python
     rootfs.remove(root.parent)
+
+
+def test_a_path_stays_in_the_sandbox() -> None:
+    root = Path("/sandbox")
+    for path in ("/app/../tmp", "tmp", "//tmp/./"):
+        assert rootfs.inside(root, path) == root / "tmp"
+    assert rootfs.inside(root, "/") == rootfs.inside(root, "/app/..") == root
+    for path in ("/..", "/a/../../b", "../b"):
+        with pytest.raises(ValueError, match="leaves the sandbox"):
+            rootfs.inside(root, path)
