@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from contextvars import ContextVar
@@ -26,6 +25,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from modal_proto import api_pb2, task_command_router_pb2
 
 from modalrun.localmodal.server import fields
+from modalrun.localmodal.server.answers import Answers
 from modalrun.localmodal.server.faults import Fault
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,6 @@ peer_port: ContextVar[int] = ContextVar("peer_port")
 _warnings: ContextVar[list[str]] = ContextVar("warnings")
 _WARNING_HEADER = "x-modal-warning"
 """What the SDK issues as a ServerWarning (`modal/_utils/grpc_utils.py`, 1.6.4)."""
-
-_REMEMBERED_ANSWERS = 4096
 
 
 def not_found(kind: str, name: str) -> GRPCError:
@@ -88,29 +86,6 @@ def _drop(stream: Any) -> None:
     stream._stream.connection._transport.abort()
 
 
-class _Answers:
-    """The answers to calls that create; a retry gets the same answer and creates nothing."""
-
-    def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, str], asyncio.Future[Message]] = OrderedDict()
-
-    async def once(self, rpc_name: str, create: Callable[[], Awaitable[Message]]) -> Message:
-        key = (rpc_name, idempotency_key.get())
-        if not key[1]:
-            return await create()
-        if key not in self._answers:
-            # A separate task: the first caller may disconnect while the retry waits.
-            self._answers[key] = asyncio.ensure_future(create())
-            if len(self._answers) > _REMEMBERED_ANSWERS:
-                self._answers.popitem(last=False)
-        future = self._answers[key]
-        try:
-            return await asyncio.shield(future)
-        except Exception:
-            self._answers.pop(key, None)
-            raise
-
-
 @dataclass(eq=False, kw_only=True)
 class Dispatcher:
     """All handlers of the server, ready for grpclib.
@@ -129,7 +104,7 @@ class Dispatcher:
     before: Callable[[str], Awaitable[Fault | None]]
     active: Callable[[], AbstractContextManager[None]]
     problem: Callable[[Exception], str | None]
-    _answers: _Answers = field(default_factory=_Answers)
+    _answers: Answers[Message] = field(default_factory=Answers)
     _handlers: dict[str, tuple[Any, bool]] = field(default_factory=dict)
 
     def add(self, subject: object) -> None:
@@ -205,8 +180,8 @@ class Dispatcher:
         elif method.server_streaming:
             await self._stream(stream, function(request), fault)
         else:
-            call = partial(function, request)
-            answer = await (self._answers.once(name, call) if creates else call())
+            call, key = partial(function, request), idempotency_key.get()
+            answer = await (self._answers.once((name, key), call) if creates and key else call())
             if fault is not None:
                 _drop(stream)
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -11,6 +11,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
+from modalrun.localmodal.server.answers import Answers
 from modalrun.localmodal.server.rpc import idempotency_key, invalid, rpc
 from modalrun.localmodal.services.named import NamedService
 from modalrun.localmodal.signals import Signal
@@ -26,7 +27,6 @@ _KEY_BYTES = 64
 
 _LONGEST_WAIT = 3600.0
 _ANSWER_BYTES = 8 * 1024 * 1024
-_REMEMBERED_ANSWERS = 64
 
 
 class Queues(NamedService):
@@ -39,7 +39,7 @@ class Queues(NamedService):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._changed: defaultdict[str, Signal] = defaultdict(Signal)
-        self._taken: OrderedDict[str, api.QueueGetResponse] = OrderedDict()
+        self._taken: Answers[api.QueueGetResponse] = Answers()
 
     def _partition(self, queue_id: str, key: bytes) -> bytes:
         self.get(queue_id)
@@ -113,7 +113,7 @@ class Queues(NamedService):
     async def take(self, request: api.QueueGetRequest) -> api.QueueGetResponse:
         """Remove and return values. A repeated call gets those that were lost on their way."""
         key = idempotency_key.get()
-        if not (answer := self._taken.get(key)):
+        if not (answer := self._taken.find(key)):
             queue_id, partition = request.queue_id, request.partition_key
             count = min(max(request.n_values, 1), _VALUES)
             found = await self._values(queue_id, partition, count, 0, request.timeout)
@@ -122,9 +122,7 @@ class Queues(NamedService):
                 # Without a wait in between, so that no other call gets them too.
                 self._entries.remove(queue_id, partition, until=found[-1][0])
             if found and key:
-                self._taken[key] = answer
-                if len(self._taken) > _REMEMBERED_ANSWERS:
-                    self._taken.popitem(last=False)
+                self._taken.keep(key, answer)
         return answer
 
     @rpc("QueueNextItems")
