@@ -94,6 +94,11 @@ def test_a_dict(sdk: Sdk) -> None:
     box.clear()
     assert (box.len(), list(box.keys())) == (0, [])
 
+    box.update(dict.fromkeys(range(120), 0))
+    for number, value in box.items():
+        box[number] = value + 1
+    assert dict(box.items()) == dict.fromkeys(range(120), 1)
+
 
 @pytest.mark.parametrize(
     "kind", [modal.Queue, pytest.param(modal.Dict, marks=pytest.mark.exhaustive)]

@@ -34,14 +34,16 @@ class Entries:
     ) -> None:
         """Add keys and values, all or none; with `replace`, instead of what their keys have.
 
-        With the newest value of a key expire all.
+        With the newest value of a key expire all. What is replaced keeps its number, so that
+        nobody who reads pages meanwhile gets a key twice.
         """
         self._disk.check()
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for key, value in pairs:
-                if replace:
-                    self.remove(owner, key)
+                update = "UPDATE entries SET value = ?, expires_at = ? WHERE owner = ? AND key = ?"
+                if replace and self._db.execute(update, (value, expires_at, owner, key)).rowcount:
+                    continue
                 self._db.execute(
                     "INSERT INTO entries (owner, key, value, expires_at) VALUES (?, ?, ?, ?)",
                     (owner, key, value, expires_at),
