@@ -112,6 +112,19 @@ def test_changing_files(volume: modal.Volume, sdk: Sdk) -> None:
     assert paths(volume) == []
 
 
+@pytest.mark.parametrize("volume", [2], indirect=True)
+def test_a_copy_replaces_no_directory_by_a_file(volume: modal.Volume) -> None:
+    put(volume, **{"a": b"1", "d/a/x": b"2", "e/d": b"3", "f/a": b"4", "g/h/a/y": b"5"})
+    before = paths(volume)
+    for sources, target in ((["a"], "d"), (["d"], "e"), (["d"], "a"), (["f/a", "g/h/a"], "g")):
+        with pytest.raises(InvalidError, match="directory, but"):
+            volume.copy_files(sources, target, recursive=True)
+    assert paths(volume) == before
+    volume.copy_files(["d"], "g/h", recursive=True)
+    volume.copy_files(["f/a"], "g/h/d/a/x")
+    assert read(volume, "g/h/d/a/x") == b"4"
+
+
 def test_hostile_paths(volume: modal.Volume, sdk: Sdk, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()

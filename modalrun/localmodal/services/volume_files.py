@@ -11,7 +11,7 @@ import json
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -126,6 +126,7 @@ class VolumeFiles:
                     )
             self._disk.require(sum(item.status.st_size for item in items))
             with _problems(request.dst_path):
+                await asyncio.to_thread(_check_kinds, tree, items)
                 await asyncio.to_thread(tree.bring, tree, items)
         return Empty()
 
@@ -267,3 +268,17 @@ def _copies(tree: Tree, source: str, target: str, *, recursive: bool) -> list[It
     elif source == target:
         raise ValueError(f"'{source}' and '{target}' are the same file")
     return items
+
+
+def _check_kinds(tree: Tree, items: Iterable[Item]) -> None:
+    """Raise ValueError where a directory would replace something else, or the other way round."""
+    kinds: dict[str, bool] = {}
+    for item in items:
+        is_folder = stat.S_ISDIR(item.status.st_mode)
+        if item.target not in kinds:
+            there = tree.find(item.target)
+            kinds[item.target] = is_folder if there is None else stat.S_ISDIR(there.st_mode)
+        if is_folder and not kinds[item.target]:
+            raise ValueError(f"'{item.target}' is no directory, but '{item.source}' is one")
+        if kinds[item.target] and not is_folder:
+            raise ValueError(f"'{item.target}' is a directory, but '{item.source}' is none")
