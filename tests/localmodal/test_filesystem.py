@@ -86,6 +86,12 @@ def test_files_and_folders_and_the_errors_of_the_sdk(
         files.make_directory("/job/file")
 
 
+def test_the_working_folder_may_be_deleted(sandbox: modal.Sandbox) -> None:
+    assert sandbox.exec("rmdir", "/job").wait() == 0
+    sandbox.filesystem.write_text("x", "/tmp/file")
+    assert sandbox.filesystem.read_text("/tmp/file") == "x"
+
+
 @pytest.mark.exhaustive
 def test_a_path_that_no_system_has(sandbox: modal.Sandbox) -> None:
     with pytest.raises(SandboxFilesystemError, match="embedded null byte"):

@@ -46,6 +46,8 @@ def command_inside(
     root = main.env.get(rootfs.ROOT_VARIABLE, "/")
     if argv[0] == fs_tools.PROGRAM:
         words = [sys.executable, "-I", "-S", fs_tools.__file__, root, *argv[1:]]
+        # That of the main command may be deleted.
+        workdir = "/"
     else:
         words = list(argv) if main.inside else rootfs.arguments(list(argv), Path(root))
     return replace(
