@@ -179,17 +179,28 @@ class Watch:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.descriptor: int = self._libc.inotify_init()
         self._folders: dict[int, str] = {}
-        self._add(path)
         if recursive:
-            for folder, names, _ in os.walk(path):
-                for name in names:
-                    self._add(os.path.join(folder, name))
+            self._add_below(path)
+        else:
+            self._add(path)
 
     def _add(self, path: str) -> None:
         number = self._libc.inotify_add_watch(self.descriptor, os.fsencode(path), sum(_NAMES))
         if number < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         self._folders[number] = path
+
+    def _add_below(self, path: str) -> list[str]:
+        """Watch a folder and all below; return what is there. Raises OSError."""
+        self._add(path)
+        found = []
+        for folder, names, files in os.walk(path):
+            for name in names:
+                # It may be gone again.
+                with contextlib.suppress(FileNotFoundError):
+                    self._add(os.path.join(folder, name))
+            found += [os.path.join(folder, name) for name in (*names, *files)]
+        return found
 
     def events(self) -> Iterator[tuple[str, str]]:
         """Read what has happened: names of events, each with its path."""
@@ -203,14 +214,17 @@ class Watch:
             if folder is None or mask & _IGNORED:
                 continue
             path = os.path.join(folder, os.fsdecode(name)) if name else folder
+            inner: list[str] = []
             if self._recursive and mask & _ISDIR and mask & 0x180:
-                # It may be gone again.
-                with contextlib.suppress(OSError):
-                    self._add(path)
+                with contextlib.suppress(FileNotFoundError):
+                    inner = self._add_below(path)
             for bit, event in _NAMES.items():
                 # Access and permissions of the folder itself are no change of what is in it.
                 if mask & bit and (name or not mask & _ISDIR):
                     yield event, path
+            # Made before it was watched.
+            for below in inner:
+                yield "Create", below
 
 
 def main(root: str, command: Mapping[str, Mapping[str, Any]]) -> None:
