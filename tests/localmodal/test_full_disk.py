@@ -9,7 +9,11 @@ from typing import Any
 
 import modal
 import pytest
-from modal.exception import Error, ResourceExhaustedError
+from modal.exception import (
+    Error,
+    ResourceExhaustedError,
+    SandboxFilesystemError,
+)
 from modal_proto.api_pb2 import GenericResult
 
 from modalrun.localmodal import launcher
@@ -42,6 +46,14 @@ def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
         modal.Secret.objects.create("name", {"KEY": "value"}, client=sdk.client)
     with pytest.raises(ResourceExhaustedError, match=wanted):
         sandbox.set_tags({"a": "b"})
+    with pytest.raises(ResourceExhaustedError, match=wanted):
+        sandbox.exec("true")
+    # Here the SDK tells no other errors.
+    for call in (sandbox.filesystem.read_text, sandbox.filesystem.list_files):
+        with pytest.raises(SandboxFilesystemError, match=wanted):
+            call("/etc/hosts")
+    with pytest.raises(SandboxFilesystemError, match=wanted):
+        sandbox.filesystem.write_text("x" * 1_000_000, "/tmp/x")
 
     sandbox.stdin.write("\n")
     sandbox.stdin.drain()

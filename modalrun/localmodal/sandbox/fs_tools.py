@@ -103,6 +103,10 @@ class Tools:
             "symlink_target": os.readlink(real) if kind == "symlink" else None,
         }
 
+    def Fail(self, kind: str, message: str) -> None:
+        """Fail with what is wrong with the server."""
+        _fail(kind, message)
+
     def Stat(self, path: str) -> None:
         """Print the entry of a path."""
         _print(self._entry(path))
