@@ -10,6 +10,7 @@ from typing import Any
 import modal
 import pytest
 from modal.exception import (
+    ConflictError,
     Error,
     ResourceExhaustedError,
     SandboxFilesystemError,
@@ -36,6 +37,7 @@ def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
     sandbox = sdk.create("sh", "-c", f"echo ready; {code}", **backend)
     lines = iter(sandbox.stdout)
     assert next(lines) == "ready\n"
+    queue = modal.Queue.from_name("q", create_if_missing=True, client=sdk.client).hydrate()
     script(sdk, disk_full=True)
 
     # Nothing new begins, with an error that names the disk and what to do.
@@ -48,12 +50,14 @@ def test_a_sandbox_runs_on_and_its_lines_are_stored_later(
         sandbox.set_tags({"a": "b"})
     with pytest.raises(ResourceExhaustedError, match=wanted):
         sandbox.exec("true")
-    # Here the SDK tells no other errors.
+    # Here the SDK tells no other errors, or tries again without end.
     for call in (sandbox.filesystem.read_text, sandbox.filesystem.list_files):
         with pytest.raises(SandboxFilesystemError, match=wanted):
             call("/etc/hosts")
     with pytest.raises(SandboxFilesystemError, match=wanted):
         sandbox.filesystem.write_text("x" * 1_000_000, "/tmp/x")
+    with pytest.raises(ConflictError, match=wanted):
+        queue.put(1, timeout=PATIENCE)
 
     sandbox.stdin.write("\n")
     sandbox.stdin.drain()

@@ -193,7 +193,10 @@ class Dispatcher:
     def _failure(self, name: str, error: Exception) -> GRPCError:
         """Return what to answer to an error that is a fault of this server or machine."""
         if problem := self.problem(error):
-            return GRPCError(Status.RESOURCE_EXHAUSTED, problem)
+            # `Queue.put` would take it for a full queue, and try without end (modal 1.6.4).
+            is_put = name == "QueuePut"
+            status = Status.FAILED_PRECONDITION if is_put else Status.RESOURCE_EXHAUSTED
+            return GRPCError(status, problem)
         log.exception("%s failed", name)
         # The text of others may have a secret.
         text = f" ({error})" if isinstance(error, (OSError, sqlite3.Error)) else ""
