@@ -7,7 +7,7 @@ from typing import Any
 
 import modal
 import pytest
-from modal.exception import NotFoundError
+from modal.exception import InvalidError, NotFoundError
 
 from modalrun.localmodal import launcher
 from tests.folders import files_with
@@ -39,6 +39,15 @@ def test_the_last_one_wins(sdk: Sdk) -> None:
             "sh", "-c", "echo $A$B$C", secrets=secrets, env={"A": "3", "C": "3"}, gpu=gpu
         )
         assert sandbox.stdout.read() == "323\n"
+
+
+def test_a_key_is_the_name_of_a_variable(sdk: Sdk, backend: Backend) -> None:
+    secrets = [modal.Secret.from_dict({"A-B": "x"})]
+    with pytest.raises(InvalidError, match="'A-B' is not that of an environment variable"):
+        sdk.create("true", secrets=secrets, **backend)
+    sandbox = sdk.create("sleep", "1000", **backend)
+    with pytest.raises(InvalidError, match="'A-B' is not that of an environment variable"):
+        sandbox.exec("true", secrets=secrets)
 
 
 def test_named_secrets_survive_a_restart(sdk: Sdk, backend: Backend, connect: Any) -> None:

@@ -32,7 +32,7 @@ class Secrets(Service):
     def values(
         self, secret_ids: Iterable[str], sources: Iterable[api.SecretSource] = ()
     ) -> dict[str, str]:
-        """Return the variables of secrets; the last one wins. Raises GRPCError (NOT_FOUND)."""
+        """Return the variables of secrets; the last one wins. Raises GRPCError."""
         variables: dict[str, str] = {}
         for secret_id in secret_ids:
             if secret_id in self._anonymous:
@@ -43,8 +43,11 @@ class Secrets(Service):
             secret.document["last_used_at"] = self._clock.now()
             self._store.put(secret)
         for source in sources:
-            by_id = source.WhichOneof("source") == "secret_id"
-            variables.update(self.values([source.secret_id]) if by_id else source.env.contents)
+            if source.WhichOneof("source") == "secret_id":
+                variables.update(self.values([source.secret_id]))
+            else:
+                check_variables(source.env.contents)
+                variables.update(source.env.contents)
         return variables
 
     def _metadata(self, secret: Stored) -> api.SecretMetadata:
