@@ -80,6 +80,20 @@ def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: An
     assert paths(volume) == ["y"]
 
 
+def test_a_linked_file_of_any_name_is_changed_in_place(sdk: Sdk, volume: modal.Volume) -> None:
+    options = {"volumes": {"/data": volume}, "workdir": "/data"}
+    name = '"$(printf "bad\\377")"'
+    sdk.create("sh", "-c", f"truncate -s 70M {name}", **options).wait()
+    # A disk that can clone would share nothing.
+    folder = StateDir(sdk.info.state_dir).volumes / volume.object_id
+    script = f"stat -c %h {name}; printf x >> {name}"
+    sandbox = sdk.create("sh", "-c", script, **options)
+    sandbox.wait()
+    links = int(sandbox.stdout.read())
+    assert ("bad\\udcff was changed in place" in sandbox.stderr.read()) == (links > 1)
+    assert [file.stat().st_size for file in folder.iterdir()] == [70 * 2**20 + 1]
+
+
 def test_commit_inside_a_sandbox(sdk: Sdk, volume: modal.Volume) -> None:
     sandbox = sdk.create(
         "python",

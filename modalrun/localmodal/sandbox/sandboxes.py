@@ -142,13 +142,16 @@ class Sandboxes:
             reason = self._disk.problem(error) or str(error).replace(f"{folder}/root", "")
             self._fail(sandbox, INIT_FAILURE, f"The sandbox could not be started: {reason}")
         except Exception:
-            log.exception("%s failed", record.id)
-            self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
+            self._break(sandbox)
         timer.cancel()
-        await sandbox.execs.close()
-        if sandbox.process is not None:
-            sandbox.process.release()
-        is_committed = await self._commit(sandbox)
+        is_committed = False
+        try:
+            await sandbox.execs.close()
+            if sandbox.process is not None:
+                sandbox.process.release()
+            is_committed = await self._commit(sandbox)
+        except Exception:
+            self._break(sandbox)
         self._finish(sandbox)
         if is_committed:
             await asyncio.to_thread(rootfs.remove, folder)
@@ -159,7 +162,9 @@ class Sandboxes:
         for path in sandbox.launch.volumes.changed_at_once:
             text = f"{path} was changed in place. Sandboxes share a file of its size, so others saw"
             text += " the change before its commit. To prevent it, write a new file and rename it."
-            self._logs.append(sandbox.record.id, STDERR, f"{text}\n".encode())
+            self._logs.append(
+                sandbox.record.id, STDERR, f"{text}\n".encode("utf-8", "backslashreplace")
+            )
         if problem is not None:
             reason = self._disk.problem(problem) or str(problem)
             text = f"Not all changes of its volumes are committed: {reason}"
@@ -212,6 +217,11 @@ class Sandboxes:
             sandbox.end = None
         if fault is not None and fault.is_told_afterwards and sandbox.end is None:
             sandbox.end = (fault.status, fault.text)
+
+    def _break(self, sandbox: LiveSandbox) -> None:
+        """Set the end of a sandbox in whose life the server has the current, unforeseen error."""
+        log.exception("%s failed", sandbox.record.id)
+        self._fail(sandbox, INTERNAL_FAILURE, "The local Modal server failed; see its log.")
 
     def _fail(self, sandbox: LiveSandbox, status: int, text: str) -> None:
         """Set the end of a sandbox that failed here; its stderr is what the SDK's user sees."""
