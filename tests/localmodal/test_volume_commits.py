@@ -9,7 +9,7 @@ from typing import Any
 
 import modal
 import pytest
-from modal.exception import ConflictError
+from modal.exception import ConflictError, NotFoundError
 
 from modalrun.localmodal.local_server import SHARED_VOLUMES_VARIABLE
 from modalrun.localmodal.server_info import ServerInfo
@@ -78,6 +78,8 @@ def test_others_see_it_after_the_end(sdk: Sdk, volume: modal.Volume, backend: An
     assert "x" in paths(volume)
     reader.terminate(wait=True)
     assert paths(volume) == ["y"]
+    with pytest.raises(NotFoundError, match="has ended"):
+        reader.reload_volumes()
 
 
 def test_a_linked_file_of_any_name_is_changed_in_place(sdk: Sdk, volume: modal.Volume) -> None:

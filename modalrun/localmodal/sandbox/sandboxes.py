@@ -55,6 +55,10 @@ _SAVE_SECONDS = 1.0
 _EXIT_CODES: dict[int, int] = {TIMEOUT: 124, TERMINATED: 137, INTERNAL_FAILURE: 137}
 
 
+def ended(sandbox_id: str) -> GRPCError:
+    return GRPCError(Status.NOT_FOUND, f"Sandbox '{sandbox_id}' has ended")
+
+
 @dataclass(eq=False)
 class Sandboxes:
     """All sandboxes of a state folder."""
@@ -292,6 +296,13 @@ class Sandboxes:
     def live(self, sandbox_id: str) -> LiveSandbox | None:
         """Return a sandbox that has not finished."""
         return self._live.get(sandbox_id)
+
+    def live_task(self, task_id: str) -> LiveSandbox:
+        """Return a sandbox that has not finished by its task id. Raises GRPCError (NOT_FOUND)."""
+        record = self.of_task(task_id)
+        if (live := self.live(record.id)) is None:
+            raise ended(record.id)
+        return live
 
     def running(self, app_ids: list[str] | None = None) -> list[SandboxRecord]:
         """Return running sandboxes, newest first; of some apps or of all (None)."""

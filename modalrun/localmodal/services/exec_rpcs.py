@@ -16,7 +16,7 @@ from modal_proto import task_command_router_pb2 as router
 
 from modalrun.localmodal.sandbox.execs import Exec, command_inside
 from modalrun.localmodal.sandbox.live import LiveSandbox
-from modalrun.localmodal.sandbox.sandboxes import Sandboxes
+from modalrun.localmodal.sandbox.sandboxes import Sandboxes, ended
 from modalrun.localmodal.server.rpc import invalid, not_found, rpc
 from modalrun.localmodal.services.secrets_rpcs import Secrets
 from modalrun.localmodal.storage.logstore import STDERR, STDOUT
@@ -45,14 +45,8 @@ class ExecRpcs:
         self._sandboxes = sandboxes
         self._secrets = secrets
 
-    def _live(self, task_id: str) -> LiveSandbox:
-        record = self._sandboxes.of_task(task_id)
-        if (live := self._sandboxes.live(record.id)) is None:
-            raise _ended(record.id)
-        return live
-
     def _find(self, request: Any) -> Exec:
-        found = self._live(request.task_id).execs.find(request.exec_id)
+        found = self._sandboxes.live_task(request.task_id).execs.find(request.exec_id)
         if found is None:
             raise not_found("Exec", request.exec_id)
         return found
@@ -61,10 +55,10 @@ class ExecRpcs:
     async def start(self, request: router.TaskExecStartRequest) -> router.TaskExecStartResponse:
         if not request.command_args:
             raise invalid("exec needs a command")
-        live = self._live(request.task_id)
+        live = self._sandboxes.live_task(request.task_id)
         await asyncio.shield(live.started)
         if live.command is None:
-            raise _ended(live.record.id)
+            raise ended(live.record.id)
         terminal = None
         variables = self._secrets.values(request.secret_ids, request.secret_sources)
         variables.update(request.env)
@@ -94,7 +88,7 @@ class ExecRpcs:
         except ValueError as error:
             raise invalid(f"This can't be run: {error}") from None
         if not started:
-            raise _ended(live.record.id)
+            raise ended(live.record.id)
         return router.TaskExecStartResponse()
 
     @rpc("TaskExecStdioRead")
@@ -171,7 +165,3 @@ async def _write(found: Exec, data: bytes, offset: int, *, eof: bool) -> None:
         # Then the SDK asks whether it has ended, and takes a command that runs for a fault.
         await asyncio.wait({found.ended}, timeout=_END_SECONDS)
         raise GRPCError(Status.FAILED_PRECONDITION, "The input of this command is closed") from None
-
-
-def _ended(sandbox_id: str) -> GRPCError:
-    return GRPCError(Status.NOT_FOUND, f"Sandbox '{sandbox_id}' has ended")

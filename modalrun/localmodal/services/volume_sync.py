@@ -62,8 +62,7 @@ class VolumeSync:
     async def reload_all(
         self, request: router.TaskReloadVolumesRequest
     ) -> router.TaskReloadVolumesResponse:
-        if live := self._sandboxes.live(self._sandboxes.of_task(request.task_id).id):
-            await _reload(live)
+        await _reload(self._sandboxes.live_task(request.task_id))
         return router.TaskReloadVolumesResponse()
 
 
