@@ -14,7 +14,8 @@ from modalrun.spec.overrides import Override, command_line
 from modalrun.spec.run_spec import RerunRequest, RunSpec, check_spec
 from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, RUN_KEYS, STEP_KEYS
 from modalrun.spec.spec_record import SpecRecord
-from modalrun.spec.yaml_source import KeyPath, YamlSource
+from modalrun.spec.yaml_nodes import KeyPath
+from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit import prepare
 from modalrun.submit.staging import new_files_note, stage_again
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway

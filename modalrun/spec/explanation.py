@@ -10,7 +10,7 @@ from modalrun.spec.fields import OUR_FLAVOR_KEYS, ZENML_FLAVOR_KEYS
 from modalrun.spec.messages import format_value
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.yaml_source import KeyPath
+from modalrun.spec.yaml_nodes import KeyPath
 
 _SECTIONS = (*OUR_FLAVOR_KEYS, *ZENML_FLAVOR_KEYS, "resources")
 _SECRET = re.compile(r"token|secret|passw|credential|key", re.IGNORECASE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from modalrun.spec.yaml_source import KeyPath, Scalar
+from modalrun.spec.yaml_nodes import KeyPath, Scalar
 from modalrun.util.timeparse import DURATION_FORMS, written
 
 _KINDS = {

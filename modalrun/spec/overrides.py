@@ -17,7 +17,8 @@ from yaml import MarkedYAMLError
 from modalrun.errors import UsageError
 from modalrun.spec.places import canonical
 from modalrun.spec.schema import STEP_KEYS
-from modalrun.spec.yaml_source import KeyPath, Reading, Scalar, YamlSource, read_text, read_value
+from modalrun.spec.yaml_nodes import KeyPath, Reading, Scalar
+from modalrun.spec.yaml_source import YamlSource, read_text, read_value
 
 _PART = r'(?:"([^"]+)"|([^".]+))'
 """A part of a key's path, which is in quotes if it has dots of its own."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from modalrun.run.run_plan import RunSettings
 from modalrun.spec.fields import REPLACED, RESOURCE_KEYS, ResourceFields, SettingFields
 from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, DockerKeys, OurKeys, RetryKeys
-from modalrun.spec.yaml_source import KeyPath
+from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.util.nearest import misspelling_of
 
 ORCHESTRATOR = ("settings", "orchestrator")

@@ -23,7 +23,8 @@ from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, OurKeys
 from modalrun.spec.short_forms import expanded
 from modalrun.spec.spec_argument import source_root_of, spec_source
 from modalrun.spec.validation import Checker, Mistakes
-from modalrun.spec.yaml_source import KeyPath, Scalar, YamlSource, read_yaml
+from modalrun.spec.yaml_nodes import KeyPath, Scalar
+from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
 

@@ -19,7 +19,7 @@ from modalrun.spec.fields import (
 from modalrun.spec.precedence import SettingsLayer
 from modalrun.spec.schema import COMPONENTS, GENERAL_SETTINGS, STEP_KEYS
 from modalrun.spec.validation import Checker
-from modalrun.spec.yaml_source import KeyPath
+from modalrun.spec.yaml_nodes import KeyPath
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from modalrun.spec.messages import as_written, format_value, path_name
 from modalrun.spec.places import MODAL_KEYS, SHORT_FORMS, same_value
 from modalrun.spec.validation import Checker
-from modalrun.spec.yaml_source import KeyPath
+from modalrun.spec.yaml_nodes import KeyPath
 
 
 def expanded(checker: Checker) -> Checker:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from modalrun.run.values import adapter
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged, overlap
-from modalrun.spec.yaml_source import KeyPath
+from modalrun.spec.yaml_nodes import KeyPath
 
 KEY = "modalrun_spec"
 

@@ -10,7 +10,8 @@ from modalrun.spec.overrides import merged
 from modalrun.spec.precedence import MERGED_FIELDS, Layers, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import Mistakes
-from modalrun.spec.yaml_source import KeyPath, YamlSource
+from modalrun.spec.yaml_nodes import KeyPath
+from modalrun.spec.yaml_source import YamlSource
 from modalrun.util.nearest import did_you_mean
 
 S = TypeVar("S", bound=YamlSource)

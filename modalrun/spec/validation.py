@@ -23,7 +23,8 @@ from modalrun.spec.messages import (
     path_name,
 )
 from modalrun.spec.schema import ZENML_VERSION, DockerKeys, ModelKeys, RetryKeys, RunKeys, StepKeys
-from modalrun.spec.yaml_source import KeyPath, YamlSource
+from modalrun.spec.yaml_nodes import KeyPath
+from modalrun.spec.yaml_source import YamlSource
 from modalrun.util.nearest import misspelling_of
 
 M = TypeVar("M", bound=BaseModel)

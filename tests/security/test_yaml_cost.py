@@ -9,7 +9,7 @@ import pytest
 from modalrun.errors import UsageError
 from modalrun.spec.overrides import param_option
 from modalrun.spec.run_spec import load_spec
-from modalrun.spec.yaml_source import MAX_DIGITS, MAX_LENGTH
+from modalrun.spec.yaml_nodes import MAX_DIGITS, MAX_LENGTH
 
 LEVELS = 60
 """2^60 steps would never end."""
@@ -34,7 +34,7 @@ def doubled(line: str) -> str:
     "text",
     [
         "a0: &a0 {x: 1}\n" + doubled("a{n}: &a{n} {{<<: [*a{below}, *a{below}]}}\n"),
-        "a0: &a0 {x: 1}\n" + doubled("a{n}: &a{n} {{p: *a{below}, <<: *a{below}}}\n"),
+        "a0: &a0 {x: 1}\n" + doubled("a{n}: &a{n} {{p{n}: *a{below}, <<: *a{below}}}\n"),
         "a0: &a0 [x]\n" + doubled("a{n}: &a{n} [*a{below}, *a{below}]\n"),
         "a0: &a0 {x: 1}\n" + doubled("a{n}: &a{n} {{p: *a{below}, q: *a{below}}}\n"),
     ],

@@ -20,7 +20,7 @@ from modalrun.spec.messages import as_written, error_path, path_name
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.step_keys import for_steps
 from modalrun.spec.validation import Mistakes, one_error, validation_messages
-from modalrun.spec.yaml_source import KeyPath
+from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.util.nearest import did_you_mean
 from modalrun.zenml_api.errors import first_line
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from modalrun.spec.overrides import param_option, set_option
+from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec, load_spec
-from modalrun.spec.yaml_source import Scalar, read_yaml
+from modalrun.spec.yaml_nodes import Scalar
+from modalrun.spec.yaml_source import read_yaml
 from unit.specs import PIPELINE, mistake
 
 Load = Callable[[str], RunSpec]
@@ -124,3 +126,16 @@ def test_an_own_key_is_not_taken_for_a_merged_one(tmp_path: Path) -> None:
     found = {place: scalars[place, "tag"].text for place in "bcx" if (place, "tag") in scalars}
     assert found == {"x": "007", "b": "010", "c": "007"}
     assert ("a", "tag") not in scalars
+
+
+def test_an_anchor_of_an_environment_variable_is_a_number_elsewhere(load: Load) -> None:
+    text = "x-n: &n 4\nx-m: &m {A: 007}\nenvironment: {N: *n, <<: *m}\ncpu: *n\nparameters: *m\n"
+    spec = load(PIPELINE + text)
+    assert spec.run_configuration["environment"] == {"N": "4", "A": "007"}
+    assert spec.run_configuration["parameters"] == {"A": 7}
+    assert spec.layers[Origin.SPEC_PIPELINE].resources == {"cpu_count": 4}
+
+
+def test_merged_environment_variables_are_text(load: Load) -> None:
+    text = "x-a: &a {A: NO, B: 1}\nx-b: &b {B: 007}\nenvironment: {<<: [*a, *b]}\n"
+    assert load(PIPELINE + text).run_configuration["environment"] == {"A": "NO", "B": "1"}

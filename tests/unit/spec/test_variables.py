@@ -10,7 +10,8 @@ from modalrun.errors import UsageError
 from modalrun.spec.overrides import param_option, set_option
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec, load_spec, target_of_spec
-from modalrun.spec.yaml_source import MAX_LENGTH, read_yaml
+from modalrun.spec.yaml_nodes import MAX_LENGTH
+from modalrun.spec.yaml_source import read_yaml
 from unit.specs import PIPELINE, line_of, mistake, mistakes
 
 Load = Callable[[str], RunSpec]
@@ -150,6 +151,18 @@ def test_keys_for_anchors_may_name_variables_that_are_not_used(load: Load) -> No
     text = "x-a: &a {region: '${ABSENT}'}\nx-b: &b {region: '${REGION}'}\n"
     spec = load(PIPELINE + text + "settings: {orchestrator: *b}\n")
     assert spec.layers[Origin.SPEC_PIPELINE].settings == {"region": "us-east"}
+
+
+def test_an_overridden_key_of_a_merged_mapping_may_name_a_variable_that_is_not_set(
+    load: Load,
+) -> None:
+    text = "x-a: &a {region: '${ABSENT}'}\nsettings: {orchestrator: {<<: *a, region: eu}}\n"
+    assert load(PIPELINE + text).layers[Origin.SPEC_PIPELINE].settings == {"region": "eu"}
+
+
+def test_a_variable_of_a_merged_mapping_that_is_not_set(tmp_path: Path) -> None:
+    text = "x-a: &a\n  X: ${ABSENT}\nenvironment: {<<: [*a]}\n"
+    assert ":3: 'environment.X': the environment" in mistake(tmp_path, PIPELINE + text).message
 
 
 # Values are not shown.

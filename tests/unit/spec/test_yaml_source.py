@@ -57,6 +57,7 @@ def test_not_a_mapping(tmp_path: Path, text: str, kind: str) -> None:
         ("a: 1\n---\nb: 2\n", "2:1", "another document"),
         ("a: *nowhere\n", "1:4", "undefined alias"),
         ("? [a, b]\n: 1\n", "1:3", "unhashable key"),
+        ("a: {<<: 1}\n", "1:9", "only mappings can be merged"),
         ("a: !!python/object/apply:os.system [id]\n", "1:4", "could not determine a constructor"),
     ],
 )
@@ -154,10 +155,13 @@ steps:
     assert source.where(("steps", "b", "cpu")).endswith(":2")
 
 
-def test_where_of_a_key_that_overrides_a_merged_one(tmp_path: Path) -> None:
-    source = read_yaml(write(tmp_path, "base: &base {gpu: T4}\nstep:\n  <<: *base\n  gpu: A100\n"))
+@pytest.mark.parametrize(
+    ("step", "line"), [("<<: *base\n  gpu: A100", 4), ("gpu: A100\n  <<: *base", 3)]
+)
+def test_where_of_a_key_that_overrides_a_merged_one(tmp_path: Path, step: str, line: int) -> None:
+    source = read_yaml(write(tmp_path, f"base: &base {{gpu: T4}}\nstep:\n  {step}\n"))
     assert source.data["step"] == {"gpu": "A100"}
-    assert source.where(("step", "gpu")).endswith(":4")
+    assert source.where(("step", "gpu")).endswith(f":{line}")
 
 
 def test_where_points_at_keys_items_and_the_nearest_parent(tmp_path: Path) -> None:
@@ -171,7 +175,7 @@ def test_where_points_at_keys_items_and_the_nearest_parent(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["a: &a\n  b: *a\n", "a: &a\n  - *a\n", "a: &a\n  b:\n    <<: *a\n"]
+    "text", ["a: &a\n  b: *a\n", "a: &a\n  - *a\n", "a: &a\n  b:\n    <<: *a\n", "a: &a {<<: *a}"]
 )
 def test_alias_that_contains_itself(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
