@@ -89,7 +89,7 @@ class Scalar:
         if isinstance(self.value, bool):
             return text not in {"true", "false"}
         if isinstance(self.value, int) and not re.match("[-+]?0[xb]", text):
-            return not text.lstrip("+-").replace("_", "").isdigit() or int(text) != self.value
+            return not re.fullmatch("[-+]?[0-9]+(_[0-9]+)*", text) or int(text) != self.value
         return isinstance(self.value, date) or (isinstance(self.value, float) and ":" in text)
 
 
