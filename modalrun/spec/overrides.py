@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from yaml import MarkedYAMLError
-
 from modalrun.errors import UsageError
 from modalrun.spec.places import canonical
 from modalrun.spec.schema import STEP_KEYS
@@ -173,7 +171,7 @@ def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
     try:
         value, reading = read_value(text, flag, path)
     except UsageError as error:
-        if may_be_text and isinstance(error.__cause__, MarkedYAMLError):
+        if may_be_text and error.__cause__ is not None:
             return Override(flag, path, typed, of_typed)
         hint = "Put quotes around text with special characters."
         raise UsageError(f"{flag}: the value is not YAML.", hint=hint) from error

@@ -30,6 +30,7 @@ _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 STRING = "tag:yaml.org,2002:str"
 _WORDS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "null", "timestamp"))
 _MERGE = "tag:yaml.org,2002:merge"
+_VALUE = "tag:yaml.org,2002:value"
 
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -59,6 +60,18 @@ def is_variable(path: KeyPath) -> bool:
 
 class Loader(yaml.SafeLoader):
     """Reads YAML 1.1, and `1e-3` as the number that it is in YAML 1.2."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """Return the tag of a node without one; `=`, `2026-02-31` and `0b_` are text."""
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        if tag == _VALUE:
+            return STRING
+        if tag in _NUMBERS | _WORDS and len(value) <= MAX_DIGITS:
+            try:
+                self.yaml_constructors[tag](self, yaml.ScalarNode(tag, value))
+            except ValueError:
+                return STRING
+        return tag
 
 
 Loader.add_implicit_resolver(
@@ -195,7 +208,7 @@ class Reading:
         node.value = _VARIABLE.sub(value_of, node.value)
         tag = STRING
         if isinstance(node, yaml.ScalarNode) and node.style is None and node.value:
-            tag = Loader("").resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+            tag = Loader("").resolve(yaml.ScalarNode, node.value, (True, False))
         node.tag = tag if tag in _NUMBERS | _WORDS else STRING
         if _LEFT_FOR_ZENML.search(node.value):
             self.literals.add(node.value)

@@ -110,6 +110,8 @@ def test_surprises(text: str, value: object, surprises: bool) -> None:
         ("*.csv", "*.csv", None),
         ("@x", "@x", None),
         ("{a", "{a", None),
+        ("2026-02-31", "2026-02-31", None),
+        ("!!int x", "!!int x", None),
         ("", None, ""),
         ("null", None, "null"),
         ("3 # three", 3, "3 # three"),

@@ -76,9 +76,13 @@ def test_a_comment_that_hides_the_end(tmp_path: Path, below: str) -> None:
     assert (error.hint or "").startswith("In line 3 a '#' after a blank begins a comment")
 
 
-@pytest.mark.parametrize("text", ["a: 2024-13-45\n", "a: !!int x\n"])
-def test_value_that_its_tag_does_not_allow(tmp_path: Path, text: str) -> None:
-    path = write(tmp_path, text)
+@pytest.mark.parametrize("text", ["2024-13-45", "0000-00-00", "0b_", "=", "<<"])
+def test_a_plain_word_that_is_no_number_and_no_date_is_text(tmp_path: Path, text: str) -> None:
+    assert read_yaml(write(tmp_path, f"a: {text}\n")).data == {"a": text}
+
+
+def test_value_that_its_tag_does_not_allow(tmp_path: Path) -> None:
+    path = write(tmp_path, "a: !!int x\n")
     assert problem(path).message.startswith(f"{path} is not YAML: ")
 
 
