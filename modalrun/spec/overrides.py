@@ -15,7 +15,7 @@ from typing import Any
 from modalrun.errors import UsageError
 from modalrun.spec.places import canonical
 from modalrun.spec.schema import STEP_KEYS
-from modalrun.spec.yaml_nodes import KeyPath, Reading, Scalar
+from modalrun.spec.yaml_nodes import KeyPath, Reading, Scalar, is_variable
 from modalrun.spec.yaml_source import YamlSource, read_text, read_value
 
 _PART = r'(?:"([^"]+)"|([^".]+))'
@@ -165,9 +165,11 @@ def overlap(one: KeyPath, other: KeyPath) -> bool:
 
 
 def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
-    """Read a value; a parameter that is declared as text is just what the user has typed."""
+    """Read a value; one that is declared as text is just what the user has typed."""
     typed, of_typed = read_text(text, flag)
-    may_be_text = not {"parameters", "environment"}.isdisjoint((path[0], *path[2:3]))
+    if is_variable(path) and not typed.lstrip().startswith(("'", '"')):
+        return Override(flag, path, typed, of_typed)
+    may_be_text = is_variable(path) or "parameters" in (path[0], *path[2:3])
     try:
         value, reading = read_value(text, flag, path)
     except UsageError as error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from modalrun.run.run_plan import Target
 from modalrun.spec.fields import Name, ZenMLDuration
@@ -19,6 +20,16 @@ ZENML_VERSION = "0.98.0"
 
 Named = str | dict[str, Any]
 """A name, or the object itself: a source, a tag, a cache policy, a group."""
+
+
+def _no_collection(value: Any) -> Any:
+    """ZenML makes a text of a variable's value with `str` (`config/compiler.py:803`, 0.98.0)."""
+    if isinstance(value, dict | list):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+Variables = dict[str, Annotated[Any, AfterValidator(_no_collection)]]
 
 
 class _Keys(BaseModel):
@@ -80,8 +91,8 @@ class DockerKeys(_Keys):
     install_deployment_requirements: bool = True
     local_project_install_command: str | None = None
     apt_packages: list[str] = []
-    environment: dict[str, Any] = {}
-    runtime_environment: dict[str, Any] = {}
+    environment: Variables = {}
+    runtime_environment: Variables = {}
     user: str | None = None
     build_config: dict[str, Any] | None = None
     allow_including_files_in_images: bool = True
@@ -119,7 +130,7 @@ class RunKeys(_CommonKeys):
     run_name: str | None = None
     enable_pipeline_logs: bool | None = None
     enable_heartbeat: bool | None = None
-    environment: dict[str, Any] | None = None
+    environment: Variables | None = None
     tags: list[Named] | None = None
     init_hook_source: Named | None = None
     init_hook_kwargs: dict[str, Any] | None = None

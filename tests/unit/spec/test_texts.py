@@ -46,6 +46,45 @@ def test_environment_variables_of_the_command_line_are_text(tmp_path: Path) -> N
     assert spec.run_configuration["steps"]["a"]["environment"] == TEXTS
 
 
+@pytest.mark.parametrize(
+    "typed", ['{"lr": 0.1}', "[1, 2]", "Authorization: Bearer x", "", "#fff", "|", "null", " x"]
+)
+@pytest.mark.parametrize(
+    "place",
+    ["environment", "settings.docker.environment", "steps.a.settings.docker.runtime_environment"],
+)
+def test_an_environment_variable_of_the_command_line_is_what_is_typed(
+    typed: str, place: str
+) -> None:
+    assert set_option(f"{place}.A={typed}").value == typed
+
+
+def test_quotes_around_an_environment_variable_of_the_command_line() -> None:
+    assert set_option("environment.A='007'").value == "007"
+
+
+def test_an_empty_environment_variable_is_empty_text(load: Load) -> None:
+    text = "environment: {A: , B: ~}\nsettings: {docker: {environment: {A: }}}\n"
+    found = load(PIPELINE + text).run_configuration
+    assert found["environment"] == {"A": "", "B": "~"}
+    assert found["settings"]["docker"]["environment"] == {"A": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("environment: {A: {b: 1}}", "environment.A"),
+        ("environment: {A: [1]}", "environment.A"),
+        ("settings: {docker: {environment: {A: [1]}}}", "settings.docker.environment.A"),
+    ],
+)
+def test_an_environment_variable_is_no_mapping_and_no_list(
+    tmp_path: Path, text: str, name: str
+) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}{text}\n")
+    assert error.message.endswith(f":2: '{name}' must be a string.")
+
+
 def test_a_parameter_called_environment_is_not_one(load: Load) -> None:
     spec = load(PIPELINE + "parameters: {environment: {A: 1}}\n")
     assert spec.run_configuration["parameters"] == {"environment": {"A": 1}}
