@@ -177,8 +177,10 @@ def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
             return Override(flag, path, typed, of_typed)
         hint = "Put quotes around text with special characters."
         raise UsageError(f"{flag}: the value is not YAML.", hint=hint) from error
-    if may_be_text and isinstance(value, str) and reading.is_plain:
-        # YAML strips blanks and comments.
+    is_null = value is None and typed.strip().lower() in {"", "~", "null"}
+    is_plain = value is None or (isinstance(value, str) and reading.is_plain)
+    if may_be_text and is_plain and not is_null:
+        # YAML strips blanks and comments, and an indicator such as '|' or '&a' has no value.
         return Override(flag, path, typed, of_typed)
     if value is None and not may_be_text and "extra" not in path:
         # Like an empty key of a file it would set nothing, and what the file says would stay.

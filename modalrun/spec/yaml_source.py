@@ -117,7 +117,9 @@ def read_value(text: str, place: Path | str, above: KeyPath = ()) -> tuple[Any, 
         if node is None:
             return None, reading
         reading.start = node.start_mark.line + 1
-        reading.is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        if isinstance(node, yaml.ScalarNode):
+            # After '|' and '>' a text begins only in the next line.
+            reading.is_plain = node.style is None or (node.style in "|>" and not node.value)
         node = reading.add(node, (), frozenset())
         value = loader.construct_document(node)
         reading.add_scalars(node, ())
