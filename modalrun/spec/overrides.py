@@ -88,7 +88,7 @@ def set_option(text: str) -> Override:
             path[-1] = f"{path[-1]}.{plain}"
         else:
             path.append(quoted or plain)
-    if path[0] == "steps":
+    if path[0] == "steps" and path[1:]:
         # So may a step's id, which ends where a key of a step begins.
         end = next((i for i in range(2, len(path)) if path[i] in STEP_KEYS), 2)
         path[1:end] = [".".join(path[1:end])]

@@ -36,6 +36,7 @@ def load(tmp_path: Path, *overrides: Override, text: str = "") -> RunSpec:
         ("environment.A=v #2", ("environment", "A"), "v #2"),
         ("steps.a.parameters.tag=@x", ("steps", "a", "parameters", "tag"), "@x"),
         ("steps.train={}", ("steps", "train"), {}),
+        ("steps={train: {enable_cache: no}}", ("steps",), {"train": {"enable_cache": False}}),
     ],
 )
 def test_set(text: str, path: tuple[str, ...], value: object) -> None:
@@ -123,6 +124,13 @@ def test_overrides_have_an_origin_of_their_own(tmp_path: Path) -> None:
     assert spec.step_layers["train"][Origin.COMMAND_LINE_STEP].resources == {"memory": "1GB"}
     assert spec.run_configuration["parameters"] == {"a": 2, "b": 1}
     assert spec.target == "local"
+
+
+def test_all_steps_in_one_flag(tmp_path: Path) -> None:
+    text = "{train: {enable_cache: no, settings: {orchestrator: {gpu: T4}}}}"
+    spec = load(tmp_path, set_option(f"steps={text}"))
+    assert spec.run_configuration["steps"] == {"train": {"enable_cache": False}}
+    assert spec.step_layers["train"][Origin.COMMAND_LINE_STEP].settings == {"gpu": "T4"}
 
 
 @pytest.mark.parametrize(
