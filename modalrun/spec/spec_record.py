@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from modalrun.run.values import adapter
 from modalrun.spec.overrides import CommandLineSource, Override, command_line, merged, overlap
+from modalrun.spec.step_keys import is_for
 from modalrun.spec.yaml_nodes import KeyPath
 
 KEY = "modalrun_spec"
@@ -54,8 +55,13 @@ class SpecRecord:
         Args:
             configuration: The run configuration, after it was read for the pipeline.
         """
-        read = {key: configuration[key] for key in ("parameters", "steps") if key in configuration}
         own = command_line([Override(*one) for one in self.flags])
+        steps = configuration.get("steps") or {}
+        keys = merged(self.file, own.data).get("steps") or {}
+        read = {
+            "parameters": configuration.get("parameters") or {},
+            "steps": {key: {"parameters": _arguments(key, keys, steps)} for key in keys},
+        }
         flags = replace(own, data=_as_read(own.data, read)).overrides
         return SpecRecord(
             _as_read(self.file, read), [(one.flag, one.path, one.value) for one in flags]
@@ -82,6 +88,23 @@ class SpecRecord:
             return adapter(SpecRecord).validate_python(found)
         except ValidationError:
             return None
+
+
+def _arguments(key: str, keys: Mapping[str, Any], steps: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a key gives to the steps that it is for, as they were read."""
+    found: dict[str, Any] = {}
+    for step, configuration in steps.items():
+        for name, value in (configuration.get("parameters") or {}).items():
+            givers = [
+                one
+                for one, given in keys.items()
+                if is_for(one, step) and name in ((given or {}).get("parameters") or {})
+            ]
+            strongest = max(givers, key=lambda one: (one == step, len(one)), default=None)
+            # Of several steps, one may declare it as text.
+            if key == strongest and (name not in found or isinstance(value, str)):
+                found[name] = value
+    return found
 
 
 def _as_read(value: Any, read: Any) -> Any:

@@ -30,7 +30,7 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
     """
     configured = spec.run_configuration.get("steps") or {}
     keys = sorted({*configured, *spec.step_layers}, key=lambda key: (key in steps, len(key)))
-    matches = {key: [step for step in steps if _is_for(key, step)] for key in keys}
+    matches = {key: [step for step in steps if is_for(key, step)] for key in keys}
     mistakes = Mistakes()
     for key in keys:
         if not matches[key]:
@@ -69,7 +69,8 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
     )
 
 
-def _is_for(key: str, step: str) -> bool:
+def is_for(key: str, step: str) -> bool:
+    """Return whether a key under `steps:` is for a step."""
     return key == step or (key.endswith("*") and step.startswith(key[:-1]))
 
 

@@ -94,3 +94,20 @@ def test_arguments_are_kept_as_they_were_read_for_their_types() -> None:
         "steps": {"train": {"parameters": {"day": "01"}}},
     }
     assert [value for _, _, value in kept.flags] == ["NO", "010"]
+
+
+def test_arguments_of_a_key_for_several_steps_are_kept_as_they_were_read() -> None:
+    steps = {"train*": {"parameters": {"tag": 7, "n": 1}}, "train_2": {"parameters": {"tag": 8}}}
+    flag = "steps.train_*.parameters.code=010"
+    made = SpecRecord({}).with_keys({"steps": steps}, command_line([set_option(flag)]))
+    read = {
+        "train": {"parameters": {"tag": "007", "n": 1}},
+        "train_2": {"parameters": {"tag": "008", "n": 1, "code": "010"}},
+        "train_3": {"parameters": {"tag": 7, "n": 1, "code": 8}},
+    }
+    kept = made.as_read({"steps": read})
+    assert kept.file["steps"] == {
+        "train*": {"parameters": {"tag": "007", "n": 1}},
+        "train_2": {"parameters": {"tag": "008"}},
+    }
+    assert [value for _, _, value in kept.flags] == ["010"]
