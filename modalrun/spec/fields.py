@@ -99,7 +99,8 @@ ZenMLDuration = Annotated[
 ]
 """The same in place of ZenML's number of seconds, which takes more kinds of values than ours."""
 Volumes = Annotated[dict[Name, Name], AfterValidator(_mount_paths)]
-Cores = Annotated[float, Field(gt=0, le=10_000, strict=True)]
+Rate = Annotated[float, Field(gt=0, le=1_000, strict=True, allow_inf_nan=False)]
+Cores = Annotated[float, Field(gt=0, le=10_000, strict=True, allow_inf_nan=False)]
 
 _IMAGE_FORMS = "write either {source: registry} or {name: <a Modal image>}"
 """Or neither, with `keep_entrypoint` alone, which few need."""
@@ -207,7 +208,7 @@ class SettingFields(BaseModel):
     source_include: list[Name] | None = None
     infrastructure_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
     keep_warm: Annotated[Duration, Field(ge=0, le=MAX_TIMEOUT)] | None = None
-    creation_rate: Annotated[float, Field(gt=0, le=1_000, strict=True)] | None = None
+    creation_rate: Rate | None = None
     cpu_limit: Cores | None = None
     memory_limit: Memory | None = None
 

@@ -48,6 +48,8 @@ ORCHESTRATOR = [
     ("workspace: ''", "must be a string that is not empty, not ''"),
     ("max_parallelism: 0", "must be 1 or more, not 0"),
     ("max_parallelism: true", "must be a whole number, not true"),
+    ("creation_rate: .nan", "must be a finite number, not nan"),
+    ("cpu_limit: .nan", "must be a finite number, not nan"),
     ("secrets: wandb", "must be a list, not 'wandb'"),
     ("secrets: [1]", "secrets[0]' must be a string."),
     ("volumes: [a]", "must be a mapping (key: value), not a list"),
