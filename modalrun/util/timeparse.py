@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 
 from modalrun.errors import UsageError
 
@@ -23,7 +24,9 @@ def duration(text: str) -> float:
     """
     text = text.strip()
     if _DURATION.fullmatch(text):
-        return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+        # As floats, 1.1 hours are not a whole number of seconds.
+        parts = _PART.findall(text)
+        return float(sum(Fraction(number) * _SECONDS[unit] for number, unit in parts))
     if not re.fullmatch(_NUMBER, text):
         raise ValueError(f"not a duration: {text!r}")
     return float(text)

@@ -49,6 +49,8 @@ def test_no_time(text: str) -> None:
         (" 2h ", 7200),
         ("1h30m", 5400),
         ("1.5h", 5400),
+        ("1.1h", 3960),
+        ("0.7m0.1h", 402),
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
