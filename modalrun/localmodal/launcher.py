@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import subprocess
@@ -39,7 +40,7 @@ from modalrun.localmodal.server_info import (
 from modalrun.localmodal.server_lock import is_locked, kill_server, start_lock
 from modalrun.localmodal.storage.disk import ADVICE, DISK_FULL, Disk
 from modalrun.localmodal.storage.ids import Clock
-from modalrun.localmodal.storage.logstore import SandboxLog
+from modalrun.localmodal.storage.logstore import LIMIT_VARIABLE, SandboxLog
 from modalrun.localmodal.storage.paths import STATE_VARIABLE, StateDir, default_state_dir
 from modalrun.util.paths import user_path
 
@@ -284,13 +285,18 @@ def preload(info: ServerInfo, request: Preload) -> None:
 def _number(variable: str, default: float) -> float:
     text = os.environ.get(variable)
     try:
-        return float(text) if text else default
+        number = float(text) if text else default
     except ValueError:
-        raise ModalrunError(f"{variable} is not a number: {text!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ModalrunError(f"{variable} is not a number: {text!r}")
+    return number
 
 
 def _start(state: StateDir, idle_timeout: float, options: list[str]) -> ServerInfo:
     retention = _number(RETENTION_VARIABLE, DEFAULT_RETENTION_DAYS) * 24 * 3600
+    # The server reads it for each log.
+    _number(LIMIT_VARIABLE, 0)
     package = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
     # The server runs in another folder and must import what this process can.

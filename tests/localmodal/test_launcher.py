@@ -257,6 +257,16 @@ def test_old_sandboxes_are_forgotten(
     assert not StateDir(state).logs(sandbox.object_id).exists()
 
 
+@pytest.mark.parametrize("name", ["IDLE_TIMEOUT", "RETENTION_DAYS", "LOG_LIMIT"])
+@pytest.mark.parametrize("text", ["1GB", "inf", "nan"])
+def test_a_variable_that_is_no_number(
+    state: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"MODALRUN_LOCAL_{name}", text)
+    with pytest.raises(ModalrunError, match=f"^MODALRUN_LOCAL_{name} is not a number: '{text}'"):
+        launcher.ensure_running(state)
+
+
 def test_a_server_that_cannot_start(state: Path) -> None:
     StateDir(state).create()
     StateDir(state).database.write_text("no database " * 1000)
