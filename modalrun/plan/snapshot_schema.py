@@ -120,6 +120,7 @@ class PipelineConfiguration(_Part):
     environment: Variables | None = None
     secrets: list[str] | None = None
     enable_cache: bool | None = None
+    substitutions: dict[str, str] | None = None
 
 
 class PipelineSpec(_Part):

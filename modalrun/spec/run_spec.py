@@ -7,7 +7,7 @@ values again when it compiles the pipeline (`modalrun.zenml_api.compiling`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
 from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, OurKeys
 from modalrun.spec.short_forms import expanded
 from modalrun.spec.spec_argument import source_root_of, spec_source
-from modalrun.spec.validation import Checker, Mistakes
+from modalrun.spec.validation import Checker, Mistakes, run_name_problem
 from modalrun.spec.yaml_nodes import KeyPath, Scalar
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
@@ -111,6 +111,15 @@ class RunSpec:
         path = tuple(key_path)
         where = self.command_line.flag(path) or self.source.where(path)
         return UsageError(f"{where}: {problem}", hint=hint)
+
+    def check_run_name(self, template: str, substitutions: Collection[str]) -> None:
+        """Check a run name against the placeholders that a pipeline adds to ZenML's own.
+
+        Raises:
+            UsageError: ZenML can't format it.
+        """
+        if problem := run_name_problem(template, substitutions):
+            raise self.error(("run_name",), *problem)
 
     def scalar(self, path: KeyPath) -> Scalar | None:
         """Return what is written for a value; None if that is simply its text."""

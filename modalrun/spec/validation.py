@@ -171,11 +171,8 @@ class Checker:
         if isinstance(run_name := configuration.get("run_name"), str):
             # To `str.format`, which ZenML calls, two braces are one of the name itself.
             configuration["run_name"] = run_name = re.sub(r"\{(\{\w+\})\}", r"\1", run_name)
-            try:
-                list(Formatter().parse(run_name))
-            except ValueError as error:
-                hint = "Braces hold a placeholder: {date} or {time}."
-                self.error(("run_name",), f"'run_name': {error} in {run_name!r}.", hint)
+            if problem := run_name_problem(run_name):
+                self.error(("run_name",), *problem)
 
     def _owner(self, at: KeyPath, model: type[BaseModel], owner: dict[str, Any]) -> None:
         checked = self.values(at, model, owner)
@@ -200,6 +197,37 @@ class Checker:
         inside = f" under '{parent}'" if parent else ""
         problem = f"unknown key '{at[-1]}'{inside}."
         self.error(at, problem, places.hint(at, known, self.mistakes.listed))
+
+
+def run_name_problem(
+    template: str, substitutions: Collection[str] | None = None
+) -> tuple[str, str] | None:
+    """Return what is wrong with a run name that ZenML formats, and a hint; None if it can.
+
+    Args:
+        substitutions: The names of the pipeline's own placeholders; None for not known yet.
+    """
+    hint = "Braces hold the name of a placeholder, and nothing else: {date} or {time}."
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        return f"'run_name': {error} in {template!r}.", hint
+    if not parts:
+        return "'run_name' is empty.", "Leave it out for the pipeline's name with date and time."
+    known = {"date", "time", *(substitutions or ())}
+    for _, name, specifier, conversion in parts:
+        if name is None:
+            continue
+        if specifier or conversion or not re.fullmatch(r"(?![0-9]+$)[^.\[]+", name):
+            return f"'run_name': a placeholder in {template!r} is not just a name.", hint
+        if substitutions is not None and name not in known:
+            return (
+                f"'run_name': {template!r} has the placeholder '{{{name}}}', which the pipeline"
+                " does not have.",
+                f"It has: {', '.join(f'{{{one}}}' for one in sorted(known))}; 'substitutions:' of"
+                " the pipeline adds others.",
+            )
+    return None
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> Iterable[str]:

@@ -220,11 +220,14 @@ def of_file(file: DeploymentFile, spec: RunSpec) -> tuple[Deployment, RunSpec]:
     """Return the deployment of a file with the values of a run spec, and the spec for its steps.
 
     Raises:
-        UsageError: The spec names a step that there is not, or Docker settings that only the
-            pipeline's own code may have.
+        UsageError: The spec names a step that there is not, a run name with an unknown
+            placeholder, or Docker settings that only the pipeline's own code may have.
     """
     compiled_steps = file.snapshot["step_configurations"].items()
     steps = {name: step["config"].get("name", name) for name, step in compiled_steps}
+    if name := spec.run_configuration.get("run_name"):
+        own = file.snapshot["pipeline_configuration"].get("substitutions")
+        spec.check_run_name(name, own or ())
     deployment, spec = file.deployment, for_steps(spec, steps, file.deployment.pipeline)
     if (cache := spec.run_configuration.get("enable_cache")) is not None:
         deployment = deployment.with_caching(bool(cache))

@@ -312,7 +312,10 @@ def _checked_configuration(
         spec = check_step_parameters(pipeline, spec, mistakes)
     mistakes.raise_all()
     spec = replace(spec, notes=(*spec.notes, *mistakes.notes))
-    return spec, _with_options_in_code(pipeline, read_run_configuration(spec))
+    configuration = _with_options_in_code(pipeline, read_run_configuration(spec))
+    if configuration.run_name is not None:
+        spec.check_run_name(configuration.run_name, pipeline.configuration.substitutions)
+    return spec, configuration
 
 
 def _with_options_in_code(

@@ -113,6 +113,8 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
 def _compiled(
     deployment: Deployment, snapshot: PipelineSnapshotBase, model: StackResponse, spec: RunSpec
 ) -> Compiled:
+    substitutions = snapshot.pipeline_configuration.substitutions
+    spec.check_run_name(snapshot.run_name_template, substitutions)
     steps = {name: step.config.name for name, step in snapshot.step_configurations.items()}
     spec = for_steps(spec, steps, snapshot.pipeline_configuration.name)
     stack, values = use_stack(model)

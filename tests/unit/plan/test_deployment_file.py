@@ -224,6 +224,18 @@ def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
         plan_spec(load_spec(path))
 
 
+def test_a_run_name_with_a_placeholder_that_the_file_doesnt_have(
+    file: Path, tmp_path: Path
+) -> None:
+    from modalrun.spec.run_spec import load_spec
+    from modalrun.submit.prepare import plan_spec
+
+    path = tmp_path / "run.yaml"
+    path.write_text("deployment: deployment.json\ntarget: local\nrun_name: 'x-{who}'\n")
+    with pytest.raises(UsageError, match=r"yaml:3: 'run_name': .*'\{who\}'"):
+        plan_spec(load_spec(path))
+
+
 def test_docker_settings_of_the_spec_replace_what_was_gathered(file: Path, tmp_path: Path) -> None:
     from modalrun.spec.run_spec import load_spec
     from modalrun.submit.prepare import plan_spec

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from modalrun.errors import UsageError
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec, load_spec, target_of_spec
 from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, RunKeys, StepKeys
@@ -224,6 +225,25 @@ def test_a_delay_between_retries_is_a_duration(load: Load) -> None:
 def test_placeholders_of_a_run_name(load: Load, name: str) -> None:
     spec = load(f"{PIPELINE}run_name: '{name}'\n")
     assert spec.run_configuration["run_name"] == "a-{date}-{time}"
+
+
+@pytest.mark.parametrize("name", ["a-{}", "{date!r}", "{date:d}", "{date.year}", "{0}", "{who[0]}"])
+def test_a_placeholder_of_a_run_name_is_just_a_name(tmp_path: Path, name: str) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}run_name: '{name}'\n")
+    assert line_of(error, tmp_path) == 2
+    assert f"a placeholder in '{name}' is not just a name" in error.message
+
+
+def test_an_empty_run_name(tmp_path: Path) -> None:
+    assert mistake(tmp_path, f"{PIPELINE}run_name: ''\n").message.endswith("'run_name' is empty.")
+
+
+def test_the_placeholders_of_a_run_name_are_those_of_the_pipeline(load: Load) -> None:
+    spec = load(f"{PIPELINE}run_name: x-{{who}}\n")
+    spec.check_run_name("x-{who}-{time}", {"who": "me"})
+    with pytest.raises(UsageError, match=r"yaml:2: 'run_name': .*'\{who\}'") as caught:
+        spec.check_run_name("x-{who}", ())
+    assert "{date}, {time}" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("name", ["a-{date", "a-date}", "{"])
