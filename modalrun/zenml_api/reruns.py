@@ -108,9 +108,10 @@ def _snapshot(
         "tags": [*tags, rerun.tag],
     }
     named = request.given.flag(("run_name",)) is not None
-    if not named and "{" not in snapshot.run_name_template:
+    if not named and "{time}" not in (template := snapshot.run_name_template):
         # ZenML has a run of this name.
-        plain["run_name_template"] += "-{date}-{time}"
+        suffix = "-{time}" if "{date}" in template else "-{date}-{time}"
+        plain["run_name_template"] = f"{template}{suffix}"
     return PipelineSnapshotBase.model_validate(plain)
 
 
