@@ -24,8 +24,8 @@ from zenml.models import (
     PipelineSnapshotBase,
     StepRunResponse,
 )
-from zenml.stack import Stack
 from zenml.steps import BaseStep
+from zenml.utils.string_utils import format_name_template
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import with_caching
@@ -60,7 +60,7 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
             raise NotFoundError(f"ZenML has no run {request.run_id}.") from error
         records = steps_of(run.id)
         ends = {step.name: step for step in step_runs(request.run_id)}
-        lost, notes = _lost_results(compiled.stack, records)
+        lost, notes = _lost_results(compiled, records)
         dynamic = compiled.deployment.dynamic
         changed: dict[str, str] = {}
         if request.compiles:
@@ -129,20 +129,27 @@ def _check_docker(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> N
 
 
 def _lost_results(
-    stack: Stack, records: Mapping[str, StepRunResponse]
+    compiled: Compiled, records: Mapping[str, StepRunResponse]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the steps whose results are gone, each with what is; and notes.
+    """Return the steps whose results a new run can't take, each with why; and notes.
 
     An artifact in another store than the stack's is taken to be there.
     """
     lost: dict[str, str] = {}
     artifacts: list[tuple[str, str, ArtifactVersionResponse]] = []
+    stack = compiled.stack
+    # Those of a run that begins now.
+    placeholders = compiled.snapshot.pipeline_configuration.finalize_substitutions()
     for name, step in records.items():
         if not step.status.is_successful:
             continue
-        for output in step.config.outputs:
+        for template in step.config.outputs:
+            output = format_name_template(template, step.substitutions)
             if not step.outputs.get(output):
                 lost[name] = f"its result '{output}' was deleted"
+            elif output != format_name_template(template, {**step.substitutions, **placeholders}):
+                # There ZenML looks for it under that name (`input_utils.py:92`, 0.98.0).
+                lost[name] = f"its result '{output}' has another name in a new run"
         artifacts += [
             (name, output, artifact)
             for output, versions in step.outputs.items()

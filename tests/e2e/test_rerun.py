@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -162,6 +163,31 @@ def test_what_was_deleted_runs_again(world: World) -> None:
     else:
         pytest.skip("the artifact store is elsewhere")
     assert plan(world)[1] == "runs     right (its result 'squares' was deleted), join (after right)"
+
+
+def test_names_with_placeholders(world: World) -> None:
+    failed = world.submit(f"{spec(world, 'placeholders')}run_name: nightly-{{who}}-{{date}}\n")
+    assert failed.exit_code == 1, failed.stderr
+    (world.root / "file").touch()
+    skipped, runs = plan(world)
+    assert skipped == "skipped  named (1 with the results of that run)"
+    assert re.fullmatch(
+        r"runs     left \(failed\),"
+        r" timed \(its result 'at_[0-9_]+' has another name in a new run\),"
+        r" join \(not run before\)",
+        runs,
+    )
+    for more in (("--plan",), (), ("--new-code",)):
+        refused = rerun(world, "--name", "x-{whom}", *more)
+        assert refused.exit_code == 2, refused.stderr
+        assert "--name: 'run_name': 'x-{whom}' has the placeholder '{whom}'" in refused.stderr
+
+    done = rerun(world)
+
+    assert done.exit_code == 0, done.stderr
+    assert ran(done) == ["join", "left", "timed"]
+    first, second = world.runs()
+    assert first.name.startswith("nightly-me-2") and second.name.startswith(f"{first.name}-")
 
 
 def test_a_run_that_is_not_over_is_refused(world: World) -> None:

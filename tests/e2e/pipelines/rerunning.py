@@ -57,3 +57,23 @@ def growing(count: int = 2, file: str = "") -> None:
     squares = [square(number) for number in numbers.load()]
     total = left(numbers, file)
     join(total, squares[-1])
+
+
+@step
+def named() -> Annotated[int, "of_{who}"]:
+    """Make a result whose name has a placeholder."""
+    print("named runs")
+    return 1
+
+
+@step
+def timed() -> Annotated[int, "at_{time}"]:
+    """Make a result whose name has the time of the run."""
+    print("timed runs")
+    return 2
+
+
+@pipeline(enable_cache=False, substitutions={"who": "me"})
+def placeholders(file: str = "") -> None:
+    """Results and a run whose names have placeholders."""
+    join(named(), timed(), after=[left([1], file)])
