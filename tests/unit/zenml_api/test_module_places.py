@@ -57,6 +57,18 @@ def test_the_command_itself_is_no_module_of_the_pipeline(
     check_places(root, before, [], {})
 
 
+def test_a_module_that_a_package_makes_is_in_no_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ModuleType("torch.ops")
+    made.__file__ = "_ops.py"
+    monkeypatch.chdir(root.parent)
+    sys.path.append(str(root.parent.parent))
+    before = Surroundings()
+    monkeypatch.setitem(sys.modules, "torch.ops", made)
+    check_places(root, before, [], {})
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_a_src_layout_names_the_folder(root: Path, own: bool) -> None:
     package(root / "src")
