@@ -7,7 +7,7 @@ values again when it compiles the pipeline (`modalrun.zenml_api.compiling`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,17 +164,23 @@ def check_spec(
     for checker in checkers:
         checker.variables()
     in_file, in_flags = map(expanded, checkers)
+
+    def mistake(key: str, problem: str, hint: str | None = None) -> None:
+        """Collect a mistake at the line, or the flag, that sets a key."""
+        given = in_file if in_flags.source.data.get(key) is None else in_flags
+        given.error((key,), problem, hint)
+
     file_keys, flag_keys = _our_keys(in_file), _our_keys(in_flags)
     ours = OurKeys.model_validate(
         merged(file_keys.model_dump(exclude_unset=True), flag_keys.model_dump(exclude_unset=True))
     )
     if not mistakes.found:
         # A key with a wrong value would be reported as missing, too.
-        _check_pipeline(in_file, ours)
+        _check_pipeline(mistake, ours)
     compiled = ours.deployment is not None
     of_file = _sandboxes(in_file, compiled=compiled)
     of_flags = _sandboxes(in_flags, compiled=compiled)
-    source_root = _source_root(in_file, ours.source_root)
+    source_root = _source_root(mistake, source.path.resolve().parent, ours.source_root)
     mistakes.raise_all()
     return RunSpec(
         pipeline=ours.pipeline or "",
@@ -216,17 +222,17 @@ def _our_keys(checker: Checker) -> OurKeys:
     return OurKeys.model_validate(right)
 
 
-def _check_pipeline(checker: Checker, ours: OurKeys) -> None:
+def _check_pipeline(mistake: Callable[..., None], ours: OurKeys) -> None:
     if ours.pipeline is None and ours.deployment is None:
         hint = "Name the pipeline by its source, as in 'pipeline: my_project.training.pipeline'."
-        checker.error((), "the key 'pipeline' is missing.", hint)
+        mistake("pipeline", "the key 'pipeline' is missing.", hint)
     elif ours.pipeline is not None and ours.deployment is not None:
         hint = "Keep 'pipeline' to compile it, or 'deployment' to use what is compiled."
-        checker.error(("deployment",), "both 'pipeline' and 'deployment' are given.", hint)
+        mistake("deployment", "both 'pipeline' and 'deployment' are given.", hint)
     elif ours.deployment is not None and ours.stack is not None:
         problem = "a deployment is compiled for its stack; 'stack' can't change it."
         hint = "Remove 'stack', or compile the pipeline for another stack."
-        checker.error(("stack",), problem, hint)
+        mistake("stack", problem, hint)
     elif ours.pipeline is not None and (
         "." not in ours.pipeline
         or ours.pipeline.endswith(".py")
@@ -234,7 +240,7 @@ def _check_pipeline(checker: Checker, ours: OurKeys) -> None:
     ):
         problem = f"'{ours.pipeline}' is not a source (module.function)."
         hint = "As in 'pipeline: my_project.training.pipeline', without '.py' or slashes."
-        checker.error(("pipeline",), problem, hint)
+        mistake("pipeline", problem, hint)
 
 
 def _sandboxes(checker: Checker, *, compiled: bool) -> SandboxSettings:
@@ -257,16 +263,16 @@ def _sandboxes(checker: Checker, *, compiled: bool) -> SandboxSettings:
     return settings
 
 
-def _source_root(checker: Checker, given: str | None) -> Path:
-    spec_folder = checker.source.path.resolve().parent
+def _source_root(mistake: Callable[..., None], spec_folder: Path, given: str | None) -> Path:
     if given is None:
         return source_root_of(spec_folder)
     try:
-        root = (spec_folder / user_path(given, "'source_root'")).resolve()
+        path = user_path(given, "'source_root'")
     except UsageError as error:
-        checker.error(("source_root",), error.problem)
+        mistake("source_root", error.problem)
         return spec_folder
+    root = (spec_folder / path).resolve()
     if not root.is_dir():
         hint = "'source_root' is read relative to the run spec."
-        checker.error(("source_root",), f"there is no folder {root}.", hint)
+        mistake("source_root", f"there is no folder {root}.", None if path.is_absolute() else hint)
     return root

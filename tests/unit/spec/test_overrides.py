@@ -126,6 +126,26 @@ def test_overrides_have_an_origin_of_their_own(tmp_path: Path) -> None:
     assert spec.target == "local"
 
 
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (set_option("pipeline=x"), "'x' is not a source"),
+        (set_option("deployment=d"), "both 'pipeline' and 'deployment' are given."),
+        (set_option("source_root=nope"), "there is no folder"),
+        (Override("--source-root", ("source_root",), "/nope"), "there is no folder /nope."),
+        (Override("--source-root", ("source_root",), "~no-user-0"), "the home folder of"),
+    ],
+)
+def test_a_flag_that_replaces_a_line_of_the_file_is_named_instead(
+    tmp_path: Path, override: Override, problem: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, override, text="source_root: .\n")
+    assert caught.value.message.startswith(f"{override.flag}: ")
+    assert problem in caught.value.message
+    assert (caught.value.hint is None) == (override.flag == "--source-root")
+
+
 def test_all_steps_in_one_flag(tmp_path: Path) -> None:
     text = "{train: {enable_cache: no, settings: {orchestrator: {gpu: T4}}}}"
     spec = load(tmp_path, set_option(f"steps={text}"))
