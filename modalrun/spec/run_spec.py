@@ -108,9 +108,12 @@ class RunSpec:
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None
     ) -> UsageError:
         """Make an error that names the line of a key, or the flag that set it."""
+        return UsageError(f"{self.where(key_path)}: {problem}", hint=hint)
+
+    def where(self, key_path: Iterable[str | int]) -> str:
+        """Return the flag that sets a key, else its line, for messages."""
         path = tuple(key_path)
-        where = self.command_line.flag(path) or self.source.where(path)
-        return UsageError(f"{where}: {problem}", hint=hint)
+        return self.command_line.flag(path) or self.source.where(path)
 
     def check_run_name(self, template: str, substitutions: Collection[str]) -> None:
         """Check a run name against the placeholders that a pipeline adds to ZenML's own.

@@ -42,7 +42,7 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
     for key in keys:
         missing = [s for s in steps if key in steps and steps[s] == steps[key] and s not in covered]
         if missing:
-            place = spec.command_line.flag(("steps", key)) or spec.source.where(("steps", key))
+            place = spec.where(("steps", key))
             mistakes.notes.append(
                 f"{place}: '{key}' is one of the calls of that step; the others"
                 f" ({', '.join(missing)}) are as the code has them. The key '{key}*' is for all"

@@ -62,7 +62,7 @@ def stack_of(spec: RunSpec | None) -> tuple[Stack, tuple[str, str] | None]:
         if spec is None:
             model = find_stack(None)
         else:
-            model = find_stack(spec.stack, at=f"{spec.source.where(('stack',))}: ")
+            model = find_stack(spec.stack, at=f"{spec.where(('stack',))}: ")
         return load_stack(model), credentials(component_values(orchestrator_of(model)))
 
 

@@ -113,7 +113,7 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
     with translated():
         # Before the import: modules read the active stack's components.
         with timeline.phase("load the stack"):
-            at = f"{spec.source.where(('stack',))}: "
+            at = f"{spec.where(('stack',))}: "
             stack, values = use_stack(find_stack(spec.stack, at=at))
         before = Surroundings()
         inputs, others = Inputs(), [str(config_files.folder())]

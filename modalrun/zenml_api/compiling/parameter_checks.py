@@ -178,7 +178,7 @@ def _note(at: KeyPath, value: Any, annotation: Any, spec: RunSpec, mistakes: Mis
         return
     declared = getattr(annotation, "__name__", "") + str(annotation)
     if not isinstance(value, bool | date) or type(value).__name__ not in declared:
-        place = spec.command_line.flag(at) or spec.source.where(at)
+        place = spec.where(at)
         mistakes.notes.append(f"{place}: '{path_name(at)}' is {as_written(scalar)}")
 
 

@@ -158,7 +158,7 @@ def _find(name_or_id: str, spec: RunSpec) -> PipelineSnapshotResponse:
     found = client.list_snapshots(name=f"equals:{name_or_id}", named_only=True, hydrate=True)
     if found.total == 0:
         raise NotFoundError(
-            f"{spec.source.where(('deployment',))}: ZenML has no snapshot '{name_or_id}', and there"
+            f"{spec.where(('deployment',))}: ZenML has no snapshot '{name_or_id}', and there"
             " is no file of that name.",
             hint="'zenml pipeline snapshot list' shows the snapshots that have names.",
         )

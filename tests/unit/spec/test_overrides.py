@@ -179,3 +179,9 @@ def test_an_argument_may_be_null() -> None:
     assert set_option("parameters.day=null").value is None
     assert set_option("steps.train.parameters.day=null").value is None
     assert param_option("day=null").value is None
+
+
+def test_the_place_of_a_key_is_its_flag_or_its_line(tmp_path: Path) -> None:
+    spec = load(tmp_path, set_option("stack=x"), text="stack: y\ntarget: local\n")
+    assert spec.where(("stack",)) == "--set stack"
+    assert spec.where(("target",)).endswith("run.yaml:3")
