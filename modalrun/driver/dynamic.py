@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from types import FrameType
 from typing import NoReturn
 
@@ -56,8 +55,8 @@ def main() -> NoReturn:
             run = DynamicRun(os.environ[contract.RUN_ID], isolated, death)
         control.listen(run.stop)
         code = process.EXIT_CODES[run.run(process.print_traceback)]
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        process.print_traceback(error)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isolated is not None:
         isolated.terminate_all()
@@ -74,8 +73,8 @@ def _end(isolated: SandboxClient | None) -> NoReturn:
 
         finalize_run(os.environ[contract.RUN_ID], process.termination_reason())
         code = contract.EXIT_TERMINATED
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        process.print_traceback(error)
     process.leave(code)
 
 

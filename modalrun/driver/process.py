@@ -108,7 +108,7 @@ def print_traceback(error: BaseException) -> None:
     A dynamic pipeline's function calls its steps through ZenML and modalrun: those lines are left
     out, too.
     """
-    root = str(Path.cwd())
+    root = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT", "")
     shown = traceback.TracebackException.from_exception(error)
     own = [n for n, frame in enumerate(shown.stack) if frame.filename.startswith(root)]
     if own:
@@ -117,9 +117,15 @@ def print_traceback(error: BaseException) -> None:
             for n, frame in enumerate(shown.stack)
             if n in own or n > own[-1] or (n > own[0] and not _ENGINE.search(frame.filename))
         ]
-    # One write, so that nothing else is printed in between.
-    sys.stderr.write("".join(shown.format()))
-    sys.stderr.flush()
+    text = "".join(shown.format())
+    # User code may have closed the stream, or its descriptor.
+    try:
+        # One write, so that nothing else is printed in between.
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="replace"))
 
 
 def reason_of(error: Exception) -> str:
@@ -170,21 +176,22 @@ def leave(code: int) -> NoReturn:
         Path(os.environ[contract.EXIT_CODE_FILE]).open("r+", encoding="ascii") as file,
     ):
         file.write(f"{code:4}")
-    _flush()
+    flush_streams()
     os._exit(code)
 
 
 def die(number: int) -> NoReturn:
     """End the process by a signal, so that its parent sees which one ended it."""
-    _flush()
+    flush_streams()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     signal.pause()
     raise AssertionError
 
 
-def _flush() -> None:
+def flush_streams() -> None:
+    """Flush the standard streams, whatever user code has made of them."""
     for stream in (sys.stdout, sys.stderr):
         # In a signal handler the stream may be in the middle of a write.
-        with contextlib.suppress(RuntimeError, OSError, ValueError):
+        with contextlib.suppress(RuntimeError, OSError, ValueError, AttributeError):
             stream.flush()

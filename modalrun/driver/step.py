@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import time
-import traceback
 from typing import NoReturn
 
 from modalrun.driver import process
@@ -46,8 +45,8 @@ def main() -> NoReturn:
         write_event(StepEvent(name, "running", at=time.time()))
         forget_key()
         code = process.EXIT_CODES[step.run(signals, process.print_traceback)]
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        process.print_traceback(error)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     process.leave(code)
 

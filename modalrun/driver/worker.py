@@ -13,13 +13,12 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from modalrun.driver.messages import MessageSocket
-from modalrun.driver.process import Signals, leave, print_traceback
+from modalrun.driver.process import Signals, flush_streams, leave, print_traceback
 from modalrun.errors import RunStopped
 from modalrun.run import contract
 from modalrun.run.failure import Failure
@@ -97,12 +96,10 @@ def main(connection: MessageSocket) -> NoReturn:
             except RunStopped:
                 answer = Answer(StepEnd("stopped"))
             except BaseException as error:
-                traceback.print_exc()
+                print_traceback(error)
                 answer = Answer(error=one_line(error))
             # The runner takes what it can read now for the output of this request.
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.flush()
+            flush_streams()
             connection.send(replace(answer, last=_streams() != streams, token=request.token))
     leave(contract.EXIT_COMPLETED)
 
@@ -202,7 +199,7 @@ def _streams() -> tuple[tuple[int, int], ...] | None:
     """Return what the standard streams lead to; None if one of them is closed."""
     try:
         found = [os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr)]
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return None
     return tuple((one.st_dev, one.st_ino) for one in found)
 

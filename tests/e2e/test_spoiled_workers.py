@@ -62,3 +62,26 @@ execution_mode: continue_on_failure
     assert set(fine.values()) == {"completed"}, done.stdout + done.stderr
     assert done.stdout.count("got after ") == len(fine) == len(statuses) / 2
     assert set(statuses.values()) <= {"completed", "failed"}
+
+
+SPOILERS = ("deletes_its_folder", "closes_descriptors", "closes_streams", "replaces_streams")
+
+
+@pytest.mark.parametrize(
+    "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
+)
+def test_a_step_that_spoils_its_process_and_fails_has_its_own_reason(
+    world: World, mode: str
+) -> None:
+    spec = (
+        "pipeline: spoiling_failures.static\ntarget: local\nexecution_mode: continue_on_failure\n"
+    )
+
+    done = world.submit(spec, "--mode", mode)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    assert run.statuses == dict.fromkeys(SPOILERS, "failed")
+    for way in SPOILERS:
+        assert f"  {way}: KeyError: 'bad luck of {way}' (" in done.stderr, done.stderr
+    assert "failed: KeyError: 'bad luck of " in run.reason

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from modalrun.driver.process import print_traceback
 def test_traceback_begins_in_the_users_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZENML_CUSTOM_SOURCE_ROOT", str(tmp_path))
     path = tmp_path / "their_step.py"
     path.write_text("def step():\n    raise ValueError('theirs')\n", encoding="utf-8")
     space: dict[str, object] = {}
@@ -32,7 +36,7 @@ def test_traceback_begins_in_the_users_code(
 def test_traceback_leaves_out_what_calls_a_step_of_a_dynamic_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZENML_CUSTOM_SOURCE_ROOT", str(tmp_path))
     chain = [
         f"{tmp_path}/pipe.py",
         "/usr/lib/python3/site-packages/zenml/steps/base_step.py",
@@ -58,9 +62,49 @@ def test_traceback_leaves_out_what_calls_a_step_of_a_dynamic_pipeline(
 def test_traceback_without_the_users_code_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZENML_CUSTOM_SOURCE_ROOT", str(tmp_path))
     try:
         raise KeyError("elsewhere")
     except KeyError as error:
         print_traceback(error)
     assert "test_process.py" in capsys.readouterr().err
+
+
+def _closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+def _without_descriptor() -> io.TextIOBase:
+    descriptor = os.dup(2)
+    stream = os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", closefd=False)
+    os.close(descriptor)
+    return stream
+
+
+@pytest.mark.parametrize("spoiled", [_closed, _without_descriptor, lambda: None])
+def test_traceback_is_shown_although_the_step_has_spoiled_stderr(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    spoiled: Callable[[], object],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", spoiled())
+
+        print_traceback(ValueError("theirs"))
+
+    assert capfd.readouterr().err == "ValueError: theirs\n"
+
+
+def test_traceback_is_shown_although_the_step_has_deleted_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    print_traceback(ValueError("theirs"))
+
+    assert capsys.readouterr().err == "ValueError: theirs\n"
