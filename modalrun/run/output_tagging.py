@@ -70,6 +70,10 @@ class TaggingBuffer(io.BufferedIOBase):
                 self._plain.write(self._pending.pop(step, b""))
             self._plain.flush()
 
+    def close(self) -> None:
+        """Flush only: a step must not close what others write to."""
+        self.flush()
+
     def write(self, data: ReadableBuffer) -> int:
         """Write for the step that the calling thread belongs to."""
         text = bytes(data)

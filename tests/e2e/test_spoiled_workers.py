@@ -85,3 +85,15 @@ def test_a_step_that_spoils_its_process_and_fails_has_its_own_reason(
     for way in SPOILERS:
         assert f"  {way}: KeyError: 'bad luck of {way}' (" in done.stderr, done.stderr
     assert "failed: KeyError: 'bad luck of " in run.reason
+
+
+def test_a_dynamic_run_goes_on_after_an_inline_step_that_spoils_its_process(world: World) -> None:
+    done = world.submit("pipeline: spoiling_failures.dynamic\ntarget: local\n")
+
+    assert done.exit_code == 0, done.stdout + done.stderr
+    run = world.only_run()
+    for way in SPOILERS:
+        assert [step.status for step in run.steps if step.name == way] == ["retried", "failed"]
+        assert run.statuses[f"{way}_well"] == "completed"
+        assert f"the function got 'bad luck of {way}'\n" in done.stdout
+        assert f"the function goes on after {way}\n" in done.stdout

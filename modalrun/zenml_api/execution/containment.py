@@ -17,20 +17,29 @@ _NEEDED_FILE_SIZE = 2**30
 _NEEDED_DESCRIPTORS = 32
 """How many files and connections the process opens after the block, generously."""
 
+_copies: dict[int, tuple[int, int]] = {}
+"""Descriptor of a standard stream -> its copy and inode, from before any user code.
+
+For the whole process: inline steps run side by side, and one may have led it elsewhere for a while.
+"""
+
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
     """Undo what user code in the block does to its process, or end the process.
 
     A process that was forked in the block and leaves it ends. Lowered resource limits are raised
-    again. If that fails, or the process's own descriptors were closed, nothing could be recorded:
-    the process ends at once with code 1, and leaves a note that says why.
+    again, and standard streams that are closed or lead elsewhere are restored. If that fails, or
+    the process's own descriptors were closed, nothing could be recorded: the process ends at once
+    with code 1, and leaves a note that says why.
 
     Raises:
         RuntimeError: A standard stream was closed, and user code has failed at using it.
     """
     limits = {number: resource.getrlimit(number) for number in _LIMITS}
     closed_before = _closed_streams()
+    streams = sys.stdout, sys.stderr
+    _copy_streams()
     # It is closed with all others by code that closes what it has not opened.
     reader, writer = os.pipe()
     identity = os.fstat(reader).st_ino
@@ -46,7 +55,7 @@ def contained() -> Iterator[None]:
         ) from error
     finally:
         _raise_limits(limits)
-        if not _is_open(reader, identity):
+        if not _is_open(reader, identity) or not _restore_streams():
             _end("has closed file descriptors that it had not opened")
         if not _descriptors_are_left(reader):
             _end("has left too few file descriptors (RLIMIT_NOFILE)")
@@ -54,6 +63,7 @@ def contained() -> Iterator[None]:
             _end("has limited the size of its files (RLIMIT_FSIZE)")
         os.close(reader)
         os.close(writer)
+        sys.stdout, sys.stderr = sys.stdout or streams[0], sys.stderr or streams[1]
 
 
 def _raise_limits(before: dict[int, tuple[int, int]]) -> None:
@@ -80,6 +90,23 @@ def _is_open(descriptor: int, identity: int) -> bool:
         return os.fstat(descriptor).st_ino == identity
     except OSError:
         return False
+
+
+def _copy_streams() -> None:
+    for descriptor in (1, 2):
+        if descriptor not in _copies:
+            with contextlib.suppress(OSError):
+                _copies[descriptor] = os.dup(descriptor), os.fstat(descriptor).st_ino
+
+
+def _restore_streams() -> bool:
+    """Let the standard streams lead where they led before; return whether that was possible."""
+    for descriptor, (copy, identity) in _copies.items():
+        if not _is_open(copy, identity):
+            return False
+        if not _is_open(descriptor, identity):
+            os.dup2(copy, descriptor)
+    return True
 
 
 def _descriptors_are_left(descriptor: int) -> bool:

@@ -95,3 +95,21 @@ def test_a_failure_for_closed_output_says_so(close: str, use: str, error: str) -
     assert run(f"{close}; {use}") == (3, f"RuntimeError: The step has closed its stdout: {error}")
     assert run(close)[0] == 0
     assert run("raise ValueError('mine')") == (3, "ValueError: mine")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.close(1); os.close(2)",
+        "os.close(2); kept = open(os.devnull)",
+        "os.dup2(os.open(os.devnull, os.O_WRONLY), 2)",
+    ],
+)
+def test_closed_and_redirected_streams_are_restored(code: str) -> None:
+    assert run(code) == (0, "[]")
+
+
+def test_closing_the_copies_of_the_streams_ends_the_process() -> None:
+    exit_code, said = run("os.closerange(3, 5)")
+    assert exit_code == 1
+    assert "User code has closed file descriptors that it had not opened" in said
