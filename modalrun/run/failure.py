@@ -76,7 +76,11 @@ class Failure:
     def of(error: BaseException) -> Failure:
         """Describe an exception as `read_failure` describes its record."""
         text = "".join(traceback.format_exception(error))
-        return _read(text, type(error).__name__, str(error))
+        try:
+            message = str(error)
+        except Exception as second:
+            message = f"its text can't be made: {type(second).__name__}"
+        return _read(text, type(error).__name__, message)
 
 
 def read_failure(trace: str, source: str | None, message: str | None) -> Failure | None:

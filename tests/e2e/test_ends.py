@@ -159,3 +159,26 @@ def test_zenml_records_the_same(world: World) -> None:
         said = [reason(s.exception).removeprefix("project.") for s in run.steps]
         assert said == [reason(s.exception) for s in mine]
     assert len(world.runs()) == len(ALIKE) + 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        ("static", "pipeline"),
+        ("dynamic", "pipeline"),
+        pytest.param("static", "per_step", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_what_has_no_text_is_a_failure_outside_of_a_function_too(
+    world: World, kind: str, mode: str
+) -> None:
+    spec = f"pipeline: unprintable.{kind}\ntarget: local\n"
+
+    done = world.submit(spec, "--mode", mode)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    assert [step.version for step in run.steps if step.name == "makes"] == [1, 2]
+    for step in run.steps:
+        assert reason(step.exception).startswith(REASONS["unprintable"]), step
+    assert f"{REASONS['unprintable']} (unprintable.py:" in run.reason

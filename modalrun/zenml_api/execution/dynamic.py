@@ -19,7 +19,7 @@ from modalrun.run.failure import Failure
 from modalrun.run.records import SUCCESSFUL
 from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.zenml_api.execution import containment
-from modalrun.zenml_api.execution.exception_text import require_text
+from modalrun.zenml_api.execution.exception_text import text_required
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
     UNFINISHED,
@@ -309,12 +309,8 @@ def _delays(step: Step) -> Iterator[float]:
 
 def _call_user_code(call: Callable[[], Any]) -> Any:
     """Call user code in this process alone; replace an exception without a text."""
-    try:
-        with containment.contained():
-            return call()
-    except BaseException as error:
-        require_text(error)
-        raise
+    with text_required(), containment.contained():
+        return call()
 
 
 def _is_retried(record: UUID, reason: str) -> bool:

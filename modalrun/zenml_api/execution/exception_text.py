@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Iterator
 
@@ -19,7 +20,8 @@ def require_text(error: BaseException) -> None:
     try:
         text = str(error)
     except BaseException as second:
-        raise RuntimeError(f"{name}, whose text can't be made: {type(second).__name__}") from None
+        told = f"{name}, whose text can't be made: {type(second).__name__}"
+        raise RuntimeError(told).with_traceback(error.__traceback__) from None
     if _is_encodable(error):
         return
     for one in _chain(error):
@@ -29,7 +31,18 @@ def require_text(error: BaseException) -> None:
         if notes := getattr(one, "__notes__", None):
             notes[:] = [without_surrogates(str(note)) for note in notes]
     if not _is_encodable(error):
-        raise RuntimeError(f"{name}: {without_surrogates(text)}") from None
+        told = f"{name}: {without_surrogates(text)}"
+        raise RuntimeError(told).with_traceback(error.__traceback__) from None
+
+
+@contextlib.contextmanager
+def text_required() -> Iterator[None]:
+    """Raise what the block raises, or what stands for it; see `require_text`."""
+    try:
+        yield
+    except BaseException as error:
+        require_text(error)
+        raise
 
 
 def _is_encodable(error: BaseException) -> bool:

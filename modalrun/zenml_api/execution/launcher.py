@@ -32,7 +32,7 @@ from zenml.utils.exception_utils import collect_exception_information
 from modalrun.run import usage_log
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.usage import StepUsage
-from modalrun.zenml_api.execution.exception_text import require_text
+from modalrun.zenml_api.execution.exception_text import text_required
 from modalrun.zenml_api.execution.steps import NOT_BEGUN
 from modalrun.zenml_api.records.step_records import record_metadata
 
@@ -159,12 +159,12 @@ class Launcher(StepLauncher):
         if self.record is not None:
             self._measured = usage_log.Measured(str(self.record.id))
         try:
-            return runner.run(*args, **kwargs)
+            with text_required():
+                return runner.run(*args, **kwargs)
         except BaseException as error:
             if publish_utils.step_exception_info.get() is None:
                 # ZenML keeps only what the step's function raises, and not what its module does.
                 with contextlib.suppress(Exception):
-                    require_text(error)
                     publish_utils.step_exception_info.set(collect_exception_information(error))
             raise
         finally:

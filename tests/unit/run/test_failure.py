@@ -55,6 +55,15 @@ def test_an_exception_is_described_as_its_record_will_be_read() -> None:
     assert read and str(read) == "It took too long. (steps/a.py:3)"
 
 
+def test_an_exception_without_a_text_is_described() -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    found = Failure.of(Unprintable())
+    assert str(found) == "Unprintable: its text can't be made: RuntimeError"
+
+
 def test_the_end_of_a_process_has_a_sentence_and_its_last_lines() -> None:
     printed = [f"line {n}" for n in range(8)]
     printed.append("  \x1b[37mline\x1b[0m 8")
