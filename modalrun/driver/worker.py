@@ -161,13 +161,17 @@ class Worker:
     def fail(
         self, name: str, reason: str, attempt: int, final: bool, lines: Sequence[str]
     ) -> StepEnd:
-        """Record the failure of a step whose worker has died; return how its record ends."""
+        """Record the failure of a step whose worker has died; return how its record ends.
+
+        It has its own reason if it had failed before a hook ended the worker.
+        """
         from modalrun.zenml_api.records.step_records import fail_step
 
         record = fail_step(self._run_id, name, reason, attempt=attempt, final=final, lines=lines)
         if record is not None and record.successful:
             return StepEnd("completed")
-        return StepEnd("failed", reason)
+        recorded = record.failure if record is not None else None
+        return StepEnd("failed", str(recorded or reason))
 
     def stop(self, name: str, reason: str) -> None:
         """Record that a step whose worker was ended has stopped."""

@@ -47,3 +47,27 @@ def test_a_cleanup_hook_that_ends_its_process(world: World, kind: str, mode: str
     assert world.only_run().statuses == {"fine": "failed" if fails else "completed"}
     said = [line for line in done.stderr.splitlines() if "cleanup hook" in line.lower()]
     assert any(ENDS[way] in line for line in said), done.stderr
+
+
+@pytest.mark.parametrize("mode", ["pipeline", pytest.param("per_step", marks=EVERY)])
+def test_a_hook_that_ends_its_process_after_a_failure_hides_no_reason(
+    world: World, mode: str
+) -> None:
+    spec = "pipeline: hooks.failing\ntarget: local\nexecution_mode: continue_on_failure\n"
+
+    done = world.submit(spec, "--mode", mode)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    assert run.statuses == dict.fromkeys(["exits", "leaves", "leaves_twice"], "failed")
+    assert [step.version for step in run.steps if step.name == "leaves_twice"] == [1, 2]
+    for way in run.statuses:
+        assert f"  {way}: ValueError: bad luck (hooks.py:" in done.stderr, done.stderr
+    assert "failed: ValueError: bad luck (hooks.py:" in run.reason
+
+
+def test_a_function_gets_what_its_step_raised_and_not_how_the_hook_ended(world: World) -> None:
+    done = world.submit("pipeline: hooks.dynamic_failing\ntarget: local\n")
+
+    assert done.exit_code == 0, done.stderr
+    assert "the function got bad luck\n" in done.stdout

@@ -166,22 +166,36 @@ class Launcher(StepLauncher):
                 # ZenML keeps only what the step's function raises, and not what its module does.
                 with contextlib.suppress(Exception):
                     publish_utils.step_exception_info.set(collect_exception_information(error))
+            elif runner.raised is not None:
+                # It is recorded; a hook may have ended with another one since.
+                raise runner.raised  # noqa: B904 - its own cause stays.
             raise
         finally:
+            # With its frames, which hold the step's memory.
+            runner.raised = None
             self.store_usage()
 
 
 class _Runner(StepRunner):
-    """Extend ZenML's step runner to guard the user's code."""
+    """Extend ZenML's step runner to guard the user's code.
+
+    Attributes:
+        raised: What the step's function has raised.
+    """
 
     guarded: Callable[[Callable[[], Any]], Any]
+    raised: BaseException | None = None
 
     def _load_step(self) -> BaseStep:
         step = super()._load_step()
         call = step.call_entrypoint
 
         def call_entrypoint(**parameters: Any) -> Any:
-            return self.guarded(lambda: call(**parameters))
+            try:
+                return self.guarded(lambda: call(**parameters))
+            except BaseException as error:
+                self.raised = error
+                raise
 
         # The step is a copy of ZenML's, for this runner alone.
         step.call_entrypoint = call_entrypoint  # type: ignore[method-assign]

@@ -59,11 +59,12 @@ def fail_step(
             has no other final status that leaves the rest of the run alone.
 
     Returns:
-        The record afterwards; None if ZenML creates none any more, because the run is over.
+        The record afterwards, with the reason of an earlier failure; None if ZenML creates none
+        any more, because the run is over.
     """
     info = _exception(reason, lines)
     with translated():
-        state = step_state(run_id, step)
+        state = step_state(run_id, step, detailed=True)
         honour_stop_request(run_id)
         try:
             retrying = state is not None and state.status == "retrying"

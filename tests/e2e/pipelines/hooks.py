@@ -4,6 +4,7 @@ import os
 import sys
 
 from zenml import pipeline, step
+from zenml.config.retry_config import StepRetryConfig
 
 
 def exits() -> None:
@@ -31,3 +32,27 @@ def static() -> None:
 def dynamic() -> None:
     """One step, in a dynamic run."""
     fine()
+
+
+@step
+def fails() -> None:
+    """Fail."""
+    raise ValueError("bad luck")
+
+
+@pipeline(enable_cache=False)
+def failing() -> None:
+    """Steps whose hooks end their process after their failure."""
+    retry = StepRetryConfig(max_retries=1, delay=0, backoff=1)
+    fails.with_options(on_failure=exits)(id="exits")
+    fails.with_options(on_failure=leaves)(id="leaves")
+    fails.with_options(on_end=leaves, retry=retry)(id="leaves_twice")
+
+
+@pipeline(enable_cache=False, dynamic=True)
+def dynamic_failing() -> None:
+    """One of them, and a function that handles the failure."""
+    try:
+        fails.with_options(on_failure=exits)(id="exits")
+    except ValueError as error:
+        print(f"the function got {error}")
