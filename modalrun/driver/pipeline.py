@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from modalrun.driver import control, privileges, process
+from modalrun.driver.deadline import TERMINATE_GRACE_SECONDS, unwinding
 from modalrun.driver.privileges import without_source
 from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
-from modalrun.driver.supervisor import TERMINATE_GRACE_SECONDS, unwinding
 from modalrun.driver.worker import StepEnd
 from modalrun.driver.worker_pool import WorkerPool
 from modalrun.driver.worker_process import WorkerDied, WorkerError

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.driver.capacity_waits import CapacityWaits
+from modalrun.driver.deadline import unwinding
 from modalrun.driver.process import reason_of, supervisors_reason
 from modalrun.driver.recorder import AsyncRecorder
 from modalrun.driver.step_attempts import StepAttempts
-from modalrun.driver.supervisor import unwinding
 from modalrun.driver.tasks import Tasks
 from modalrun.driver.warm_sandboxes import WarmSandboxes
 from modalrun.errors import ModalrunError
@@ -222,7 +222,8 @@ class StaticStep:
         if early_end.requested and infrastructure:
             # Without the stop it would have been restarted. The end of the run settles its record.
             return self._ended("stopped", end)
-        lines = await attempts.last_lines() if end.killed else []
+        told = end.killed or end.kind is ExitKind.UNPREPARED
+        lines = await attempts.last_lines() if told else []
         await self._record_failure(end.reason, final=True, lines=lines)
         self.failed = end.reason
         return self._ended("failed", end)

@@ -148,7 +148,7 @@ class StepAttempts:
         return end
 
     async def last_lines(self) -> list[str]:
-        """Return the last lines that the step has printed in a sandbox that was killed."""
+        """Return the last lines that were printed in the sandbox of the last attempt."""
         return LastLines.of(await self._ended.output_tail()) if self._ended else []
 
     async def used(self, record: str) -> StepUsage | None:

@@ -96,8 +96,10 @@ class Worker:
             try:
                 code = self._run(order, folders)
             except OSError as error:
-                log_line(f"The step can't start: {error}.")
-                code = contract.EXIT_UNRECORDED
+                # The first one of many where the tree could not be copied.
+                problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error
+                log_line(f"The step can't start: {problem}.")
+                code = contract.EXIT_UNPREPARED
             _end_orphans()
             if self._terminated:
                 _leave(code)

@@ -19,10 +19,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from modalrun.driver import child_environment, death, privileges, spawn, usage_sampler
 from modalrun.driver.broker_link import BrokerLink
+from modalrun.driver.deadline import TERMINATE_GRACE_SECONDS, age, margin
 from modalrun.driver.output_pumps import last_lines, pump, write_end
 from modalrun.run import contract, usage_log
 from modalrun.run.event_proof import KEY_BYTES
@@ -31,9 +33,6 @@ from modalrun.util.regular_files import open_inside
 DRAIN_SECONDS = 2.0
 """How long to wait for output that a dead child has left in its pipes."""
 
-TERMINATE_GRACE_SECONDS = 10.0
-"""How long a runner may take to end after a signal."""
-
 _LONGEST_FILE = 100_000
 """Bytes of a file at most; a variable holds 128 KiB."""
 
@@ -41,31 +40,6 @@ _RECORDED = (contract.EXIT_COMPLETED, contract.EXIT_FAILED, contract.EXIT_TERMIN
 """Exit codes of a runner that has recorded its end."""
 
 _FROM_OUTSIDE = (contract.EXIT_INTERRUPTED, contract.EXIT_KILLED, contract.EXIT_TERMINATED)
-
-
-def margin(timeout: float) -> float:
-    """Return how many seconds before the sandbox's own timeout the runner is ended.
-
-    A tenth of the timeout, at most 30 s, because recording the end may take another start of ZenML;
-    of a short one up to a fifth, because the step itself needs a second for it.
-    """
-    return min(30.0, max(0.5, timeout * 0.1, min(4.0, timeout * 0.2)))
-
-
-def unwinding(timeout: float) -> float:
-    """Return how many seconds the code of running steps has to unwind at a run's deadline."""
-    return min(TERMINATE_GRACE_SECONDS / 2, margin(timeout) * 0.35)
-
-
-def _age(timeout: float) -> float:
-    """Return how many seconds ago the sandbox was created: Modal's timeout counts from then.
-
-    Below 0, or above half of the timeout, one of the two clocks is taken to be wrong: then the age
-    is 0, and Modal's timeout may come before this process has recorded the end.
-    """
-    now = time.time()
-    age = now - float(os.environ.get(contract.CREATED, now))
-    return age if 0 <= age <= timeout / 2 else 0.0
 
 
 _token: dict[str, str] = {}
@@ -86,8 +60,11 @@ def main() -> int:
     try:
         environment = child_environment.create()
     except OSError as error:
-        _log(f"The {_subject()} can't start: {error}.")
-        return contract.EXIT_UNRECORDED
+        reason = f"The {_subject()} can't start: {error}."
+        _log(reason)
+        if not (contract.STEP in os.environ or _is_driver()):
+            _finalize(reason, os.environ)
+        return contract.EXIT_UNPREPARED
     try:
         return _Supervision(environment).run()
     finally:
@@ -102,7 +79,7 @@ class _Supervision:
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
         self._timeout = float(os.environ[contract.TIMEOUT])
-        left = self._timeout - _age(self._timeout) - margin(self._timeout)
+        left = self._timeout - age(self._timeout) - margin(self._timeout)
         self._deadline = time.monotonic() + left
         self._earlier_kills = death.out_of_memory_kills()
         # The first signal; later ones change nothing.
@@ -229,17 +206,7 @@ class _Supervision:
         if contract.RUN_ID in environment and not left_to_driver:
             if not all(broker.terminate_sandboxes() for broker in _brokers):
                 _log("The step sandboxes may still run.")
-            # With the manifest of a static run, finalize terminates the step sandboxes.
-            manifest = [] if _has_broker() else sys.argv[2:]
-            command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
-            # In a session of its own: the sandbox's init forwards signals to this process group.
-            subprocess.run(  # noqa: S603 (the command is ours)
-                command,
-                env=environment,
-                input=last_lines.encoded(),
-                check=False,
-                start_new_session=spawn.OWN_SESSION,
-            )
+            _finalize(reason, environment)
         return result
 
     def _is_meant(self, code: int) -> bool:
@@ -252,6 +219,21 @@ class _Supervision:
             return int(_read(self._environment[contract.EXIT_CODE_FILE]))
         except (OSError, ValueError):
             return None
+
+
+def _finalize(reason: str, environment: Mapping[str, str]) -> None:
+    """Have an end recorded in ZenML by a process of its own."""
+    # With the manifest of a static run, it terminates the step sandboxes.
+    manifest = [] if _has_broker() else sys.argv[2:]
+    command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
+    # In a session of its own: the sandbox's init forwards signals to this process group.
+    subprocess.run(  # noqa: S603 (the command is ours)
+        command,
+        env=environment,
+        input=last_lines.encoded(),
+        check=False,
+        start_new_session=spawn.OWN_SESSION,
+    )
 
 
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:

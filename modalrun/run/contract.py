@@ -105,6 +105,8 @@ EXIT_UNRECORDED = 70
 """The process has failed and could not record it."""
 EXIT_OUT_OF_MEMORY = 71
 """Of a step sandbox only: the kernel killed the step for want of memory."""
+EXIT_UNPREPARED = 72
+"""The files that a step or a run needs could not be created, so it has not begun."""
 EXIT_TIMED_OUT = 124
 EXIT_INTERRUPTED = 130
 """The sandbox got SIGINT."""

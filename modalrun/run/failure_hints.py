@@ -67,7 +67,7 @@ def hint_on_end(end: SandboxExit, mode: Mode) -> str | None:
     """Return what to do about the end of a run sandbox; None if nothing is known to help."""
     if end.kind is ExitKind.TIMED_OUT:
         return _TIMEOUT
-    if end.kind is ExitKind.UNRECORDED:
+    if end.kind in {ExitKind.UNRECORDED, ExitKind.UNPREPARED}:
         return "see its output before it is run again"
     # No setting gives a driver more memory, and it is preempted without its steps.
     if mode == "pipeline" and end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:

@@ -17,6 +17,7 @@ LOST = "lost"
 
 ENDED_AS_A_WHOLE = {
     ExitKind.NOT_STARTED: "could not start",
+    ExitKind.UNPREPARED: "could not create its files",
     ExitKind.OUT_OF_MEMORY: "ran out of memory",
     ExitKind.EVICTED: "was evicted by Modal for the memory that it used",
     ExitKind.PREEMPTED: "was ended by Modal, as when it preempts one",

@@ -14,6 +14,7 @@ step's record in ZenML:
     143  stopped, if the run was asked to stop; else unchanged, and the driver decides
     130  as 143: the sandbox got SIGINT, which comes before a preemption
     70   unchanged: ZenML could not be reached
+    72   unchanged: the step has not begun, as on a full disk
     137  unchanged: the sandbox was killed from outside
 """
 
@@ -61,6 +62,7 @@ class ExitKind(Enum):
     TERMINATED = ("terminated", RunStoppedError, True)
     PREEMPTED = ("preempted", RunStoppedError, True)
     NOT_STARTED = ("could not start", RunFailedError, True)
+    UNPREPARED = ("could not create its files", RunFailedError, True)
     UNRECORDED = ("before it recorded the run's end", RunFailedError, True)
     LOST = ("lost", RunFailedError, True)
 
@@ -83,6 +85,10 @@ _BY_EXIT_CODE = {
     contract.EXIT_FAILED: (ExitKind.FAILED, "The step failed."),
     contract.EXIT_UNRECORDED: (ExitKind.UNRECORDED, "The step could not record its end in ZenML."),
     contract.EXIT_OUT_OF_MEMORY: _OUT_OF_MEMORY,
+    contract.EXIT_UNPREPARED: (
+        ExitKind.UNPREPARED,
+        "The files of the step could not be created in its sandbox, whose output says why.",
+    ),
     contract.EXIT_TIMED_OUT: (ExitKind.TIMED_OUT, "The step took longer than its timeout."),
     contract.EXIT_INTERRUPTED: (ExitKind.PREEMPTED, contract.PREEMPTED_REASON),
     contract.EXIT_KILLED: (ExitKind.TERMINATED, "The sandbox was killed from outside."),
@@ -178,7 +184,8 @@ def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> Sa
 
 def ended_by_driver(end: SandboxExit, reason: str) -> SandboxExit:
     """Replace the reason of an exit that the driver has caused; leave others as they are."""
-    caused = end.is_infrastructure and end.kind is not ExitKind.UNRECORDED
+    own = end.kind in {ExitKind.UNRECORDED, ExitKind.UNPREPARED}
+    caused = end.is_infrastructure and not own
     return replace(end, reason=reason) if caused else end
 
 

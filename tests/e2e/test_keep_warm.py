@@ -297,3 +297,15 @@ def test_isolated_steps_of_a_dynamic_pipeline_share_a_sandbox(world: World) -> N
         ("square_3", "16"),
     ]
     assert_all_over(world)
+
+
+def test_a_step_whose_files_cannot_be_created_says_so(world: World) -> None:
+    settings = f"{WARM}, infrastructure_retries: 0"
+
+    done = world.popen(per_step("warm.unprepared", settings)).finish(LONG)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    assert run.statuses == {"spoil": "completed", "after": "failed"}
+    assert "Step `after` failed: The files of the step could not be created" in run.reason
+    assert "The step can't start: `" in run.steps[-1].exception

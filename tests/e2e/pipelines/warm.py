@@ -115,3 +115,17 @@ def decided(count: int) -> None:
     number = 2
     for _ in range(count):
         number = square(number).load() % 1000
+
+
+@step
+def spoil() -> None:
+    """Leave in the source tree what can't be copied."""
+    # The step's own working folder is a copy in a folder beside it.
+    os.mkfifo(Path.cwd().parents[1] / Path.cwd().name / "pipe")
+
+
+@pipeline(enable_cache=False)
+def unprepared() -> None:
+    """A step whose files can't be created."""
+    spoil()
+    say("after", id="after", after=["spoil"])

@@ -164,6 +164,12 @@ def test_where_a_fork_is_unsafe_the_step_is_a_new_program(bench: Bench) -> None:
     assert told(bench.until_end()[-1]) == OrderEnd("secret-first", contract.EXIT_UNRECORDED)
 
 
+def test_a_step_whose_files_cannot_be_created_has_not_begun(bench: Bench) -> None:
+    os.mkfifo(bench.source / "pipe")
+    bench.start("first")
+    assert told(bench.until_end()[-1]) == OrderEnd("secret-first", contract.EXIT_UNPREPARED)
+
+
 def test_the_end_of_a_process_is_that_of_its_step(bench: Bench) -> None:
     bench.start("dies")
     assert told(bench.until_end()[-1]) == OrderEnd("secret-dies", 1)

@@ -11,11 +11,11 @@ from unittest.mock import Mock
 import pytest
 
 from modalrun.driver import child_environment, supervisor
-from modalrun.driver.supervisor import margin
+from modalrun.driver.deadline import age, margin
 from modalrun.run.contract import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
-    EXIT_UNRECORDED,
+    EXIT_UNPREPARED,
     PREEMPTED_REASON,
 )
 from tests.unit.driver.supervisor_bench import DEADLINE, DRIVER, LAST, QUICK, WAITING, Bench
@@ -273,13 +273,14 @@ def test_the_deadline_counts_from_the_creation_unless_a_clock_is_wrong(
     monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
     monkeypatch.setenv("MODALRUN_CREATED", str(1_800_000_000 - seconds_ago))
 
-    assert supervisor._age(100) == counted
+    assert age(100) == counted
     monkeypatch.delenv("MODALRUN_CREATED")
-    assert supervisor._age(100) == 0
+    assert age(100) == 0
 
 
-def test_a_supervisor_without_room_for_its_files_says_that_nothing_is_recorded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("module", ["pipeline", "dynamic", "per_step", "step"])
+def test_a_supervisor_without_room_for_its_files_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str
 ) -> None:
     def full() -> dict[str, str]:
         raise OSError(28, "No space left on device")
@@ -287,10 +288,18 @@ def test_a_supervisor_without_room_for_its_files_says_that_nothing_is_recorded(
     monkeypatch.setattr(child_environment, "create", full)
     monkeypatch.setattr(supervisor, "privileges", Mock())
     monkeypatch.setattr(signal, "signal", Mock())
-    monkeypatch.setattr(sys, "argv", ["supervisor", "modalrun.driver.step"])
+    monkeypatch.setattr(sys, "argv", ["supervisor", f"modalrun.driver.{module}"])
+    if module == "step":
+        monkeypatch.setenv("MODALRUN_STEP", "train")
+    finalize = Mock()
+    monkeypatch.setattr(subprocess, "run", finalize)
     # Also in the fork of a step worker, which knows no SystemExit.
-    assert supervisor.main() == EXIT_UNRECORDED
+    assert supervisor.main() == EXIT_UNPREPARED
     assert "can't start: [Errno 28] No space left" in capsys.readouterr().err
+    # A driver is left to another one, and a step to its driver.
+    recorded = [call.args[0][3] for call in finalize.mock_calls]
+    alone = module in {"pipeline", "dynamic"}
+    assert recorded == ["The run can't start: [Errno 28] No space left on device."] * alone
 
 
 def test_child_that_ignores_the_deadline(bench: Bench) -> None:

@@ -36,6 +36,7 @@ from modalrun.run.sandbox_exit import (
         (0, ModalStatus.INIT_FAILURE, ExitKind.NOT_STARTED, True),
         (130, ModalStatus.FAILURE, ExitKind.PREEMPTED, True),
         (70, ModalStatus.FAILURE, ExitKind.UNRECORDED, True),
+        (72, ModalStatus.FAILURE, ExitKind.UNPREPARED, True),
         # Only ZenML's record can say that the work was done.
         (0, ModalStatus.FAILURE, ExitKind.UNRECORDED, True),
         # A status that a later Modal adds.
