@@ -72,6 +72,27 @@ def test_a_log_loses_nothing(
     log.close()
 
 
+def test_a_log_beyond_its_limit_still_gets_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODALRUN_LOCAL_LOG_LIMIT", "0.1")
+    log = SandboxLog(tmp_path, Clock(), writable=True)
+    events = [b'\x1e{"modalrun": "order", "exit_code": %d}\n' % number for number in range(3)]
+    log.append(STDERR, b"unfinished")
+    log.append(STDOUT, b"much\n" * 100_000 + events[0])
+    log.append(STDOUT, b"more\n" + events[1][:20])
+    log.append(STDOUT, events[1][20:] + b"the end")
+    log.append(STDERR, events[2])
+
+    stored = [line.encode() for span in log.spans() for line in log.lines(span)]
+
+    assert [line for line in stored if line.startswith(b"\x1e")] == events
+    log.finish()
+    assert log.read(STDOUT, log.size(STDOUT) - 12, 12) == b"more\nthe end"
+    assert log.read(STDERR, 0, 1_000) == b"unfinished\n" + events[2]
+    log.close()
+
+
 def test_ids_have_the_sdks_shapes() -> None:
     from modal.sandbox._common import SandboxVersion, _get_sandbox_version
     from modal.sandbox._task_command_router_client import _is_v2_task_id

@@ -36,6 +36,9 @@ _HELD_LIMIT = 16 * 1024 * 1024
 _KEPT_AT_THE_END = 64 * 1024
 """Bytes of each stream that a log beyond its limit still gets, when its sandbox has ended."""
 
+_EVENT = re.compile(rb'\x1e\{"modalrun".*\n')
+"""An event of modalrun. Its driver waits for one to learn that a step has ended."""
+
 LIMIT_VARIABLE = "MODALRUN_LOCAL_LOG_LIMIT"
 """MiB of the log of one sandbox, default 1024: both streams and the index."""
 
@@ -96,19 +99,29 @@ class SandboxLog:
     def append(self, descriptor: int, data: bytes) -> None:
         """Store output, up to the log's limit; keep it in memory while the disk is full."""
         if self._ends is not None:
-            self._ends[descriptor] = (self._ends[descriptor] + data)[-_KEPT_AT_THE_END:]
+            self._hold(descriptor, self._ends, data)
             return
         used = self._index.size + sum(file.size for file in self._files.values())
-        if used + len(data) > self._limit:
-            data, rest = data[: max(0, self._limit - used)], data[max(0, self._limit - used) :]
-            self._ends = dict.fromkeys(_FILES, b"")
-            self._ends[descriptor] = rest[-_KEPT_AT_THE_END:]
-            data += (
-                f"\n[modalrun: the output of this sandbox has reached {LIMIT_VARIABLE}, "
-                f"{self._limit / 2**20:g} MiB. The rest is left out, but for its last "
-                f"{_KEPT_AT_THE_END // 1024} KiB.]\n"
-            ).encode()
-        self._store(descriptor, data)
+        left = max(0, self._limit - used)
+        if len(data) <= left:
+            self._store(descriptor, data)
+            return
+        note = (
+            f"\n[modalrun: the output of this sandbox has reached {LIMIT_VARIABLE}, "
+            f"{self._limit / 2**20:g} MiB. The rest is left out, but for its last "
+            f"{_KEPT_AT_THE_END // 1024} KiB.]\n"
+        )
+        self._store(descriptor, data[:left] + note.encode())
+        self._ends = dict.fromkeys(_FILES, b"")
+        self._hold(descriptor, self._ends, data[left:])
+
+    def _hold(self, descriptor: int, ends: dict[int, bytes], data: bytes) -> None:
+        """Keep the end of what is beyond the limit in memory; store events."""
+        held = ends[descriptor] + data
+        for event in _EVENT.findall(held):
+            within_a_line = self._files[descriptor].size > self._indexed[descriptor]
+            self._store(descriptor, b"\n" * within_a_line + event)
+        ends[descriptor] = _EVENT.sub(b"", held)[-_KEPT_AT_THE_END:]
 
     def _store(self, descriptor: int, data: bytes) -> None:
         file = self._files[descriptor]
