@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, TextIO
 
 from modalrun.run import contract, events
 from modalrun.run.event_proof import KEY_BYTES, Prover
@@ -15,10 +15,16 @@ from modalrun.run.events import Event, StepEvent, StepState
 from modalrun.util import text
 
 _prover = Prover(bytearray())
+_own_stdout: list[TextIO] = []
+"""The standard output before user code, which may replace it for a while or for good."""
 
 
 def prove_events() -> None:
-    """Take the key with which the supervisor tells this process's events from other output."""
+    """Take the key with which the supervisor tells this process's events from other output.
+
+    From now on they are written to what is the standard output now.
+    """
+    _own_stdout[:] = [sys.stdout]
     # Not with `os.read`: the bytes that it returns could not be overwritten.
     key = bytearray(KEY_BYTES)
     with contextlib.suppress(KeyError):
@@ -58,7 +64,7 @@ def retry_text(step: str, reason: str | None, retry: int, retries: int, delay: f
 
 def write_event(event: Event) -> None:
     """Write a finished event to stdout, and not to the logs that ZenML stores."""
-    stream = sys.stdout
+    stream = _own_stdout[0] if _own_stdout else sys.stdout
     if not getattr(stream, "write_through", False):
         stream.flush()
     # ZenML replaces the stream's own `write`.

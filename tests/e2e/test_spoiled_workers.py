@@ -97,3 +97,4 @@ def test_a_dynamic_run_goes_on_after_an_inline_step_that_spoils_its_process(worl
         assert run.statuses[f"{way}_well"] == "completed"
         assert f"the function got 'bad luck of {way}'\n" in done.stdout
         assert f"the function goes on after {way}\n" in done.stdout
+    assert run.statuses["redirected"] == "completed"

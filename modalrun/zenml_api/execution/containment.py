@@ -38,7 +38,7 @@ def contained() -> Iterator[None]:
     """
     limits = {number: resource.getrlimit(number) for number in _LIMITS}
     closed_before = _closed_streams()
-    streams = sys.stdout, sys.stderr
+    streams = {"stdout": sys.stdout, "stderr": sys.stderr}
     _copy_streams()
     # It is closed with all others by code that closes what it has not opened.
     reader, writer = os.pipe()
@@ -63,7 +63,9 @@ def contained() -> Iterator[None]:
             _end("has limited the size of its files (RLIMIT_FSIZE)")
         os.close(reader)
         os.close(writer)
-        sys.stdout, sys.stderr = sys.stdout or streams[0], sys.stderr or streams[1]
+        for name, stream in streams.items():
+            if getattr(getattr(sys, name), "closed", True):
+                setattr(sys, name, stream)
 
 
 def _raise_limits(before: dict[int, tuple[int, int]]) -> None:

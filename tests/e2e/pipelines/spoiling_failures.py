@@ -1,5 +1,7 @@
 """Steps that spoil what their process reports a failure with, and then fail."""
 
+import contextlib
+import io
 import os
 import shutil
 import sys
@@ -55,3 +57,5 @@ def dynamic() -> None:
             print(f"the function got {error}")
         spoil(way, fails=False, id=f"{way}_well")
         print(f"the function goes on after {way}")
+    with contextlib.redirect_stdout(io.StringIO()):
+        spoil("deletes_its_folder", fails=False, id="redirected")
