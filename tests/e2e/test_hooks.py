@@ -70,4 +70,8 @@ def test_a_function_gets_what_its_step_raised_and_not_how_the_hook_ended(world: 
     done = world.submit("pipeline: hooks.dynamic_failing\ntarget: local\n")
 
     assert done.exit_code == 0, done.stderr
-    assert "the function got bad luck\n" in done.stdout
+    run = world.only_run()
+    assert run.statuses == dict.fromkeys(["exits", "leaves", "leaves_twice"], "failed")
+    assert [step.version for step in run.steps if step.name == "leaves_twice"] == [1, 2]
+    for way in run.statuses:
+        assert f"the function got bad luck of {way}\n" in done.stdout

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from zenml.config.pipeline_configurations import PipelineConfiguration
     from zenml.config.step_configurations import StepConfiguration
 
+_BEGUN = ("running", "retrying", "failed")
+
 
 class InlineSteps:
     """The inline steps of a dynamic run and of its child pipelines.
@@ -65,18 +67,20 @@ class InlineSteps:
         none has failed so far.
         """
         states = {step: step_records.step_state(*step) for step in steps}
-        running = [step for step, state in states.items() if state and state.status == "running"]
-        if len(running) > 1:
-            self._suspects = set(running)
+        begun = [step for step, state in states.items() if state and state.status in _BEGUN]
+        if len(begun) > 1:
+            self._suspects = set(begun)
             return
-        if not running:
+        if not begun:
             self.death = reason
             return
-        ((run_id, name),) = running
+        ((run_id, name),) = begun
+        # A hook may have ended the process after the step's own failure, which is recorded.
         record = step_records.fail_step(run_id, name, reason, lines=lines)
         if record is not None:
             retried = record.status == "retrying"
             state: StepState = "retrying" if retried else "failed"
+            reason = str(record.failure or reason)
             emit_step_event(name, state, attempt=record.attempt, reason=reason)
 
     @contextlib.contextmanager

@@ -51,8 +51,14 @@ def failing() -> None:
 
 @pipeline(enable_cache=False, dynamic=True)
 def dynamic_failing() -> None:
-    """One of them, and a function that handles the failure."""
-    try:
-        fails.with_options(on_failure=exits)(id="exits")
-    except ValueError as error:
-        print(f"the function got {error}")
+    """The same, and a function that handles the failures."""
+    retry = StepRetryConfig(max_retries=1, delay=0, backoff=1)
+    for way, options in {
+        "exits": {"on_failure": exits},
+        "leaves": {"on_failure": leaves},
+        "leaves_twice": {"on_end": leaves, "retry": retry},
+    }.items():
+        try:
+            fails.with_options(**options)(id=way)
+        except Exception as error:  # noqa: PERF203
+            print(f"the function got {error} of {way}")
