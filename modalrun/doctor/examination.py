@@ -25,7 +25,8 @@ from modalrun.localmodal.launcher import STATE_VARIABLE
 from modalrun.modal_api import account_check
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.client import load_sdk
-from modalrun.spec.run_spec import RunSpec, Target, load_spec, target_of_spec
+from modalrun.run.run_plan import Target
+from modalrun.spec.run_spec import RunSpec, load_spec, target_of_spec
 from modalrun.submit import prepare
 from modalrun.util import background, check, compatibility, garbage_collection
 from modalrun.util.check import LABELS, Finding

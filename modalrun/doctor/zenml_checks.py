@@ -31,7 +31,8 @@ from modalrun.plan.stack import (
     problems_on_modal,
     wrong_stack,
 )
-from modalrun.spec.run_spec import RunSpec, Target
+from modalrun.run.run_plan import Target
+from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import prepare
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.runtime_packages import engine_packages

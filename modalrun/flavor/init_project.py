@@ -14,7 +14,8 @@ from modalrun.errors import UsageError
 from modalrun.flavor import pipeline_discovery
 from modalrun.flavor.pipeline_discovery import FoundPipeline
 from modalrun.plan.stack import problems_on_modal, wrong_stack
-from modalrun.spec.run_spec import Target, load_spec
+from modalrun.run.run_plan import Target
+from modalrun.spec.run_spec import load_spec
 from modalrun.spec.spec_argument import source_root_of
 from modalrun.zenml_api import process
 

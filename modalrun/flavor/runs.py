@@ -34,7 +34,8 @@ from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
 from modalrun.run.metadata import Announced, RunMetadata, from_metadata, to_metadata
 from modalrun.run.outcome import LOST
-from modalrun.spec.run_spec import RunSpec, Target
+from modalrun.run.run_plan import Target
+from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight
 from modalrun.submit.creation import wait_for_sandbox
 from modalrun.submit.preflight import Earlier, Job

@@ -28,8 +28,6 @@ from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
 
-__all__ = ["RunSpec", "Target", "load_spec"]
-
 
 @dataclass(frozen=True)
 class RerunRequest:

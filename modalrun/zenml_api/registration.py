@@ -12,7 +12,7 @@ from zenml.utils import source_utils
 
 from modalrun.errors import UsageError
 from modalrun.plan.stack import StackDescription
-from modalrun.spec.run_spec import Target
+from modalrun.run.run_plan import Target
 from modalrun.zenml_api.component import FLAVOR
 from modalrun.zenml_api.errors import translated
 from modalrun.zenml_api.stack_description import describe_stack

@@ -24,9 +24,9 @@ from modalrun.errors import (
 from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import Component, StackDescription
-from modalrun.run.run_plan import PlannedStep
+from modalrun.run.run_plan import PlannedStep, Target
 from modalrun.spec.precedence import Origin, SettingsLayer
-from modalrun.spec.run_spec import RunSpec, Target
+from modalrun.spec.run_spec import RunSpec
 from modalrun.util import check, reachability
 from modalrun.util.check import LABELS, Finding
 
