@@ -164,7 +164,7 @@ def submit(
                 submission.previous = previous
                 submission.submitted = zenml.read_source(str(run.id))
             try:
-                submission.create(lambda: existing_run(job.compiled, str(run.id), environment))
+                submission.create(lambda _: existing_run(job.compiled, str(run.id), environment))
                 interrupts.check()
             except (KeyboardInterrupt, errors.Interrupted):
                 # ZenML treats the run as not submitted.

@@ -320,6 +320,17 @@ class CreatedRun:
     snapshot_id: str | None = None
 
 
+@dataclass
+class Placeholder:
+    """What is known of a run while ZenML creates its record.
+
+    Attributes:
+        run_id: Its id, as soon as it exists.
+    """
+
+    run_id: str | None = None
+
+
 def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:
     """Return the names that the running sandboxes of a run's unfinished steps can have.
 

@@ -21,7 +21,7 @@ from modalrun.plan import deployment_file
 from modalrun.plan.conditions import Conditions
 from modalrun.plan.deployment import Deployment, with_run_options, with_spec
 from modalrun.plan.stack import StackDescription
-from modalrun.run.records import CreatedRun
+from modalrun.run.records import CreatedRun, Placeholder
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import prepare, reuse
@@ -78,8 +78,11 @@ class LeanSubmission:
     compiled: LeanDeployment
     server: Server
 
-    def create_run(self, source: Source | None) -> CreatedRun:
+    def create_run(self, source: Source | None, placeholder: Placeholder) -> CreatedRun:
         """Create the record in ZenML.
+
+        Args:
+            placeholder: Gets the run's id as soon as it exists.
 
         Raises:
             UsageError: A file has changed since the source tree was compared.
@@ -99,6 +102,7 @@ class LeanSubmission:
         return self.server.create_run(
             snapshot_id,
             compiled.snapshot,
+            placeholder,
             local_artifacts=any(c.kind == "artifact_store" and c.is_local for c in components),
         )
 
@@ -127,24 +131,29 @@ def find(spec: RunSpec, key: str, configuration: Path) -> LeanSubmission | None:
 
 
 def create_run(
-    spec: RunSpec, compiled: Compiled, lean: LeanSubmission | None, source: Source | None
+    spec: RunSpec,
+    compiled: Compiled,
+    lean: LeanSubmission | None,
+    source: Source | None,
+    placeholder: Placeholder,
 ) -> CreatedRun:
     """Create the record of a run in ZenML, by requests where that is possible.
 
     Args:
         lean: The submission that needs no ZenML, if it is one.
+        placeholder: Gets the run's id as soon as it exists.
 
     Raises:
         ModalrunError: As for `records.runs.create_run`.
     """
     if lean is not None:
         with contextlib.suppress(*REFUSALS):
-            return lean.create_run(source)
+            return lean.create_run(source, placeholder)
         # ZenML's own client says why, or can do it.
         compiled = prepare.load_deployment(spec)
     with timeline.phase("import ZenML's records"):
         from modalrun.zenml_api.records import runs
-    return runs.create_run(compiled)
+    return runs.create_run(compiled, placeholder)
 
 
 def _remembered(spec: RunSpec, found: reuse.Remembered, configuration: Path) -> LeanSubmission:

@@ -12,15 +12,12 @@ from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import (
     Interrupted,
-    ModalrunError,
-    NotFoundError,
     RunFailedError,
     RunStoppedError,
-    UnknownOutcomeError,
     UsageError,
 )
 from modalrun.modal_api.running_sandbox import RunningSandbox
@@ -29,9 +26,9 @@ from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
-from modalrun.run.metadata import Announced, RunMetadata, to_metadata
+from modalrun.run.metadata import RunMetadata
 from modalrun.run.outcome import Outcome, all_cached
-from modalrun.run.records import CreatedRun
+from modalrun.run.records import CreatedRun, Placeholder
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
@@ -45,6 +42,7 @@ from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source_ahead import SourceAhead, copied_ahead, remembered
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import new_files_note, stage, stage_again
+from modalrun.submit.withdrawal import Withdrawal, announcement, say_at_last
 from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files
@@ -57,13 +55,6 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
-
-
-WITHDRAW_SECONDS = 2.0
-"""How long a sandbox is looked for that Modal may still be creating."""
-
-WITHDRAW_PAUSE = 0.25
-"""Seconds between two such looks."""
 
 
 def submit(
@@ -113,7 +104,7 @@ def submit(
             compiled = _begun(spec, lean, observer) if lean else prepare.load_deployment(spec)
             job = preflight.check(spec, compiled, observer, max_cost, modal=modal)
         except (KeyboardInterrupt, Interrupted):
-            _say_at_last(observer, NOTHING_SUBMITTED)
+            say_at_last(observer, NOTHING_SUBMITTED)
             raise
         submission = Submission(
             job,
@@ -126,7 +117,9 @@ def submit(
         try:
             with redirect_stdout(sys.stderr):
                 created = submission.create(
-                    lambda: create_run(spec, compiled, lean, submission.source)
+                    lambda placeholder: create_run(
+                        spec, compiled, lean, submission.source, placeholder
+                    )
                 )
             interrupts.check()
         except (KeyboardInterrupt, Interrupted) as interruption:
@@ -193,13 +186,14 @@ class Submission:
     def __post_init__(self) -> None:
         self._plan = self.job.plan
 
-    def create(self, create_run: Callable[[], CreatedRun]) -> CreatedRun:
+    def create(self, create_run: Callable[[Placeholder], CreatedRun]) -> CreatedRun:
         """Create the record in ZenML first, so that the run id exists, then the sandbox.
 
         A signal before the sandbox exists cancels the run: it is recorded as stopped.
 
         Args:
-            create_run: Creates the record, or reads the one that ZenML has created.
+            create_run: Creates the record, or reads the one that ZenML has created. A run whose
+                id it sets is recorded as ended if anything fails.
 
         Raises:
             ModalrunError: The run was not created. After an `UnknownOutcomeError` its record and
@@ -219,18 +213,19 @@ class Submission:
             sending = background.begin(
                 lambda: job.modal.send(job.connection, plan, staged, job.builder), "modal"
             )
-            run: CreatedRun | None = None
+            placeholder = Placeholder()
             try:
                 with interrupts.deferred():
-                    run = create_run()
+                    run = create_run(placeholder)
+                    placeholder.run_id = run.id
                 observer.say(f"Run {run.name}", "bold")
                 observer.say(f"  id       {run.id}")
                 observer.say(f"  stack    {job.compiled.stack_description.name}")
                 if run.finished:
                     # It has no sandbox on record that marks it as a run of modalrun's.
-                    self.zenml.publish_metadata(run.id, self._announcement())
+                    self.zenml.publish_metadata(run.id, announcement(self._plan))
                     return run
-                with cancelled_when_stopped(run.id, self._announcement(), self.zenml):
+                with cancelled_when_stopped(run.id, announcement(self._plan), self.zenml):
                     images = in_background(
                         lambda: job.modal.build_images(
                             job.connection, plan, staged, registry, job.builder
@@ -257,20 +252,20 @@ class Submission:
             except BaseException as error:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error
-                if run is not None:
+                if (run_id := placeholder.run_id) is not None:
                     if isinstance(cause, UsageError):
                         # Its exit code says that nothing was created.
                         cause = RunFailedError(
                             cause.problem,
-                            effect=f"The run {run.id} is recorded as failed.",
+                            effect=f"The run {run_id} is recorded as failed.",
                             hint=cause.hint,
                         )
                     # More signals must not interrupt this.
                     with interrupts.deferred():
                         interrupts.forget()
-                        self._abandon(run.id, cause)
-                elif not isinstance(cause, ModalrunError):
-                    _say_at_last(self.observer, NOTHING_SUBMITTED)
+                        self._withdraw(run_id, cause)
+                elif isinstance(cause, KeyboardInterrupt | Interrupted):
+                    say_at_last(self.observer, NOTHING_SUBMITTED)
                 if cause is error:
                     raise
                 raise cause from error
@@ -300,80 +295,19 @@ class Submission:
             self.source = stage(tree, folder)
         return folder
 
-    def _abandon(self, run_id: str, error: BaseException) -> None:
+    def _withdraw(self, run_id: str, error: BaseException) -> None:
         """Leave no record and no sandbox that look alive after a failure or an interrupt."""
-        stopped = isinstance(error, RunStoppedError)
-        if self.handle is not None:
-            if stopped:
-                self.handle.sandboxes.terminate()
-            return
-        if isinstance(error, UnknownOutcomeError):
-            # By it, `status`, `reconcile` and `stop` look for the sandbox.
-            with contextlib.suppress(ModalrunError):
-                self.zenml.publish_metadata(run_id, self._announcement())
-            return
-        if isinstance(error, ModalrunError) and not stopped:
-            with contextlib.suppress(ModalrunError):
-                self.zenml.publish_metadata(run_id, self._announcement(exit_code=error.exit_code))
-            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error.problem}")
-            return
-        # Modal may have created the sandbox before the interrupt came.
-        left = self._terminate_sandbox(run_id)
-        reason = str(error) if stopped else "The submission was interrupted."
-        # ZenML resets the record of a run that it could not resume.
-        self.zenml.finalize_run(run_id, reason, stopped=stopped or self.previous is None)
-        # It also makes `list` show the run.
-        self.zenml.publish_metadata(run_id, self._announcement(withdrawn=left is None))
-        if left is not None:
-            _say_at_last(
+        if self.handle is None:
+            Withdrawal(
+                self.job,
+                self._plan,
+                self.zenml,
                 self.observer,
-                f"Cancelled the run {run_id}{left} 'modalrun stop --force {run_id}' ends it.",
-            )
-        elif not stopped:
-            _say_at_last(self.observer, f"Cancelled the run {run_id}; nothing of it is running.")
-
-    def _terminate_sandbox(self, run_id: str) -> str | None:
-        """Terminate the run sandbox if there is one; return what to say if that is unknown."""
-        until = time.monotonic() + WITHDRAW_SECONDS
-        while True:
-            try:
-                spec = self._plan.sandbox_of_run(run_id)
-                self.job.modal.terminate(self.job.connection, self._plan, spec)
-            except NotFoundError:
-                if not self._unanswered.is_set():
-                    return None
-            except ModalrunError as problem:
-                return f". Modal can't be asked whether its sandbox was created: {problem.message}"
-            else:
-                return None
-            if time.monotonic() > until:
-                return (
-                    "; nothing of it is running. Modal has not answered yet: a sandbox that comes"
-                    " later sees that the run is stopped, and ends. If it does not,"
-                )
-            time.sleep(WITHDRAW_PAUSE)
-
-    def _announcement(
-        self, *, withdrawn: bool = False, exit_code: int | None = None
-    ) -> dict[str, Any]:
-        """Return the metadata by which `stop` finds a run that has no sandbox yet."""
-        settings = self._plan.settings
-        return to_metadata(
-            Announced(
-                self._plan.target,
-                settings.mode,
-                settings.app_name,
-                settings.modal_environment,
-                withdrawn,
-                exit_code=exit_code,
-            )
-        )
-
-
-def _say_at_last(observer: RunObserver, text: str) -> None:
-    """Say a line on a terminal that may be gone, or that nobody reads."""
-    with contextlib.suppress(OSError):
-        interrupts.within(interrupts.OUTPUT_SECONDS, lambda: observer.say(text, "yellow"))
+                self._unanswered,
+                resumed=self.previous is not None,
+            ).withdraw(run_id, error)
+        elif isinstance(error, RunStoppedError):
+            self.handle.sandboxes.terminate()
 
 
 def _describe(plan: RunPlan, sandbox: RunningSandbox) -> str:

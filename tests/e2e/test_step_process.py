@@ -29,8 +29,9 @@ from modalrun.spec.run_spec import load_spec
 spec = load_spec(Path({path!r}))
 with process.zenml_process(spec.source_root):
     compiled = prepare.load_deployment(spec)
+    from modalrun.run.records import Placeholder
     from modalrun.zenml_api.records import runs
-    run = runs.create_run(compiled)
+    run = runs.create_run(compiled, Placeholder())
 result = {{"id": run.id, "environment": dict(run.environment)}}
 """
 
@@ -57,6 +58,7 @@ from pathlib import Path
 from modalrun.submit import prepare
 from modalrun.zenml_api import process
 from modalrun.run.contract import ORCHESTRATOR_RUN_ID
+from modalrun.run.records import Placeholder
 from modalrun.spec.run_spec import load_spec
 from modalrun.zenml_api.records import runs
 from modalrun.zenml_api.execution.recorder import RunRecorder
@@ -217,7 +219,7 @@ def test_what_the_driver_reads_and_records(world: World, spec: Path) -> None:
         + f"""
 def create(prevent):
     os.environ["ZENML_PREVENT_CLIENT_SIDE_CACHING"] = str(prevent)
-    run = runs.create_run(compiled)
+    run = runs.create_run(compiled, Placeholder())
     os.environ[ORCHESTRATOR_RUN_ID] = run.environment[ORCHESTRATOR_RUN_ID]
     return run, RunRecorder(run.id)
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.stack import StackDescription
 from modalrun.run.artifacts import Artifact
-from modalrun.run.records import App, CreatedRun, DeploymentRecord, RunRecord, StepRecord
+from modalrun.run.records import (
+    App,
+    CreatedRun,
+    DeploymentRecord,
+    Placeholder,
+    RunRecord,
+    StepRecord,
+)
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.source import Source
 from modalrun.spec.precedence import Origin, SettingsLayer
@@ -31,6 +38,7 @@ class FakeZenML:
         on_read: Called at each `read_run`, before it returns.
         metadata: What was stored with the run.
         created: The placeholder run.
+        on_created: Called when it exists, before its creation returns.
         stopping: Whether somebody has stopped the run.
         unfinished: The steps that are unfinished.
         credentials: The token of the stack's orchestrator.
@@ -48,6 +56,7 @@ class FakeZenML:
         self.on_read: Callable[[], None] = lambda: None
         self.metadata: dict[str, Any] = {}
         self.created = CreatedRun(RUN_ID, "a-run", None, {"ZENML_STORE_API_TOKEN": "secret"})
+        self.on_created: Callable[[], None] = lambda: None
         self.stopping = False
         self.lines: Sequence[str] = ()
         self.unfinished: tuple[str, ...] = ()
@@ -60,8 +69,10 @@ class FakeZenML:
     def active_user(self) -> str:
         return "us-1"
 
-    def create_run(self) -> CreatedRun:
+    def create_run(self, placeholder: Placeholder) -> CreatedRun:
         self.effects.add("create run")
+        placeholder.run_id = self.created.id
+        self.on_created()
         return self.created
 
     def resolve_images(self, plan: Any, compiled: Any) -> tuple[Any, None]:

@@ -32,7 +32,7 @@ from zenml.utils.dashboard_utils import get_run_url
 from modalrun.errors import UsageError
 from modalrun.run.contract import ORCHESTRATOR_RUN_ID
 from modalrun.run.metadata import PREFIX
-from modalrun.run.records import SUCCESSFUL, CreatedRun
+from modalrun.run.records import SUCCESSFUL, CreatedRun, Placeholder
 from modalrun.run.rerun import Rerun
 from modalrun.util import timeline
 from modalrun.zenml_api.errors import only_logged, translated
@@ -46,10 +46,13 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
 
-def create_run(compiled: Compiled) -> CreatedRun:
+def create_run(compiled: Compiled, placeholder: Placeholder) -> CreatedRun:
     """Store the deployment and the placeholder run, so that the run id exists before any sandbox.
 
     What ZenML's cache has of its steps is recorded at once.
+
+    Args:
+        placeholder: Gets the run's id at once: what follows may fail.
 
     Raises:
         UsageError: A run of this name exists.
@@ -72,6 +75,7 @@ def create_run(compiled: Compiled) -> CreatedRun:
                 f"ZenML has a run named '{compiled.snapshot.run_name_template}' already.",
                 hint="Choose another 'run_name', or use the placeholders {date} and {time} in it.",
             ) from error
+        placeholder.run_id = str(run.id)
         dynamic = compiled.deployment.dynamic
         url = get_run_url(run) or None
         if rerun is not None:

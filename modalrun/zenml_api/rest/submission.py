@@ -15,7 +15,7 @@ from uuid import uuid4
 from modalrun.errors import ServerError
 from modalrun.plan.conditions import ServerState
 from modalrun.run.contract import ORCHESTRATOR_RUN_ID
-from modalrun.run.records import CreatedRun
+from modalrun.run.records import CreatedRun, Placeholder
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.rest.session import RefusedError, Session
 from modalrun.zenml_api.rest.settings import Unusual
@@ -129,15 +129,21 @@ class Server:
         return str(self.session.post("/pipeline_snapshots", request)["id"])
 
     def create_run(
-        self, snapshot_id: str, snapshot: Mapping[str, Any], *, local_artifacts: bool
+        self,
+        snapshot_id: str,
+        snapshot: Mapping[str, Any],
+        placeholder: Placeholder,
+        *,
+        local_artifacts: bool,
     ) -> CreatedRun:
         """Create the placeholder run of a stored snapshot; as `records.runs.create_run`.
 
         Args:
+            placeholder: Gets the run's id at once: what follows may fail.
             local_artifacts: Whether the artifact store is on this machine.
 
         Raises:
-            ServerError: The run was created, but not the token for it.
+            ServerError: The run was created, but not what its sandbox needs.
         """
         configuration = snapshot["pipeline_configuration"]
         start = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -159,12 +165,15 @@ class Server:
                 "tags": configuration.get("tags"),
             },
         )
+        placeholder.run_id = run["id"]
         try:
             asked = {"token_type": "workload", "pipeline_run_id": run["id"]}
             token = self.session.get("/api_token", **asked)
+            url = self.session.run_page(run["id"], self.project["id"])
         except REFUSALS as error:
+            # Not one of them: ZenML's own client would create a second run.
             raise ServerError(
-                f"ZenML's server gives no token for the run {run['id']}: {error}"
+                f"ZenML's server has the run {run['id']}, and gives no token for it: {error}"
             ) from error
         variables = {
             **self._variables(),
@@ -173,7 +182,6 @@ class Server:
         }
         if local_artifacts:
             variables[config_files.LOCAL_STORES_PATH] = config_files.local_stores()
-        url = self.session.run_page(run["id"], self.project["id"])
         return CreatedRun(run["id"], run["name"], url, variables, snapshot_id=snapshot_id)
 
     def _variables(self) -> dict[str, str]:

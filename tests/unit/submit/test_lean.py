@@ -21,6 +21,7 @@ from modalrun.plan.deployment import read_snapshot
 from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.image_layers import GATHERED
 from modalrun.plan.stack import Component, StackDescription
+from modalrun.run.records import Placeholder
 from modalrun.run.source import Source
 from modalrun.run.values import adapter
 from modalrun.spec.run_spec import RunSpec
@@ -167,7 +168,7 @@ def test_a_run_of_a_stored_snapshot(spec: RunSpec, session: Session, tmp_path: P
     assert submission is not None
     assert [request for request, _ in session.asked if not request.startswith("GET")] == []
 
-    run = submission.create_run(same_tree(submission))
+    run = submission.create_run(same_tree(submission), Placeholder())
 
     body = session.body("POST /runs")
     assert body["snapshot"] == "sn" and body["status"] == "initializing"
@@ -193,7 +194,7 @@ def test_it_is_created_as_any_other(spec: RunSpec, session: Session, tmp_path: P
     job = check(spec, compiled, FakeObserver(), modal=FakeModal(effects))
     made = Submission(job, FakeObserver(), zenml)
 
-    run = made.create(lambda: create_run(spec, compiled, submission, made.source))
+    run = made.create(lambda one: create_run(spec, compiled, submission, made.source, one))
 
     assert made.handle is not None and run.snapshot_id == "sn"
     made.handle.recording.join()
@@ -278,7 +279,7 @@ def test_a_file_that_changes_at_the_last_moment(
     submission = found(spec, tmp_path)
     assert submission is not None
     with pytest.raises(UsageError, match="changed while"):
-        submission.create_run(Source("other", {}))
+        submission.create_run(Source("other", {}), Placeholder())
     assert "POST /runs" not in dict(session.asked)
 
 
@@ -287,7 +288,8 @@ def test_a_run_without_a_token_is_told(spec: RunSpec, session: Session, tmp_path
     assert submission is not None
     session.answers["GET /api_token"] = RefusedError("no", 403)
     with pytest.raises(ServerError, match="ru"):
-        submission.create_run(same_tree(submission))
+        submission.create_run(same_tree(submission), placeholder := Placeholder())
+    assert placeholder.run_id == "ru"
 
 
 def test_a_snapshot_that_is_named_must_be_the_same(
@@ -337,7 +339,7 @@ class TestFile:
         assert submission is not None
         assert "GET /steps" not in dict(session.asked)
 
-        run = submission.create_run(None)
+        run = submission.create_run(None, Placeholder())
 
         body = session.body("POST /pipeline_snapshots")
         assert (body["pipeline"], body["stack"], body["project"]) == ("pi", "st", "pr")
@@ -352,7 +354,7 @@ class TestFile:
         spec = load("deployment: p.json\ntarget: local\nsettings: {orchestrator: {timeout: 120}}\n")
         submission = found(spec, tmp_path)
         assert submission is not None
-        submission.create_run(None)
+        submission.create_run(None, Placeholder())
         settings = session.body("POST /pipeline_snapshots")["pipeline_configuration"]["settings"]
         assert settings["orchestrator:default"]["timeout"] == 120
 
@@ -390,7 +392,7 @@ class TestFile:
         assert submission is not None
         session.answers["GET /pipelines"] = {"total": 0, "items": []}
         with pytest.raises(Unusual):
-            submission.create_run(None)
+            submission.create_run(None, Placeholder())
 
 
 def test_it_does_not_import_zenml() -> None:

@@ -27,7 +27,7 @@ from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import creation, submission
+from modalrun.submit import creation, withdrawal
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
 from modalrun.util import interrupts
@@ -192,6 +192,31 @@ def test_a_failure_in_zenml_creates_nothing(spec: RunSpec) -> None:
     assert bench.effects == ["create run"]
 
 
+def test_a_failure_before_the_run_exists_is_no_interrupt(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    bench.fail("create run", RuntimeError("the disk is full"))
+    assert "Interrupted; nothing was submitted." not in bench.observer.lines
+    bench.fail("create run", KeyboardInterrupt())
+    assert bench.observer.lines[-1] == "Interrupted; nothing was submitted."
+
+
+def test_a_failure_after_zenml_has_the_run_ends_the_record(spec: RunSpec) -> None:
+    bench = Bench(spec)
+
+    def fail() -> None:
+        raise ConnectionLostError("No token.")
+
+    bench.zenml.on_created = fail
+    with pytest.raises(ConnectionLostError):
+        bench.create()
+    assert bench.effects == ["create run", "publish metadata", "finalize run"]
+    assert bench.zenml.run.status == "failed"
+    assert bench.zenml.reasons == ["The run sandbox was not created: No token."]
+    # So `list` shows it, and `status` its exit code.
+    assert bench.zenml.metadata["modalrun_target"] == "local"
+    assert bench.zenml.metadata["modalrun_exit_code"] == 8
+
+
 @pytest.mark.parametrize("error", [CapacityError("Modal is full."), ConnectionLostError("Gone.")])
 def test_a_failed_creation_ends_the_record(spec: RunSpec, error: ModalrunError) -> None:
     bench = Bench(spec)
@@ -252,8 +277,8 @@ def test_a_sandbox_that_may_come_after_the_interrupt_is_looked_for(
     spec: RunSpec, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
     monkeypatch.setattr(creation, "CREATION_GRACE_SECONDS", 0.0)
-    monkeypatch.setattr(submission, "WITHDRAW_SECONDS", 5.0 if comes else 0.1)
-    monkeypatch.setattr(submission, "WITHDRAW_PAUSE", 0.01)
+    monkeypatch.setattr(withdrawal, "WITHDRAW_SECONDS", 5.0 if comes else 0.1)
+    monkeypatch.setattr(withdrawal, "WITHDRAW_PAUSE", 0.01)
     bench = Bench(spec)
     created, over = threading.Event(), threading.Event()
     main = threading.get_ident()

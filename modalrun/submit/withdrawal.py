@@ -1,0 +1,124 @@
+"""Withdraw a submission that has failed or was interrupted: end its sandbox, record its end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from modalrun.errors import ModalrunError, NotFoundError, RunStoppedError, UnknownOutcomeError
+from modalrun.observe.handle import RunObserver
+from modalrun.run.metadata import Announced, to_metadata
+from modalrun.run.run_plan import RunPlan
+from modalrun.submit.preflight import Job
+from modalrun.util import interrupts
+from modalrun.zenml_api.gateway import ZenMLGateway
+
+WITHDRAW_SECONDS = 2.0
+"""How long a sandbox is looked for that Modal may still be creating."""
+
+WITHDRAW_PAUSE = 0.25
+"""Seconds between two such looks."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Leave no record and no sandbox that look alive.
+
+    Attributes:
+        plan: The run's plan, with its images as far as they are known.
+        observer: Receives what was done.
+        unanswered: Set while Modal has been asked for the sandbox and has not answered.
+        resumed: Whether the run has had a sandbox before.
+    """
+
+    job: Job
+    plan: RunPlan
+    zenml: ZenMLGateway
+    observer: RunObserver
+    unanswered: threading.Event
+    resumed: bool
+
+    def withdraw(self, run_id: str, error: BaseException) -> None:
+        """Withdraw a run that has got no sandbox for an error, or for a signal's exception.
+
+        Raises:
+            ModalrunError: ZenML can't record it.
+        """
+        stopped = isinstance(error, RunStoppedError)
+        if isinstance(error, UnknownOutcomeError):
+            # By it, `status`, `reconcile` and `stop` look for the sandbox.
+            with contextlib.suppress(ModalrunError):
+                self.zenml.publish_metadata(run_id, announcement(self.plan))
+            return
+        if isinstance(error, ModalrunError) and not stopped:
+            with contextlib.suppress(ModalrunError):
+                told = announcement(self.plan, exit_code=error.exit_code)
+                self.zenml.publish_metadata(run_id, told)
+            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error.problem}")
+            return
+        # Modal may have created the sandbox before the interrupt came.
+        left = self._terminate_sandbox(run_id)
+        reason = str(error) if stopped else "The submission was interrupted."
+        # ZenML resets the record of a run that it could not resume.
+        self.zenml.finalize_run(run_id, reason, stopped=stopped or not self.resumed)
+        # It also makes `list` show the run.
+        self.zenml.publish_metadata(run_id, announcement(self.plan, withdrawn=left is None))
+        if left is not None:
+            say_at_last(
+                self.observer,
+                f"Cancelled the run {run_id}{left} 'modalrun stop --force {run_id}' ends it.",
+            )
+        elif not stopped:
+            say_at_last(self.observer, f"Cancelled the run {run_id}; nothing of it is running.")
+
+    def _terminate_sandbox(self, run_id: str) -> str | None:
+        """Terminate the run sandbox if there is one; return what to say if that is unknown."""
+        until = time.monotonic() + WITHDRAW_SECONDS
+        while True:
+            try:
+                spec = self.plan.sandbox_of_run(run_id)
+                self.job.modal.terminate(self.job.connection, self.plan, spec)
+            except NotFoundError:
+                if not self.unanswered.is_set():
+                    return None
+            except ModalrunError as problem:
+                return f". Modal can't be asked whether its sandbox was created: {problem.message}"
+            else:
+                return None
+            if time.monotonic() > until:
+                return (
+                    "; nothing of it is running. Modal has not answered yet: a sandbox that comes"
+                    " later sees that the run is stopped, and ends. If it does not,"
+                )
+            time.sleep(WITHDRAW_PAUSE)
+
+
+def announcement(
+    plan: RunPlan, *, withdrawn: bool = False, exit_code: int | None = None
+) -> dict[str, Any]:
+    """Return the metadata by which `stop` finds a run that has no sandbox yet.
+
+    Args:
+        withdrawn: Whether nothing of it runs any more.
+        exit_code: How its submission has ended.
+    """
+    settings = plan.settings
+    return to_metadata(
+        Announced(
+            plan.target,
+            settings.mode,
+            settings.app_name,
+            settings.modal_environment,
+            withdrawn,
+            exit_code=exit_code,
+        )
+    )
+
+
+def say_at_last(observer: RunObserver, text: str) -> None:
+    """Say a line on a terminal that may be gone, or that nobody reads."""
+    with contextlib.suppress(OSError):
+        interrupts.within(interrupts.OUTPUT_SECONDS, lambda: observer.say(text, "yellow"))
