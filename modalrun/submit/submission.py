@@ -46,6 +46,7 @@ from modalrun.submit.withdrawal import Withdrawal, announcement, say_at_last
 from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files
+from modalrun.zenml_api.errors import store_error
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 from modalrun.zenml_api.process import zenml_process
 from modalrun.zenml_api.records import stores
@@ -252,6 +253,8 @@ class Submission:
             except BaseException as error:
                 # The SDK may have turned a signal into an error of its own.
                 cause = interrupts.pending() or error
+                if isinstance(cause, Exception):
+                    cause = store_error(cause) or cause
                 if (run_id := placeholder.run_id) is not None:
                     if isinstance(cause, UsageError):
                         # Its exit code says that nothing was created.

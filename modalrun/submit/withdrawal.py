@@ -8,12 +8,21 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from modalrun.errors import ModalrunError, NotFoundError, RunStoppedError, UnknownOutcomeError
+from modalrun.errors import (
+    InternalError,
+    Interrupted,
+    ModalrunError,
+    NotFoundError,
+    RunStoppedError,
+    UnknownOutcomeError,
+)
 from modalrun.observe.handle import RunObserver
 from modalrun.run.metadata import Announced, to_metadata
 from modalrun.run.run_plan import RunPlan
 from modalrun.submit.preflight import Job
 from modalrun.util import interrupts
+from modalrun.util.machine import machine_error
+from modalrun.zenml_api.errors import first_line, store_error
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 WITHDRAW_SECONDS = 2.0
@@ -21,6 +30,9 @@ WITHDRAW_SECONDS = 2.0
 
 WITHDRAW_PAUSE = 0.25
 """Seconds between two such looks."""
+
+_INTERRUPTS = (KeyboardInterrupt, Interrupted, BrokenPipeError)
+"""A signal, or the reader of the output has gone."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +56,53 @@ class Withdrawal:
     def withdraw(self, run_id: str, error: BaseException) -> None:
         """Withdraw a run that has got no sandbox for an error, or for a signal's exception.
 
-        Raises:
-            ModalrunError: ZenML can't record it.
+        What can't be recorded is told: the error matters more.
         """
-        stopped = isinstance(error, RunStoppedError)
         if isinstance(error, UnknownOutcomeError):
             # By it, `status`, `reconcile` and `stop` look for the sandbox.
-            with contextlib.suppress(ModalrunError):
-                self.zenml.publish_metadata(run_id, announcement(self.plan))
+            self._announce(run_id)
             return
-        if isinstance(error, ModalrunError) and not stopped:
-            with contextlib.suppress(ModalrunError):
-                told = announcement(self.plan, exit_code=error.exit_code)
-                self.zenml.publish_metadata(run_id, told)
-            self.zenml.finalize_run(run_id, f"The run sandbox was not created: {error.problem}")
-            return
-        # Modal may have created the sandbox before the interrupt came.
-        left = self._terminate_sandbox(run_id)
-        reason = str(error) if stopped else "The submission was interrupted."
-        # ZenML resets the record of a run that it could not resume.
-        self.zenml.finalize_run(run_id, reason, stopped=stopped or not self.resumed)
-        # It also makes `list` show the run.
-        self.zenml.publish_metadata(run_id, announcement(self.plan, withdrawn=left is None))
+        interrupted = isinstance(error, _INTERRUPTS)
+        stopped = interrupted or isinstance(error, RunStoppedError)
+        left = None
+        if stopped or not isinstance(error, ModalrunError):
+            # Modal may have created the sandbox before.
+            left = self._terminate_sandbox(run_id)
+        if stopped:
+            reason = "The submission was interrupted." if interrupted else str(error)
+            # ZenML resets the record of a run that it could not resume.
+            self._finalize(run_id, reason, stopped=not (interrupted and self.resumed))
+            # It also makes `list` show the run.
+            self._announce(run_id, withdrawn=left is None)
+        else:
+            shown = _shown(error)
+            self._announce(run_id, exit_code=shown.exit_code)
+            self._finalize(run_id, f"The run sandbox was not created: {shown.problem}")
         if left is not None:
+            what = "Cancelled the run" if stopped else "The submission failed of the run"
+            say_at_last(
+                self.observer, f"{what} {run_id}{left} 'modalrun stop --force {run_id}' ends it."
+            )
+        elif interrupted:
+            say_at_last(self.observer, f"Cancelled the run {run_id}; nothing of it is running.")
+
+    def _announce(
+        self, run_id: str, *, withdrawn: bool = False, exit_code: int | None = None
+    ) -> None:
+        told = announcement(self.plan, withdrawn=withdrawn, exit_code=exit_code)
+        with contextlib.suppress(Exception):
+            self.zenml.publish_metadata(run_id, told)
+
+    def _finalize(self, run_id: str, reason: str, *, stopped: bool = False) -> None:
+        try:
+            self.zenml.finalize_run(run_id, reason, stopped=stopped)
+        except Exception as error:
+            problem = _shown(store_error(error) or error).problem.rstrip(".")
             say_at_last(
                 self.observer,
-                f"Cancelled the run {run_id}{left} 'modalrun stop --force {run_id}' ends it.",
+                f"The end of the run {run_id} is not recorded: {problem}."
+                f" 'modalrun reconcile --force {run_id}' records it.",
             )
-        elif not stopped:
-            say_at_last(self.observer, f"Cancelled the run {run_id}; nothing of it is running.")
 
     def _terminate_sandbox(self, run_id: str) -> str | None:
         """Terminate the run sandbox if there is one; return what to say if that is unknown."""
@@ -94,6 +124,15 @@ class Withdrawal:
                     " later sees that the run is stopped, and ends. If it does not,"
                 )
             time.sleep(WITHDRAW_PAUSE)
+
+
+def _shown(error: BaseException) -> ModalrunError:
+    """Return the error as which a command shows another one (`cli.run`)."""
+    if isinstance(error, ModalrunError):
+        return error
+    if isinstance(error, OSError | MemoryError):
+        return machine_error(error, creates_run=True)
+    return InternalError(f"{type(error).__name__}: {first_line(error)}")
 
 
 def announcement(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,58 +11,15 @@ from typing import Any
 import pytest
 
 from modalrun.errors import (
-    CapacityError,
     ConnectionLostError,
-    Interrupted,
     ModalrunError,
-    NotFoundError,
-    RunFailedError,
-    RunStoppedError,
-    UnknownOutcomeError,
-    UsageError,
 )
-from modalrun.modal_api.capacity import GivenUp
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import creation, withdrawal
-from modalrun.submit.preflight import check
-from modalrun.submit.submission import Submission
-from modalrun.util import interrupts
-from tests.unit.fake_zenml import FakeZenML, compiled
-from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver, FakeSandbox
-
-TERMINATE = f"terminate modalrun-{RUN_ID}"
-
-
-class Bench:
-    """A submission on fakes.
-
-    Attributes:
-        submission: The submission.
-        effects: What it has done to ZenML and to Modal, in order.
-    """
-
-    def __init__(self, spec: RunSpec, *, previous: RunMetadata | None = None, **settings: object):
-        self.effects = Effects()
-        self.zenml = FakeZenML(self.effects, "initializing")
-        self.modal = FakeModal(self.effects)
-        self.observer = FakeObserver()
-        job = check(spec, compiled(**settings), FakeObserver(), modal=self.modal)
-        self.effects.clear()
-        self.submission = Submission(job, self.observer, self.zenml, previous=previous)
-
-    def create(self) -> None:
-        self.submission.create(self.zenml.create_run)
-        if self.submission.handle is not None:
-            self.submission.handle.recording.join()
-
-    def fail(self, effect: str, error: BaseException) -> None:
-        """Make an effect fail, and check that the submission fails with its error."""
-        self.effects.errors[effect] = error
-        with pytest.raises(type(error)):
-            self.create()
+from tests.unit.fakes import RUN_ID, FakeSandbox
+from tests.unit.submit.submission_bench import Bench
 
 
 @pytest.fixture
@@ -169,23 +125,6 @@ def test_a_wait_is_shown_and_recorded_until_it_is_over(spec: RunSpec) -> None:
     assert recorded == ["waiting for H100, next: A100", ""]
 
 
-def test_an_interrupt_gives_the_wait_up(spec: RunSpec) -> None:
-    bench = Bench(spec)
-    main = threading.get_ident()
-
-    def create(options: dict[str, Any]) -> None:
-        signal.pthread_kill(main, signal.SIGINT)
-        assert options["given_up"].wait(30)
-        raise GivenUp
-
-    bench.modal.on_create = create
-    with interrupts.installed(), pytest.raises(KeyboardInterrupt):
-        bench.create()
-    interrupts.forget()
-    assert bench.zenml.run.status == "stopped"
-    assert bench.observer.lines[-1].endswith("nothing of it is running.")
-
-
 def test_a_failure_in_zenml_creates_nothing(spec: RunSpec) -> None:
     bench = Bench(spec)
     bench.fail("create run", ConnectionLostError("ZenML does not answer."))
@@ -198,142 +137,6 @@ def test_a_failure_before_the_run_exists_is_no_interrupt(spec: RunSpec) -> None:
     assert "Interrupted; nothing was submitted." not in bench.observer.lines
     bench.fail("create run", KeyboardInterrupt())
     assert bench.observer.lines[-1] == "Interrupted; nothing was submitted."
-
-
-def test_a_failure_after_zenml_has_the_run_ends_the_record(spec: RunSpec) -> None:
-    bench = Bench(spec)
-
-    def fail() -> None:
-        raise ConnectionLostError("No token.")
-
-    bench.zenml.on_created = fail
-    with pytest.raises(ConnectionLostError):
-        bench.create()
-    assert bench.effects == ["create run", "publish metadata", "finalize run"]
-    assert bench.zenml.run.status == "failed"
-    assert bench.zenml.reasons == ["The run sandbox was not created: No token."]
-    # So `list` shows it, and `status` its exit code.
-    assert bench.zenml.metadata["modalrun_target"] == "local"
-    assert bench.zenml.metadata["modalrun_exit_code"] == 8
-
-
-@pytest.mark.parametrize("error", [CapacityError("Modal is full."), ConnectionLostError("Gone.")])
-def test_a_failed_creation_ends_the_record(spec: RunSpec, error: ModalrunError) -> None:
-    bench = Bench(spec)
-    bench.fail("create sandbox", error)
-    assert bench.submission.handle is None
-    assert bench.effects[-3:] == ["create sandbox", "publish metadata", "finalize run"]
-    assert bench.zenml.run.status == "failed"
-    assert bench.zenml.reasons == [f"The run sandbox was not created: {error}"]
-    # `status` shows the exit code of `submit`.
-    assert bench.zenml.metadata["modalrun_exit_code"] == error.exit_code
-
-
-def test_a_refusal_after_the_run_was_created_is_a_failed_run(spec: RunSpec) -> None:
-    bench = Bench(spec)
-    bench.effects.errors["create sandbox"] = UsageError("Modal refuses this: no GPU.")
-    # Not 2, which says that nothing was created.
-    with pytest.raises(RunFailedError, match=f"no GPU. The run {RUN_ID} is recorded as failed."):
-        bench.create()
-    assert bench.zenml.run.status == "failed"
-    assert bench.zenml.reasons == ["The run sandbox was not created: Modal refuses this: no GPU."]
-    assert bench.zenml.metadata["modalrun_exit_code"] == 1
-
-
-def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
-    bench = Bench(spec)
-    bench.fail("create sandbox", UnknownOutcomeError("The answer was lost."))
-    # By the announcement, `status` looks for the sandbox.
-    assert bench.effects[-2:] == ["create sandbox", "publish metadata"]
-    assert bench.zenml.metadata["modalrun_withdrawn"] is False
-    assert not bench.zenml.run.finished
-
-
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Interrupted()])
-def test_an_interrupt_before_the_answer_ends_the_sandbox_and_the_record(
-    spec: RunSpec, interrupt: BaseException
-) -> None:
-    bench = Bench(spec)
-    bench.fail("create sandbox", interrupt)
-    assert bench.submission.handle is None
-    assert bench.effects[-4:] == ["create sandbox", TERMINATE, "finalize run", "publish metadata"]
-    assert bench.zenml.reasons == ["The submission was interrupted."]
-    assert bench.zenml.run.status == "stopped"
-    assert bench.observer.lines[-1] == f"Cancelled the run {RUN_ID}; nothing of it is running."
-
-
-def test_an_interrupt_while_modal_is_away_says_what_may_be_left(spec: RunSpec) -> None:
-    bench = Bench(spec)
-    bench.effects.errors[TERMINATE] = ConnectionLostError("Modal does not answer.")
-    bench.fail("create sandbox", KeyboardInterrupt())
-    assert bench.zenml.run.status == "stopped"
-    assert bench.zenml.metadata["modalrun_withdrawn"] is False
-    assert "Modal does not answer." in bench.observer.lines[-1]
-    assert f"'modalrun stop --force {RUN_ID}'" in bench.observer.lines[-1]
-
-
-@pytest.mark.parametrize("comes", [True, False])
-def test_a_sandbox_that_may_come_after_the_interrupt_is_looked_for(
-    spec: RunSpec, monkeypatch: pytest.MonkeyPatch, comes: bool
-) -> None:
-    monkeypatch.setattr(creation, "CREATION_GRACE_SECONDS", 0.0)
-    monkeypatch.setattr(withdrawal, "WITHDRAW_SECONDS", 5.0 if comes else 0.1)
-    monkeypatch.setattr(withdrawal, "WITHDRAW_PAUSE", 0.01)
-    bench = Bench(spec)
-    created, over = threading.Event(), threading.Event()
-    main = threading.get_ident()
-
-    def create(_: object) -> None:
-        signal.pthread_kill(main, signal.SIGINT)
-        (created if comes else over).wait(30)
-
-    looks = 0
-
-    def terminate(*_: object) -> None:
-        nonlocal looks
-        looks += 1
-        if looks < 3 or not comes:
-            raise NotFoundError("There is no such sandbox.")
-        created.set()
-
-    bench.modal.on_create = create
-    monkeypatch.setattr(bench.modal, "terminate", terminate)
-    with interrupts.installed(), pytest.raises(KeyboardInterrupt):
-        bench.create()
-    interrupts.forget()
-    over.set()
-    assert bench.zenml.run.status == "stopped"
-    assert bench.zenml.metadata["modalrun_withdrawn"] is comes
-    last = bench.observer.lines[-1]
-    assert f"Cancelled the run {RUN_ID}; nothing of it is running." in last
-    assert (f"'modalrun stop --force {RUN_ID}' ends it." in last) == (not comes)
-    assert looks == 3 if comes else looks > 3
-
-
-def test_a_second_signal_does_not_interrupt_what_the_first_one_has_started(
-    spec: RunSpec,
-) -> None:
-    bench = Bench(spec)
-    main = threading.get_ident()
-
-    def signals(_: object) -> None:
-        # As Modal's SDK: nothing of it notices.
-        signal.pthread_kill(main, signal.SIGTERM)
-        threading.Event().wait(60)
-
-    bench.modal.on_create = signals
-    terminate = bench.modal.terminate
-
-    def terminate_slowly(*arguments: Any) -> None:
-        signal.raise_signal(signal.SIGTERM)
-        terminate(*arguments)
-
-    bench.modal.terminate = terminate_slowly  # type: ignore[method-assign]
-    with interrupts.installed(), pytest.raises(Interrupted):
-        bench.create()
-    interrupts.forget()
-    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
-    assert bench.zenml.run.status == "stopped"
 
 
 def test_an_interrupt_after_the_creation_leaves_the_run_alone(spec: RunSpec) -> None:
@@ -350,18 +153,6 @@ def test_an_interrupt_after_the_creation_leaves_the_run_alone(spec: RunSpec) -> 
     bench.submission.handle.recording.join()
     assert bench.effects[-2:] == ["create sandbox", "record sandbox"]
     assert not bench.zenml.run.finished
-
-
-def test_a_run_that_is_stopped_while_modal_creates_its_sandbox(spec: RunSpec) -> None:
-    bench = Bench(spec)
-    bench.zenml.stopping = True
-    bench.zenml.run = replace(bench.zenml.run, status="stopping")
-    bench.effects.errors["create sandbox"] = ConnectionLostError("The sandbox has ended.")
-    with pytest.raises(RunStoppedError, match="stopped by somebody"):
-        bench.create()
-    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
-    assert bench.zenml.metadata["modalrun_withdrawn"] is True
-    assert bench.zenml.run.status == "stopped"
 
 
 def test_a_run_that_is_stopped_before_its_sandbox_is_recorded(spec: RunSpec) -> None:
