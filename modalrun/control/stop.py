@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from concurrent import futures
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended
+from modalrun.util import background
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 ANNOUNCE_SECONDS = 10.0
@@ -90,24 +92,29 @@ def by_force(
 ) -> Stopped:
     """End every sandbox of a run now and record that it was stopped.
 
+    ZenML gets a third of the time before sandboxes end: they cost money, also while its
+    server is away.
+
     Args:
         wait: Whether to make sure that none is left.
-        seconds: How long to try.
+        seconds: How long to try to end them.
         reason: Why it ended, a sentence; stored with the run.
 
     Raises:
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
     """
-    unrecorded: ModalrunError | None = None
-    try:
-        # First, so that ZenML starts no new step and records what ends now as stopped.
+
+    def mark() -> None:
         zenml.mark_stopping(run_id, reason)
         _expect_steps(run_id, sandboxes, zenml)
-    except ModalrunError as error:
-        # Sandboxes cost money, also while ZenML's server can't be reached.
-        unrecorded = error
+
+    # First, so that ZenML starts no new step and records what ends now as stopped.
+    marking = background.begin(mark, "marking")
+    futures.wait([marking], timeout=seconds / 3)
     sandboxes.terminate(wait=wait, seconds=seconds)
-    if unrecorded is not None:
+    try:
+        marking.result()
+    except ModalrunError as unrecorded:
         raise type(unrecorded)(
             f"The sandboxes of the run {run_id} have ended, but ZenML can't record it:"
             f" {unrecorded.message}",

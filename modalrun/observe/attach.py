@@ -29,6 +29,9 @@ from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 STOP_SECONDS = 7.0
 """How long a stop after a signal may take. CI systems kill 7.5 to 10 s after their signal."""
 
+_RECORD_SECONDS = 1.0
+"""How long a stop waits until ZenML has the sandbox on record: its server may be away."""
+
 _CANCEL_SECONDS = 1.0
 """How long to wait for the end of a cancelled call to Modal."""
 
@@ -216,8 +219,9 @@ class _Attachment:
 
         def act() -> _Stopped:
             with redirect_stdout(sys.stderr):
-                self._run.recording.join()
-                self._stop_run(self._run.run_id, self._run.sandboxes, seconds=STOP_SECONDS)
+                self._run.recording.join(_RECORD_SECONDS)
+                left = STOP_SECONDS - _RECORD_SECONDS
+                self._stop_run(self._run.run_id, self._run.sandboxes, seconds=left)
             return _Stopped()
 
         self._start_background(act)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,6 +110,24 @@ def test_what_was_stored_before_an_error_is_not_stored_twice(
     assert done.exit_code == 0, done.stderr
     assert len(proxy.trouble.seen) == 2
     assert_ran_once(world)
+
+
+def test_a_stop_by_a_signal_ends_the_sandboxes(world: World, proxy: Proxy) -> None:
+    command = world.popen(waiting(world.gate(), PER_STEP), "--on-interrupt", "stop")
+    command.stdout.wait_for("wait | waiting in")
+
+    proxy.trouble = Trouble("/api/v1/", None)
+    command.signal(signal.SIGTERM)
+
+    done = command.finish()
+    assert done.exit_code == 143, done.stderr
+    assert all(box.finished_at for box in world.sandboxes())
+    run = world.only_run().id
+    proxy.trouble = None
+    assert run in done.stderr
+    stopped = world.modalrun("stop", run).finish()
+    assert stopped.exit_code == 0, stopped.stderr
+    assert world.only_run().status == "stopped"
 
 
 def test_commands_beside_a_run(world: World, proxy: Proxy) -> None:

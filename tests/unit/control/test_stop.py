@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -171,6 +173,33 @@ def test_by_force_ends_sandboxes_while_zenml_is_away() -> None:
     assert "have ended" in caught.value.message
     assert "ZenML does not answer." in caught.value.message
     assert f"modalrun stop {RUN_ID}" in str(caught.value.hint)
+
+
+def test_by_force_does_not_wait_for_a_server_that_has_trouble() -> None:
+    bench = Bench()
+    ended, mark = threading.Event(), bench.zenml.mark_stopping
+    terminate = bench.modal.sandboxes.terminate
+
+    def mark_late(run_id: str, reason: str) -> bool:
+        assert ended.wait(30)
+        return mark(run_id, reason)
+
+    def end(**options: Any) -> int:
+        count = terminate(**options)
+        ended.set()
+        return count
+
+    bench.zenml.mark_stopping = mark_late  # type: ignore[method-assign]
+    bench.modal.sandboxes.terminate = end  # type: ignore[method-assign]
+    stopped = by_force(RUN_ID, bench.modal.sandboxes, seconds=0.3, zenml=bench.zenml)
+    assert stopped.status == "stopped"
+    assert bench.effects == [
+        "end sandboxes",
+        "mark stopping",
+        "read run and steps",
+        "finalize run",
+        "end sandboxes",
+    ]
 
 
 def test_sandboxes_that_may_still_run_leave_the_record_open() -> None:

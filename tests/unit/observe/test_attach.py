@@ -188,6 +188,17 @@ def test_a_signal_stops_the_run() -> None:
     assert bench.effects.index("recorded") < bench.effects.index("stop")
 
 
+def test_a_signal_stops_a_run_that_zenml_does_not_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attach, "_RECORD_SECONDS", 0.1)
+    bench = Bench()
+    over = threading.Event()
+    recording = threading.Thread(target=over.wait)
+    recording.start()
+    bench.handle = replace(bench.handle, recording=recording)
+    assert bench.follow("stop", interrupted=signal.SIGTERM).exit_code == 143
+    over.set()
+
+
 @pytest.mark.parametrize("keys", ["s", "xS"])
 def test_the_answer_to_ctrl_c_stops_the_run(keys: str) -> None:
     bench = Bench()
