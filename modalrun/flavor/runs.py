@@ -36,7 +36,7 @@ from modalrun.run.metadata import Announced, RunMetadata, from_metadata, to_meta
 from modalrun.run.outcome import LOST
 from modalrun.run.run_plan import Target
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import preflight
+from modalrun.submit import preflight, withdrawal
 from modalrun.submit.creation import wait_for_sandbox
 from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.submission import Submission
@@ -107,7 +107,7 @@ def signals_handled(run_id: str) -> Iterator[None]:
                 yield
             except (KeyboardInterrupt, errors.Interrupted):
                 with interrupts.deferred(), contextlib.suppress(errors.ModalrunError):
-                    _stop_unsubmitted(run_id)
+                    interrupts.within(withdrawal.SECONDS, lambda: _stop_unsubmitted(run_id))
                 raise
     except errors.Interrupted as interruption:
         signal.raise_signal(interruption.number)
@@ -168,9 +168,14 @@ def submit(
                 interrupts.check()
             except (KeyboardInterrupt, errors.Interrupted):
                 # ZenML treats the run as not submitted.
-                if submission.handle is not None:
+                if (handle := submission.handle) is not None:
                     with interrupts.deferred():
-                        stopping.by_force(str(run.id), submission.handle.sandboxes)
+                        interrupts.within(
+                            attach.STOP_SECONDS,
+                            lambda: stopping.by_force(
+                                str(run.id), handle.sandboxes, seconds=attach.STOP_SECONDS
+                            ),
+                        )
                 raise
             display.pop_all()
         submitted = submission.handle

@@ -57,8 +57,8 @@ APPEAR_SECONDS = 3.0
 START_PAUSE, LONGEST_START_PAUSE = 1.0, 10.0
 """Seconds between two attempts to start a sandbox that Modal could not start."""
 
-TERMINATE_SECONDS = 7.0
-"""CI systems kill 7.5 to 10 s after their signal."""
+TERMINATE_SECONDS = 3.0
+"""CI systems kill 7.5 to 10 s after their signal, and the end is to be recorded, too."""
 
 
 def create(

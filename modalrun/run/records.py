@@ -326,9 +326,11 @@ class Placeholder:
 
     Attributes:
         run_id: Its id, as soon as it exists.
+        unanswered: Whether ZenML was asked to create it and has not answered.
     """
 
     run_id: str | None = None
+    unanswered: bool = False
 
 
 def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from modalrun.submit import prepare, reuse
 from modalrun.submit.source_selection import select
 from modalrun.submit.staging import stage
 from modalrun.util import timeline
+from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.rest.session import connect
 from modalrun.zenml_api.rest.settings import Unusual
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
 logger = logging.getLogger(__name__)
+
+RECORD_GRACE_SECONDS = 3.0
+"""How long a signal waits for the record of a run that ZenML is creating."""
 
 NOT_COMPILED = (
     "Nothing has changed since the pipeline was compiled; '--fresh' compiles it all the same."
@@ -145,15 +149,33 @@ def create_run(
 
     Raises:
         ModalrunError: As for `records.runs.create_run`.
+        KeyboardInterrupt, Interrupted: A signal came; the run may exist, as `placeholder` says.
     """
     if lean is not None:
         with contextlib.suppress(*REFUSALS):
-            return lean.create_run(source, placeholder)
+            return unless_interrupted(lambda: lean.create_run(source, placeholder), placeholder)
         # ZenML's own client says why, or can do it.
         compiled = prepare.load_deployment(spec)
     with timeline.phase("import ZenML's records"):
         from modalrun.zenml_api.records import runs
-    return runs.create_run(compiled, placeholder)
+    return unless_interrupted(lambda: runs.create_run(compiled, placeholder), placeholder)
+
+
+def unless_interrupted(create: Callable[[], CreatedRun], placeholder: Placeholder) -> CreatedRun:
+    """Return the run that a call creates; a signal waits for it for seconds at most.
+
+    Raises:
+        KeyboardInterrupt, Interrupted: A signal came; the run may exist, as `placeholder` says.
+    """
+
+    def call() -> CreatedRun:
+        placeholder.unanswered = True
+        try:
+            return create()
+        finally:
+            placeholder.unanswered = False
+
+    return in_background(call, grace=RECORD_GRACE_SECONDS)
 
 
 def _remembered(spec: RunSpec, found: reuse.Remembered, configuration: Path) -> LeanSubmission:

@@ -57,6 +57,12 @@ if TYPE_CHECKING:
 
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
+UNANSWERED = (
+    "Interrupted; nothing runs on Modal. ZenML has not answered whether it has created the run: if"
+    " 'zenml pipeline runs list' shows it as initializing, 'modalrun reconcile --force RUN' records"
+    " its end."
+)
+
 
 def submit(
     spec: RunSpec,
@@ -123,31 +129,44 @@ def submit(
                     )
                 )
             interrupts.check()
+            synchronous = job.plan.settings.synchronous
+            if submission.handle is None:
+                return all_cached(created.id, created.url, job.steps, asynchronous=not synchronous)
+            remembering = None
+            if submission.source is not None:
+                source = remembered(job.source, submission.source)
+                plan_cache.store(key, {"modal": modal.asked.to_json(), "source": source})
+                if lean is None:
+                    remembering = reuse.remember(
+                        key, spec, compiled, created, submission.source, began=began
+                    )
+            if not synchronous:
+                with redirect_stdout(sys.stderr):
+                    return _accepted(submission.handle, remembering)
         except (KeyboardInterrupt, Interrupted) as interruption:
             if submission.handle is None:
                 raise
             signal_number = interrupts.number(interruption)
             interrupts.forget()
-        handle, remembering = submission.handle, None
-        if handle is not None and submission.source is not None:
-            source = remembered(job.source, submission.source)
-            plan_cache.store(key, {"modal": modal.asked.to_json(), "source": source})
-            if lean is None:
-                remembering = reuse.remember(
-                    key, spec, compiled, created, submission.source, began=began
-                )
-        if handle is None:
-            waits = job.plan.settings.synchronous
-            return all_cached(created.id, created.url, job.steps, asynchronous=not waits)
-        if job.plan.settings.synchronous or signal_number is not None:
-            submitting.close()
-            return attach.follow(
-                handle, observer, on_interrupt, stop=stop, interrupted=signal_number
-            )
-        with interrupts.deferred(), redirect_stdout(sys.stderr):
-            if remembering is not None:
-                remembering.join()
-            return accepted(handle)
+        submitting.close()
+        return attach.follow(
+            submission.handle, observer, on_interrupt, stop=stop, interrupted=signal_number
+        )
+
+
+def _accepted(run: RunHandle, remembering: threading.Thread | None) -> Outcome:
+    """Return the outcome of an asynchronous run, once nothing more is to be stored.
+
+    Raises:
+        KeyboardInterrupt, Interrupted: A signal came.
+    """
+
+    def wait() -> Outcome:
+        if remembering is not None:
+            remembering.join()
+        return accepted(run)
+
+    return in_background(wait)
 
 
 def _begun(spec: RunSpec, lean: LeanSubmission, observer: RunObserver) -> Compiled:
@@ -216,9 +235,8 @@ class Submission:
             )
             placeholder = Placeholder()
             try:
-                with interrupts.deferred():
-                    run = create_run(placeholder)
-                    placeholder.run_id = run.id
+                run = create_run(placeholder)
+                placeholder.run_id = run.id
                 observer.say(f"Run {run.name}", "bold")
                 observer.say(f"  id       {run.id}")
                 observer.say(f"  stack    {job.compiled.stack_description.name}")
@@ -263,12 +281,10 @@ class Submission:
                             effect=f"The run {run_id} is recorded as failed.",
                             hint=cause.hint,
                         )
-                    # More signals must not interrupt this.
-                    with interrupts.deferred():
-                        interrupts.forget()
-                        self._withdraw(run_id, cause)
+                    self._withdraw(run_id, cause)
                 elif isinstance(cause, KeyboardInterrupt | Interrupted):
-                    say_at_last(self.observer, NOTHING_SUBMITTED)
+                    text = UNANSWERED if placeholder.unanswered else NOTHING_SUBMITTED
+                    say_at_last(self.observer, text)
                 if cause is error:
                     raise
                 raise cause from error
@@ -308,7 +324,7 @@ class Submission:
                 self.observer,
                 self._unanswered,
                 resumed=self.previous is not None,
-            ).withdraw(run_id, error)
+            ).in_time(run_id, error)
         elif isinstance(error, RunStoppedError):
             self.handle.sandboxes.terminate()
 

@@ -21,9 +21,13 @@ from modalrun.run.metadata import Announced, to_metadata
 from modalrun.run.run_plan import RunPlan
 from modalrun.submit.preflight import Job
 from modalrun.util import interrupts
+from modalrun.util.background import in_background
 from modalrun.util.machine import machine_error
 from modalrun.zenml_api.errors import first_line, store_error
 from modalrun.zenml_api.gateway import ZenMLGateway
+
+SECONDS = 4.0
+"""How long a submission is withdrawn after a signal: CI systems kill 7.5 to 10 s after theirs."""
 
 WITHDRAW_SECONDS = 2.0
 """How long a sandbox is looked for that Modal may still be creating."""
@@ -53,7 +57,38 @@ class Withdrawal:
     unanswered: threading.Event
     resumed: bool
 
-    def withdraw(self, run_id: str, error: BaseException) -> None:
+    def in_time(self, run_id: str, error: BaseException) -> None:
+        """Withdraw a run as `_withdraw` does, and within seconds once a signal has come.
+
+        Raises:
+            KeyboardInterrupt, Interrupted: More signals came after the first.
+        """
+        over = threading.Event()
+
+        def withdraw() -> None:
+            self._withdraw(run_id, error)
+            over.set()
+
+        try:
+            if isinstance(error, _INTERRUPTS):
+                # More signals must not interrupt this.
+                with interrupts.deferred():
+                    interrupts.forget()
+                    interrupts.within(SECONDS, withdraw)
+            else:
+                # The error matters more than a signal that comes while ZenML has trouble.
+                with contextlib.suppress(KeyboardInterrupt, Interrupted):
+                    in_background(withdraw, grace=SECONDS)
+                interrupts.forget()
+        finally:
+            if not over.is_set():
+                say_at_last(
+                    self.observer,
+                    f"What is left of the run {run_id} is not known: ZenML or Modal has not"
+                    f" answered. 'modalrun stop --force {run_id}' ends it.",
+                )
+
+    def _withdraw(self, run_id: str, error: BaseException) -> None:
         """Withdraw a run that has got no sandbox for an error, or for a signal's exception.
 
         What can't be recorded is told: the error matters more.

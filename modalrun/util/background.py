@@ -71,7 +71,9 @@ def in_background(
         return future.result()
     except (KeyboardInterrupt, Interrupted):
         give_up()
-        wait([future], timeout=grace)
+        # More signals must not leave what the call may be creating.
+        with interrupts.deferred():
+            wait([future], timeout=grace)
         raise
 
 

@@ -130,6 +130,56 @@ def test_a_stop_by_a_signal_ends_the_sandboxes(world: World, proxy: Proxy) -> No
     assert world.only_run().status == "stopped"
 
 
+def test_a_run_that_gets_no_token_is_recorded_as_failed(world: World, proxy: Proxy) -> None:
+    proxy.trouble = Trouble("GET /api/v1/api_token", None, 403)
+
+    done = world.submit(waiting(world.gate()))
+
+    assert done.exit_code == 70, done.stderr
+    run = world.only_run()
+    assert run.status == "failed"
+    assert run.reason.startswith("The run sandbox was not created: ")
+    listed = world.modalrun("list", "--state", "failed").finish()
+    assert run.id[:8] in listed.stdout, listed.stdout
+    status = world.modalrun("status", run.id, "--exit-status").finish()
+    assert status.exit_code == 70, status.stdout
+
+
+@pytest.mark.parametrize("request_", ["POST /api/v1/runs$", "GET /api/v1/api_token"])
+def test_a_signal_while_a_run_can_not_be_created(world: World, proxy: Proxy, request_: str) -> None:
+    proxy.trouble = Trouble(request_, None)
+    command = world.popen(waiting(world.gate()))
+    world.wait_until(lambda: proxy.trouble and proxy.trouble.seen, "the request fails")
+
+    command.signal(signal.SIGTERM)
+
+    done = command.finish(20)
+    assert done.exit_code == 143, done.stderr
+    assert world.sandboxes() == []
+    if "token" in request_:
+        assert world.only_run().status == "stopped"
+        assert "nothing of it is running" in done.stderr
+    else:
+        assert world.runs() == []
+        assert "ZenML has not answered" in done.stderr
+
+
+def test_a_signal_while_an_accepted_run_can_not_be_recorded(world: World, proxy: Proxy) -> None:
+    proxy.trouble = Trouble("POST /api/v1/run-metadata", None)
+    gate = world.gate()
+    command = world.popen(waiting(gate), "--async", "--on-interrupt", "detach")
+    world.wait_until(lambda: proxy.trouble and proxy.trouble.seen, "the request fails")
+
+    command.signal(signal.SIGTERM)
+
+    done = command.finish(20)
+    assert done.exit_code == 143, done.stderr
+    assert "continues in its sandbox" in done.stderr
+    proxy.trouble = None
+    gate.open()
+    world.wait_until(lambda: world.only_run().status == "completed", "the run completes")
+
+
 def test_commands_beside_a_run(world: World, proxy: Proxy) -> None:
     gate = world.gate()
     command = world.popen(waiting(gate))

@@ -6,6 +6,7 @@ import pytest
 
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.lean import unless_interrupted
 from modalrun.submit.preflight import check
 from modalrun.submit.submission import Submission
 from tests.unit.fake_zenml import FakeZenML, compiled
@@ -32,7 +33,11 @@ class Bench:
         self.submission = Submission(job, self.observer, self.zenml, previous=previous)
 
     def create(self) -> None:
-        self.submission.create(self.zenml.create_run)
+        self.submission.create(
+            lambda placeholder: unless_interrupted(
+                lambda: self.zenml.create_run(placeholder), placeholder
+            )
+        )
         if self.submission.handle is not None:
             self.submission.handle.recording.join()
 

@@ -23,8 +23,9 @@ from modalrun.errors import (
     UsageError,
 )
 from modalrun.modal_api.capacity import GivenUp
+from modalrun.run.records import CreatedRun, Placeholder
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import creation, withdrawal
+from modalrun.submit import creation, lean, withdrawal
 from modalrun.util import interrupts
 from tests.unit.fakes import RUN_ID
 from tests.unit.submit.submission_bench import TERMINATE, Bench
@@ -241,3 +242,89 @@ def test_a_run_that_is_stopped_while_modal_creates_its_sandbox(spec: RunSpec) ->
     assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
     assert bench.zenml.metadata["modalrun_withdrawn"] is True
     assert bench.zenml.run.status == "stopped"
+
+
+class Hanging:
+    """A call in another thread that a signal interrupts, and that hangs until it is released."""
+
+    def __init__(self) -> None:
+        self._main = threading.get_ident()
+        self._released = threading.Event()
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        signal.pthread_kill(self._main, signal.SIGINT)
+        self._released.wait(30)
+
+    def __enter__(self) -> Hanging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        interrupts.forget()
+        self._released.set()
+
+
+def test_a_signal_while_zenml_does_not_answer_says_what_may_be_left(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean, "RECORD_GRACE_SECONDS", 0.1)
+    bench = Bench(spec)
+    with Hanging() as hanging, interrupts.installed():
+        bench.zenml.create_run = hanging  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            bench.create()
+    assert not bench.effects
+    assert "has not answered" in bench.observer.lines[-1]
+    assert "'modalrun reconcile --force RUN'" in bench.observer.lines[-1]
+
+
+def test_a_signal_does_not_wait_for_the_token_of_a_run(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean, "RECORD_GRACE_SECONDS", 0.1)
+    bench = Bench(spec)
+    with Hanging() as hanging, interrupts.installed():
+        bench.zenml.on_created = hanging
+        with pytest.raises(KeyboardInterrupt):
+            bench.create()
+    assert bench.zenml.run.status == "stopped"
+
+
+def test_two_signals_while_the_run_is_created_cancel_it(spec: RunSpec) -> None:
+    bench = Bench(spec)
+    main, create = threading.get_ident(), bench.zenml.create_run
+    given_up = threading.Event()
+    bench.observer.on_line = lambda _: given_up.set()
+
+    def interrupted(placeholder: Placeholder) -> CreatedRun:
+        signal.pthread_kill(main, signal.SIGINT)
+        # The first one has been handled when the second one comes.
+        while interrupts.pending() is None:
+            given_up.wait(0.01)
+        given_up.clear()
+        signal.pthread_kill(main, signal.SIGTERM)
+        assert not given_up.wait(0.3), "the second signal has left the run behind"
+        return create(placeholder)
+
+    bench.zenml.create_run = interrupted  # type: ignore[method-assign]
+    with interrupts.installed(), pytest.raises((KeyboardInterrupt, Interrupted)):
+        bench.create()
+    interrupts.forget()
+    assert bench.zenml.run.status == "stopped"
+    assert bench.observer.lines[-1] == f"Cancelled the run {RUN_ID}; nothing of it is running."
+
+
+@pytest.mark.parametrize("error", [CapacityError("Modal is full."), Interrupted()])
+def test_a_withdrawal_that_zenml_holds_up_ends_soon_after_a_signal(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(withdrawal, "SECONDS", 0.1)
+    bench = Bench(spec)
+    with Hanging() as hanging, interrupts.installed():
+        bench.zenml.finalize_run = hanging  # type: ignore[method-assign]
+        # A signal that comes second has the last word only if the first one was a signal, too.
+        expected = CapacityError if isinstance(error, CapacityError) else KeyboardInterrupt
+        bench.effects.errors["create sandbox"] = error
+        with pytest.raises(expected):
+            bench.create()
+    told = next(line for line in bench.observer.lines if "What is left of" in line)
+    assert f"'modalrun stop --force {RUN_ID}'" in told
