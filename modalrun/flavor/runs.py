@@ -41,6 +41,7 @@ from modalrun.submit.creation import wait_for_sandbox
 from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
+from modalrun.util.background import in_background
 from modalrun.util.environment import restored_environment
 from modalrun.zenml_api.gateway import ZENML
 from modalrun.zenml_api.retry import open_store
@@ -166,6 +167,11 @@ def submit(
             try:
                 submission.create(lambda _: existing_run(job.compiled, str(run.id), environment))
                 interrupts.check()
+                submitted = submission.handle
+                # Only `create_run` returns a finished run, which needs no sandbox.
+                assert submitted is not None
+                waits = job.plan.settings.synchronous
+                outcome = None if waits else in_background(lambda: accepted(submitted))
             except (KeyboardInterrupt, errors.Interrupted):
                 # ZenML treats the run as not submitted.
                 if (handle := submission.handle) is not None:
@@ -178,12 +184,9 @@ def submit(
                         )
                 raise
             display.pop_all()
-        submitted = submission.handle
-        # Only `create_run` returns a finished run, which needs no sandbox.
-        assert submitted is not None
-        if not job.plan.settings.synchronous:
+        if outcome is not None:
             with interrupts.deferred():
-                shown.summary(accepted(submitted))
+                shown.summary(outcome)
             return None
         until_its_end = stack.pop_all()
 
