@@ -169,6 +169,8 @@ def retry_policy(
         allowed_methods=None,
         backoff_factor=pause,
         backoff_max=LONGEST_PAUSE,
+        # It may be hours, and urllib3 sleeps through all of it.
+        respect_retry_after_header=False,
     )
 
 

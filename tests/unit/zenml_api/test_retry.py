@@ -43,6 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = b'{"detail": ["RuntimeError", "the database is full"]}' if status >= 500 else b""
         self.server.keys.append(self.headers["Idempotency-Key"])
         self.send_response(status)
+        if status != 200:
+            self.send_header("Retry-After", "3600")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -102,7 +104,7 @@ def test_a_server_that_is_not_there_yet(server: Scripted) -> None:
 
 
 @pytest.mark.parametrize("in_sandbox", [True, False], ids=["sandbox", "command"])
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 520])
 def test_a_server_in_trouble(server: Scripted, status: int, in_sandbox: bool) -> None:
     serve(server)
     server.script = [status] * (ZENML_GIVES_UP_AFTER * 3)
