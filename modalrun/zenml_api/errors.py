@@ -26,13 +26,14 @@ from modalrun.zenml_api import config_files
 _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIVE_PROJECT_ID."
 
 # A server that goes away after it has been reached (`rest_zen_store.py:5193`, 0.98.0).
-_UNREACHABLE = (
+UNREACHABLE = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.RetryError,
     # An answer that breaks off.
     requests.exceptions.ChunkedEncodingError,
 )
+"""What `requests` raises then."""
 
 
 def database_errors() -> tuple[type[Any], ...]:
@@ -88,8 +89,8 @@ def translated() -> Iterator[None]:
             f"The ZenML server has trouble: {first_line(error)}",
             hint="Try again later. The server's own log says more.",
         ) from error
-    except (*_UNREACHABLE, RuntimeError) as error:
-        if not isinstance(error, _UNREACHABLE) and "connecting to URL" not in str(error):
+    except (*UNREACHABLE, RuntimeError) as error:
+        if not isinstance(error, UNREACHABLE) and "connecting to URL" not in str(error):
             raise
         raise ConnectionLostError(
             f"The ZenML server can't be reached: {first_line(error)}",

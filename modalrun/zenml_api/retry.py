@@ -20,10 +20,16 @@ from urllib3.util.retry import Retry
 from modalrun.run.reporting import log_line
 from modalrun.util.backoff import pauses
 from modalrun.util.retry import repeated
-from modalrun.zenml_api.errors import ServerTrouble, database_errors, translated
+from modalrun.zenml_api.errors import UNREACHABLE, ServerTrouble, database_errors, translated
 
 PATIENCE = 180.0
 """Seconds for which a request is repeated that the server answers with an error of its own."""
+
+OPENING_PATIENCE = 600.0
+"""Seconds for which a sandbox tries to open the store.
+
+Not without limit: a server that Modal can't reach at all would hold a GPU until the timeout.
+"""
 
 LONGEST_PAUSE = 15.0
 """Upper limit of the growing pause between two attempts, in seconds."""
@@ -65,11 +71,11 @@ def open_store(*, in_sandbox: bool = False) -> None:
     """Open ZenML's store, and let this process's requests to a server wait out its trouble.
 
     Args:
-        in_sandbox: Wait without limit for a server that is away, and long for a database that is
-            locked: the sandbox's timeout ends it.
+        in_sandbox: Wait `OPENING_PATIENCE` for a server that is away, and without limit once the
+            store is open; and long for a database that is locked. The sandbox's timeout ends it.
     """
     with translated():
-        store: Any = _opened()
+        store: Any = _opened(in_sandbox=in_sandbox)
     if hasattr(store, "session"):
         adapter = patient_adapter(in_sandbox=in_sandbox, size=store.config.connection_pool_size)
         # The longest prefix wins: the store's own adapters stay for every other address.
@@ -93,17 +99,18 @@ def patient_adapter(*, in_sandbox: bool = False, size: int = 10) -> HTTPAdapter:
     return _Adapter(max_retries=retry_policy(log_line, in_sandbox=in_sandbox), pool_maxsize=size)
 
 
-def _opened() -> object:
+def _opened(*, in_sandbox: bool) -> object:
     """Return the store; opening it makes the first requests, for which there is no adapter yet."""
     from zenml.client import Client
     from zenml.config.global_config import GlobalConfiguration
 
-    until, waits = time.monotonic() + PATIENCE, pauses(longest=LONGEST_PAUSE)
+    until = time.monotonic() + (OPENING_PATIENCE if in_sandbox else PATIENCE)
+    waits = pauses(longest=LONGEST_PAUSE)
     while True:
         try:
             return Client().zen_store
         except (RuntimeError, requests.RequestException) as error:
-            if not _is_trouble(error) or time.monotonic() > until:
+            if not _is_trouble(error, in_sandbox=in_sandbox) or time.monotonic() > until:
                 raise
             log_line(f"The ZenML server has trouble ({error}); trying again.")
         # Else it would count as open when only its last request has failed.
@@ -111,14 +118,17 @@ def _opened() -> object:
         time.sleep(next(waits))
 
 
-def _is_trouble(error: BaseException) -> bool:
-    """Return whether a store that can't be opened has failed for a status of 500 or more.
+def _is_trouble(error: BaseException, *, in_sandbox: bool) -> bool:
+    """Return whether a store can't be opened for a reason that may pass.
 
-    ZenML wraps the cause (`rest_zen_store.py:561`), which is a RuntimeError then.
+    ZenML wraps the cause (`rest_zen_store.py:561`). After a status of 500 it is a RuntimeError.
     """
     while error.__cause__ is not None:
         error = error.__cause__
-    return isinstance(error, (RuntimeError, requests.exceptions.RetryError))
+    if isinstance(error, (RuntimeError, requests.exceptions.RetryError)):
+        return True
+    away = isinstance(error, UNREACHABLE) and not isinstance(error, requests.exceptions.SSLError)
+    return in_sandbox and away
 
 
 def retry_policy(

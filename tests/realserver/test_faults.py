@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from servers.zenml_server import ZenMLServer
 if TYPE_CHECKING:
     from tests.world import World
 
+from tests.e2e.test_endings import pids
 from tests.realserver.test_runs import PER_STEP, waiting
 
 pytestmark = pytest.mark.e2e
@@ -118,6 +121,33 @@ def test_a_server_that_restarts_while_a_step_ends(
     run = world.only_run()
     assert (run.status, run.statuses) == ("completed", DONE)
     assert [step.version for step in run.steps] == [1, 1]
+    assert_nothing_runs(world)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(400)
+def test_a_server_that_is_away_while_a_worker_opens_its_store(
+    world: World, own_server: ZenMLServer
+) -> None:
+    gate = world.gate()
+    retry = "steps: {wait: {retry: {max_retries: 1, delay: 0}}}"
+    command = world.popen(waiting(gate, retry))
+    worker = pids(world, command).worker
+
+    own_server.stop()
+    # Another worker records its death.
+    os.kill(worker, signal.SIGKILL)
+    command.stderr.wait_for("The ZenML server has trouble")
+    own_server.start()
+    gate.open()
+
+    done = command.finish()
+    assert done.exit_code == 0, done.stderr
+    run = world.only_run()
+    assert run.status == "completed"
+    assert [(step.name, step.status) for step in run.steps if step.version > 1] == [
+        ("wait", "completed")
+    ]
     assert_nothing_runs(world)
 
 

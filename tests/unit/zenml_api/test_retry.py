@@ -187,11 +187,54 @@ def test_a_store_is_opened_in_spite_of_trouble(monkeypatch: pytest.MonkeyPatch) 
     assert store.left == []
 
 
+AWAY = [
+    requests.ConnectionError("Connection refused"),
+    requests.ReadTimeout("Read timed out."),
+    requests.exceptions.ChunkedEncodingError("Connection broken"),
+]
+
+
+@pytest.mark.parametrize("error", AWAY)
+def test_a_sandbox_waits_for_a_server_before_it_opens_its_store(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store = _Store(*[error] * 20)
+    monkeypatch.setattr("zenml.client.Client", lambda: store)
+    monkeypatch.setattr(retry, "pauses", lambda longest: iter([0.0] * 20))
+    assert retry._opened(in_sandbox=True) == "store"
+    assert store.left == []
+
+
+@pytest.mark.parametrize(
+    ("error", "in_sandbox"),
+    [(AWAY[0], False), (requests.exceptions.SSLError("self-signed certificate"), True)],
+)
+def test_a_server_that_will_not_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, in_sandbox: bool
+) -> None:
+    store = _Store(error, error)
+    monkeypatch.setattr("zenml.client.Client", lambda: store)
+    with pytest.raises(ConnectionLostError):
+        retry.open_store(in_sandbox=in_sandbox)
+    assert len(store.left) == 1
+
+
+def test_a_server_that_a_sandbox_never_reaches_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = _Store(*AWAY)
+    monkeypatch.setattr("zenml.client.Client", lambda: store)
+    monkeypatch.setattr(retry, "OPENING_PATIENCE", -1.0)
+    with pytest.raises(ConnectionLostError):
+        retry.open_store(in_sandbox=True)
+    assert len(store.left) == 2
+
+
 def test_a_sandbox_waits_long_for_a_locked_database(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'zenml.db'}")
-    monkeypatch.setattr(retry, "_opened", lambda: SimpleNamespace(engine=engine))
+    monkeypatch.setattr(retry, "_opened", lambda in_sandbox: SimpleNamespace(engine=engine))
     waits = []
     for in_sandbox in (False, True):
         retry.open_store(in_sandbox=in_sandbox)
