@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import requests
@@ -53,6 +54,8 @@ _UNAVAILABLE = frozenset({408, 429, 502, 503, 504})
 
 _NOT_IMPLEMENTED = 501
 
+_READINGS = 18
+"""How often a request is sent whose answer can't be read: with the pauses for three minutes."""
 
 _impatient: ContextVar[bool] = ContextVar("_impatient", default=False)
 
@@ -127,8 +130,9 @@ def _is_trouble(error: BaseException, *, in_sandbox: bool) -> bool:
         error = error.__cause__
     if isinstance(error, (RuntimeError, requests.exceptions.RetryError)):
         return True
+    # The submission has reached a ZenML server at this address.
     away = isinstance(error, UNREACHABLE) and not isinstance(error, requests.exceptions.SSLError)
-    return in_sandbox and away
+    return in_sandbox and (away or str(error).startswith("Bad response from API"))
 
 
 def retry_policy(
@@ -219,13 +223,45 @@ def refusal(response: requests.Response) -> str:
 
 
 class _Adapter(HTTPAdapter):
-    """Raise `ServerTrouble` for the last answer; ZenML would raise a RuntimeError."""
+    """Repeat a request whose answer can't be read, and raise `ServerTrouble` for a last bad one.
+
+    ZenML's client would raise a RuntimeError or a ValueError.
+    """
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        response = super().send(request, *args, **kwargs)
-        if _is_server_error(response.status_code):
-            raise ServerTrouble(
-                f"{request.method} {request.path_url} got status {response.status_code}:"
-                f" {refusal(response)}"
-            )
-        return response
+        attempt, waits = 1, pauses(longest=LONGEST_PAUSE)
+        while True:
+            response = super().send(request, *args, **kwargs)
+            error: requests.RequestException
+            try:
+                # Now, while the request can be repeated; `requests` reads it after this adapter.
+                _ = response.content
+            except requests.RequestException as cut:
+                error = cut
+            else:
+                problem = _problem(request, response)
+                if problem is None:
+                    return response
+                error = ServerTrouble(f"{request.method} {request.path_url} got {problem}")
+                if response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+                    raise error
+            if attempt == _READINGS:
+                raise error
+            if attempt == 1:
+                log_line(f"The ZenML server's answer can't be read ({error}); trying again.")
+            time.sleep(next(waits))
+            attempt += 1
+
+
+def _problem(request: requests.PreparedRequest, response: requests.Response) -> str | None:
+    """Return what the server's last answer to a request is, if it is no good one."""
+    status = response.status_code
+    if _is_server_error(status):
+        return f"status {status}: {refusal(response)}"
+    # The first request of all shows whether a ZenML server is at the address.
+    if status >= HTTPStatus.MULTIPLE_CHOICES or request.path_url.endswith("/info"):
+        return None
+    # Not decoded: what is nested too deeply is no trouble of the server's.
+    if "json" in response.headers.get("Content-Type", ""):
+        return None
+    return f"an answer that is not ZenML's: {response.text[:100]!r}"

@@ -54,6 +54,25 @@ def test_the_end_of_a_step(
 
 
 @MODES
+@pytest.mark.parametrize("cut", [False, True], ids=["page", "cut"])
+def test_an_end_of_a_step_whose_answer_is_lost(
+    world: World, proxy: Proxy, mode: str, cut: bool
+) -> None:
+    gate = world.gate()
+    command = world.popen(waiting(gate, mode))
+    command.stdout.wait_for("wait | waiting in")
+
+    lost = "(POST /api/v1/artifact_versions|PUT /api/v1/steps/[^/]+)$"
+    proxy.trouble = Trouble(lost, 3, status=200, cut=cut, handled=True)
+    gate.open()
+
+    done = command.finish()
+    assert done.exit_code == 0, done.stderr
+    assert len(proxy.trouble.seen) == 3
+    assert_ran_once(world)
+
+
+@MODES
 def test_twenty_seconds_of_trouble_when_a_step_ends(world: World, proxy: Proxy, mode: str) -> None:
     gate = world.gate()
     command = world.popen(waiting(gate, mode))
@@ -178,6 +197,17 @@ def test_a_signal_while_an_accepted_run_can_not_be_recorded(world: World, proxy:
     proxy.trouble = None
     gate.open()
     world.wait_until(lambda: world.only_run().status == "completed", "the run completes")
+
+
+def test_a_run_whose_creation_is_answered_by_a_page(world: World, proxy: Proxy) -> None:
+    spec = world.spec("pipeline: diamond.diamond\ntarget: local\n")
+    assert world.submit(spec).exit_code == 0
+
+    proxy.trouble = Trouble("POST /api/v1/runs$", 1, status=200, handled=True)
+    done = world.submit(spec)
+
+    assert done.exit_code == 0, done.stderr
+    assert [run.status for run in world.runs()] == ["completed", "completed"]
 
 
 def test_commands_beside_a_run(world: World, proxy: Proxy) -> None:

@@ -1,4 +1,4 @@
-"""A proxy before a ZenML server that answers chosen requests with a server error."""
+"""A proxy before a ZenML server that answers chosen requests with an error or a page of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Trouble:
     Attributes:
         requests: What method and path of a failing request match.
         count: How many of them fail; None for all, until the trouble is over.
-        status: The answer's status.
+        status: The answer's status; below 500 the answer is a page of the proxy's.
+        cut: Whether the answer breaks off.
         handled: Whether the server handles the request first, so that only its answer is lost.
         seen: The requests that failed so far.
     """
@@ -26,6 +27,7 @@ class Trouble:
     requests: str
     count: int | None = 1
     status: int = 500
+    cut: bool = False
     handled: bool = False
     seen: list[str] = field(default_factory=list)
 
@@ -72,13 +74,16 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             trouble = self.server.trouble
             fails = trouble is not None and trouble.hits(f"{self.command} {self.path}")
-        if trouble is not None and fails and not trouble.handled:
-            self._answer(trouble.status, _ERROR, {})
+        if trouble is None or not fails:
+            self._answer(*self._ask(body))
             return
-        status, answer, headers = self._ask(body)
-        if trouble is not None and fails:
-            status, answer, headers = trouble.status, _ERROR, {}
-        self._answer(status, answer, headers)
+        if trouble.handled:
+            self._ask(body)
+        self.close_connection = trouble.cut
+        if trouble.status >= 500:
+            self._answer(trouble.status, _ERROR, {}, missing=trouble.cut)
+        else:
+            self._answer(trouble.status, _PAGE, {"Content-Type": "text/html"}, missing=trouble.cut)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _pass_on
 
@@ -94,13 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
         except urllib.error.HTTPError as error:
             return error.code, error.read(), error.headers
 
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    def _answer(
+        self, status: int, body: bytes, headers: Mapping[str, str], *, missing: int = 0
+    ) -> None:
         self.send_response(status)
         for name in ("WWW-Authenticate", "Retry-After"):
             if name in headers:
                 self.send_header(name, headers[name])
         self.send_header("Content-Type", headers.get("Content-Type", "application/json"))
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + missing))
         self.end_headers()
         self.wfile.write(body)
 
@@ -109,3 +116,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _ERROR = b'{"detail": ["RuntimeError", "the database is full"]}'
+_PAGE = b"<html>The application is starting.</html>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,11 +26,18 @@ ZENML_GIVES_UP_AFTER = 10
 
 
 class Scripted(ThreadingHTTPServer):
-    """A server that answers by a script, one status after the other; 0 hangs up instead."""
+    """A server that answers by a script, one status after the other; 0 hangs up instead.
 
-    script: list[int]
+    A text is a page with status 200, and `CUT` is an answer that breaks off.
+    """
+
+    script: list[int | str]
     asked: int = 0
     keys: list[str]
+
+
+CUT = "CUT"
+LOGIN_PAGE = "<html>Please log in</html>"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -36,18 +45,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.server.asked += 1
-        status = self.server.script.pop(0) if self.server.script else 200
-        if not status:
+        answer = self.server.script.pop(0) if self.server.script else 200
+        if not answer:
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        body = b'{"detail": ["RuntimeError", "the database is full"]}' if status >= 500 else b""
+        page = isinstance(answer, str) and answer != CUT
+        body = str(answer) if page else '{"detail": ["RuntimeError", "the database is full"]}'
+        status = answer if isinstance(answer, int) else 200
         self.server.keys.append(self.headers["Idempotency-Key"])
         self.send_response(status)
         if status != 200:
             self.send_header("Retry-After", "3600")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "text/html" if page else "application/json")
+        self.send_header("Content-Length", str(len(body) + (answer == CUT)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -62,6 +74,12 @@ def server() -> Iterator[Scripted]:
     yield made
     made.shutdown()
     made.server_close()
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are repeated at once."""
+    monkeypatch.setattr(retry, "pauses", lambda longest: itertools.repeat(0.0))
 
 
 def put(
@@ -113,6 +131,35 @@ def test_a_server_in_trouble(server: Scripted, status: int, in_sandbox: bool) ->
     assert logged == [f"The ZenML server answers with status {status}; trying again."]
     # By the key the server sees that it has handled the request before.
     assert set(server.keys) == {"one"}
+
+
+@pytest.mark.parametrize("answer", [CUT, LOGIN_PAGE])
+def test_an_answer_that_cannot_be_read(
+    server: Scripted, answer: str, capsys: pytest.CaptureFixture[str], no_pauses: None
+) -> None:
+    serve(server)
+    server.script = [answer] * 9
+    assert put(server, []) == 200
+    assert set(server.keys) == {"one"} and len(server.keys) == 10
+    assert capsys.readouterr().err.count("answer can't be read") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (CUT, ConnectionLostError, "can't be reached: ('Connection broken"),
+        (LOGIN_PAGE, ServerError, "PUT /api/v1/steps got an answer that is not ZenML's: '<html>"),
+    ],
+)
+def test_an_answer_that_can_never_be_read(
+    server: Scripted, answer: str, error: type[ConnectionLostError], text: str, no_pauses: None
+) -> None:
+    serve(server)
+    server.script = [answer] * 100
+    with pytest.raises(error, match=re.escape(text)) as raised, translated():
+        put(server, [])
+    assert type(raised.value) is error
+    assert server.asked == 18
 
 
 def test_trouble_that_lasts_ends_with_the_server_s_text(
@@ -191,6 +238,7 @@ AWAY = [
     requests.ConnectionError("Connection refused"),
     requests.ReadTimeout("Read timed out."),
     requests.exceptions.ChunkedEncodingError("Connection broken"),
+    ValueError("Bad response from API. Expected json, got\n<html>"),
 ]
 
 
@@ -227,7 +275,7 @@ def test_a_server_that_a_sandbox_never_reaches_is_given_up(
     monkeypatch.setattr(retry, "OPENING_PATIENCE", -1.0)
     with pytest.raises(ConnectionLostError):
         retry.open_store(in_sandbox=True)
-    assert len(store.left) == 2
+    assert len(store.left) == len(AWAY) - 1
 
 
 def test_a_sandbox_waits_long_for_a_locked_database(

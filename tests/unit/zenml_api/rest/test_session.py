@@ -72,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 401, {"detail": ["CredentialsNotValid", "no"]}
         content = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         self.send_response(status)
+        page = isinstance(answer, str)
+        self.send_header("Content-Type", "text/html" if page else "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
