@@ -35,6 +35,13 @@ UNREACHABLE = (
 )
 """What `requests` raises then."""
 
+_NOT_ZENMLS = (
+    "Bad response from API",
+    "HTTP Error received from server",
+    "Error retrieving from API",
+)
+"""What ZenML's client says of an answer that is no server's of ZenML (`rest_zen_store.py:5095`)."""
+
 
 def database_errors() -> tuple[type[Any], ...]:
     """Return the errors of a local database, for `except`; none in a process that uses none.
@@ -66,7 +73,8 @@ def translated() -> Iterator[None]:
     Raises:
         AuthenticationError: ZenML's server refuses the credentials.
         NotFoundError: A record that was asked for does not exist.
-        ServerError: ZenML's server has answered with errors of its own for minutes.
+        ServerError: ZenML's server has answered with errors of its own for minutes, or something
+            else has answered in its place.
         ConnectionLostError: ZenML's server can't be reached.
     """
     try:
@@ -84,18 +92,26 @@ def translated() -> Iterator[None]:
         if not text.startswith("Unable to get"):
             raise
         raise NotFoundError(text, hint=_PROJECT_HINT if "project" in text else None) from error
+    except _zenml_errors("MaxConcurrentTasksError") as error:
+        raise _server_error(error) from error
     except ServerTrouble as error:
-        raise ServerError(
-            f"The ZenML server has trouble: {first_line(error)}",
-            hint="Try again later. The server's own log says more.",
-        ) from error
-    except (*UNREACHABLE, RuntimeError) as error:
+        raise _server_error(error) from error
+    except (*UNREACHABLE, RuntimeError, ValueError) as error:
         if not isinstance(error, UNREACHABLE) and "connecting to URL" not in str(error):
+            if any(text in str(error) for text in _NOT_ZENMLS):
+                raise _server_error(error) from error
             raise
         raise ConnectionLostError(
             f"The ZenML server can't be reached: {first_line(error)}",
             hint="Check the network and 'zenml status'.",
         ) from error
+
+
+def _server_error(error: Exception) -> ServerError:
+    return ServerError(
+        f"The ZenML server has trouble: {first_line(error)}",
+        hint="Try again later. The server's own log says more.",
+    )
 
 
 @contextlib.contextmanager

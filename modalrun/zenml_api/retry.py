@@ -54,6 +54,12 @@ _UNAVAILABLE = frozenset({408, 429, 502, 503, 504})
 
 _NOT_IMPLEMENTED = 501
 
+_REPEATED = frozenset({*range(200, 300), HTTPStatus.NOT_FOUND})
+"""What a proxy answers with a page of its own for a server that is starting."""
+
+_UNDERSTOOD = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_URI_TOO_LONG})
+"""What ZenML's client acts on whoever answers it: it logs in, or asks for fewer steps."""
+
 _READINGS = 18
 """How often a request is sent whose answer can't be read: with the pauses for three minutes."""
 
@@ -225,7 +231,8 @@ def refusal(response: requests.Response) -> str:
 class _Adapter(HTTPAdapter):
     """Repeat a request whose answer can't be read, and raise `ServerTrouble` for a last bad one.
 
-    ZenML's client would raise a RuntimeError or a ValueError.
+    ZenML's client would raise a RuntimeError or a ValueError, or take a proxy's page for the answer
+    that a record does not exist.
     """
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
@@ -243,7 +250,7 @@ class _Adapter(HTTPAdapter):
                 if problem is None:
                     return response
                 error = ServerTrouble(f"{request.method} {request.path_url} got {problem}")
-                if response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+                if response.status_code not in _REPEATED:
                     raise error
             if attempt == _READINGS:
                 raise error
@@ -256,12 +263,23 @@ class _Adapter(HTTPAdapter):
 def _problem(request: requests.PreparedRequest, response: requests.Response) -> str | None:
     """Return what the server's last answer to a request is, if it is no good one."""
     status = response.status_code
-    if _is_server_error(status):
+    if _is_server_error(status) or status in _UNAVAILABLE:
         return f"status {status}: {refusal(response)}"
+    if response.is_redirect or status in _UNDERSTOOD:
+        return None
     # The first request of all shows whether a ZenML server is at the address.
-    if status >= HTTPStatus.MULTIPLE_CHOICES or request.path_url.endswith("/info"):
+    if _is_zenmls(response) or request.path_url.endswith("/info"):
         return None
-    # Not decoded: what is nested too deeply is no trouble of the server's.
-    if "json" in response.headers.get("Content-Type", ""):
-        return None
-    return f"an answer that is not ZenML's: {response.text[:100]!r}"
+    return f"an answer that is not ZenML's, with status {status}: {response.text[:100]!r}"
+
+
+def _is_zenmls(response: requests.Response) -> bool:
+    """Return whether an answer is one of ZenML's API, not of a proxy before it."""
+    if response.ok:
+        # Not decoded: what is nested too deeply is no trouble of the server's.
+        return "json" in response.headers.get("Content-Type", "")
+    try:
+        answer = response.json()
+    except ValueError:
+        return False
+    return isinstance(answer, list) or (isinstance(answer, dict) and "detail" in answer)

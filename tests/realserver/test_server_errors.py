@@ -210,6 +210,19 @@ def test_a_run_whose_creation_is_answered_by_a_page(world: World, proxy: Proxy) 
     assert [run.status for run in world.runs()] == ["completed", "completed"]
 
 
+def test_a_page_of_a_proxy_is_not_a_run_that_is_missing(world: World, proxy: Proxy) -> None:
+    assert world.submit(world.spec("pipeline: diamond.diamond\ntarget: local\n")).exit_code == 0
+    run = world.only_run().id
+
+    proxy.trouble = Trouble("GET /api/v1/runs", 2, status=404)
+    assert world.modalrun("status", run).finish().exit_code == 0
+    proxy.trouble = Trouble("GET /api/v1/runs", None, status=413)
+    done = world.modalrun("status", run).finish()
+
+    assert done.exit_code == 8, done.stderr
+    assert "an answer that is not ZenML's, with status 413" in " ".join(done.stderr.split())
+
+
 def test_commands_beside_a_run(world: World, proxy: Proxy) -> None:
     gate = world.gate()
     command = world.popen(waiting(gate))

@@ -8,7 +8,7 @@ import pytest
 import requests
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
-from zenml.exceptions import CredentialsNotValid, ZenKeyError
+from zenml.exceptions import CredentialsNotValid, MaxConcurrentTasksError, ZenKeyError
 from zenml.models import TagRequest
 
 from modalrun.errors import (
@@ -17,6 +17,7 @@ from modalrun.errors import (
     MachineError,
     ModalrunError,
     NotFoundError,
+    ServerError,
     UsageError,
 )
 from modalrun.zenml_api.errors import store_error, translated
@@ -49,6 +50,10 @@ NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this 
             ConnectionLostError,
             "503",
         ),
+        # At the login, for which ZenML uses no session.
+        (ValueError("Bad response from API. Expected json, got\n<html>"), ServerError, "trouble"),
+        (RuntimeError("413 HTTP Error received from server: <html>"), ServerError, "413"),
+        (MaxConcurrentTasksError("Minute request limit exceeded."), ServerError, "exceeded."),
     ],
 )
 def test_translated(raised: Exception, error: type[ModalrunError], message: str) -> None:

@@ -28,7 +28,8 @@ ZENML_GIVES_UP_AFTER = 10
 class Scripted(ThreadingHTTPServer):
     """A server that answers by a script, one status after the other; 0 hangs up instead.
 
-    A text is a page with status 200, and `CUT` is an answer that breaks off.
+    `PAGE` has the status 200, and `CUT` is an answer that breaks off. A negative status
+    comes with a page.
     """
 
     script: list[int | str]
@@ -37,7 +38,8 @@ class Scripted(ThreadingHTTPServer):
 
 
 CUT = "CUT"
-LOGIN_PAGE = "<html>Please log in</html>"
+PAGE = "<html>Please log in</html>"
+NOT_ZENMLS = "an answer that is not ZenML's"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,11 +51,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not answer:
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        page = isinstance(answer, str) and answer != CUT
-        body = str(answer) if page else '{"detail": ["RuntimeError", "the database is full"]}'
         status = answer if isinstance(answer, int) else 200
+        page = answer == PAGE or status < 0
+        body = PAGE if page else '{"detail": ["RuntimeError", "the database is full"]}'
         self.server.keys.append(self.headers["Idempotency-Key"])
-        self.send_response(status)
+        self.send_response(abs(status))
         if status != 200:
             self.send_header("Retry-After", "3600")
         self.send_header("Content-Type", "text/html" if page else "application/json")
@@ -133,9 +135,9 @@ def test_a_server_in_trouble(server: Scripted, status: int, in_sandbox: bool) ->
     assert set(server.keys) == {"one"}
 
 
-@pytest.mark.parametrize("answer", [CUT, LOGIN_PAGE])
+@pytest.mark.parametrize("answer", [CUT, PAGE, -404])
 def test_an_answer_that_cannot_be_read(
-    server: Scripted, answer: str, capsys: pytest.CaptureFixture[str], no_pauses: None
+    server: Scripted, answer: int | str, capsys: pytest.CaptureFixture[str], no_pauses: None
 ) -> None:
     serve(server)
     server.script = [answer] * 9
@@ -148,11 +150,16 @@ def test_an_answer_that_cannot_be_read(
     ("answer", "error", "text"),
     [
         (CUT, ConnectionLostError, "can't be reached: ('Connection broken"),
-        (LOGIN_PAGE, ServerError, "PUT /api/v1/steps got an answer that is not ZenML's: '<html>"),
+        (PAGE, ServerError, f"PUT /api/v1/steps got {NOT_ZENMLS}, with status 200: '<html>"),
+        (-404, ServerError, f"PUT /api/v1/steps got {NOT_ZENMLS}, with status 404: '<html>"),
     ],
 )
 def test_an_answer_that_can_never_be_read(
-    server: Scripted, answer: str, error: type[ConnectionLostError], text: str, no_pauses: None
+    server: Scripted,
+    answer: int | str,
+    error: type[ConnectionLostError],
+    text: str,
+    no_pauses: None,
 ) -> None:
     serve(server)
     server.script = [answer] * 100
@@ -160,6 +167,30 @@ def test_an_answer_that_can_never_be_read(
         put(server, [])
     assert type(raised.value) is error
     assert server.asked == 18
+
+
+@pytest.mark.parametrize("status", [304, 400, 403, 407, 413, 451])
+def test_a_proxy_that_refuses_a_request(server: Scripted, status: int) -> None:
+    serve(server)
+    server.script = [-status]
+    with pytest.raises(ServerError, match=f"{NOT_ZENMLS}, with status {status}"), translated():
+        put(server, [])
+    assert server.asked == 1
+
+
+@pytest.mark.parametrize("status", [401, 414])
+def test_a_proxy_s_answer_that_zenml_s_client_acts_on(server: Scripted, status: int) -> None:
+    serve(server)
+    server.script = [-status]
+    assert put(server, []) == status
+
+
+def test_a_limit_of_requests_that_lasts(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "PATIENCE", 0.05)
+    serve(server)
+    server.script = [429] * 100_000
+    with pytest.raises(ServerError, match="got status 429"), translated():
+        put(server, [], in_sandbox=False)
 
 
 def test_trouble_that_lasts_ends_with_the_server_s_text(
