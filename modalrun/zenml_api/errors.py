@@ -71,7 +71,7 @@ def translated() -> Iterator[None]:
     """Translate what ZenML raises about its server and its records.
 
     Raises:
-        AuthenticationError: ZenML's server refuses the credentials.
+        AuthenticationError: ZenML's server refuses the credentials, or does not allow the call.
         NotFoundError: A record that was asked for does not exist.
         ServerError: ZenML's server has answered with errors of its own for minutes, or something
             else has answered in its place.
@@ -83,6 +83,12 @@ def translated() -> Iterator[None]:
         raise AuthenticationError(
             f"ZenML did not accept the credentials: {first_line(error)}",
             hint="Log in again with 'zenml login', or check ZENML_STORE_API_KEY.",
+        ) from error
+    except _zenml_errors("IllegalOperationError") as error:
+        # A server's 403 (`zen_server/exceptions.py:77`, 0.98.0).
+        raise AuthenticationError(
+            f"ZenML does not allow this: {first_line(error)}",
+            hint="Log in with 'zenml login' as a user, or a service account, who has the right.",
         ) from error
     except _zenml_errors("ZenKeyError") as error:
         raise NotFoundError(first_line(error)) from error

@@ -63,7 +63,7 @@ def test_an_end_of_a_step_whose_answer_is_lost(
     command.stdout.wait_for("wait | waiting in")
 
     lost = "(POST /api/v1/artifact_versions|PUT /api/v1/steps/[^/]+)$"
-    proxy.trouble = Trouble(lost, 3, status=200, cut=cut, handled=True)
+    proxy.trouble = Trouble(lost, 3, status=200, page=not cut, cut=cut, handled=True)
     gate.open()
 
     done = command.finish()
@@ -154,14 +154,14 @@ def test_a_run_that_gets_no_token_is_recorded_as_failed(world: World, proxy: Pro
 
     done = world.submit(waiting(world.gate()))
 
-    assert done.exit_code == 70, done.stderr
+    assert done.exit_code == 3, done.stderr
     run = world.only_run()
     assert run.status == "failed"
     assert run.reason.startswith("The run sandbox was not created: ")
     listed = world.modalrun("list", "--state", "failed").finish()
     assert run.id[:8] in listed.stdout, listed.stdout
     status = world.modalrun("status", run.id, "--exit-status").finish()
-    assert status.exit_code == 70, status.stdout
+    assert status.exit_code == 3, status.stdout
 
 
 @pytest.mark.parametrize("request_", ["POST /api/v1/runs$", "GET /api/v1/api_token"])
@@ -203,7 +203,7 @@ def test_a_run_whose_creation_is_answered_by_a_page(world: World, proxy: Proxy) 
     spec = world.spec("pipeline: diamond.diamond\ntarget: local\n")
     assert world.submit(spec).exit_code == 0
 
-    proxy.trouble = Trouble("POST /api/v1/runs$", 1, status=200, handled=True)
+    proxy.trouble = Trouble("POST /api/v1/runs$", 1, status=200, page=True, handled=True)
     done = world.submit(spec)
 
     assert done.exit_code == 0, done.stderr
@@ -214,9 +214,9 @@ def test_a_page_of_a_proxy_is_not_a_run_that_is_missing(world: World, proxy: Pro
     assert world.submit(world.spec("pipeline: diamond.diamond\ntarget: local\n")).exit_code == 0
     run = world.only_run().id
 
-    proxy.trouble = Trouble("GET /api/v1/runs", 2, status=404)
+    proxy.trouble = Trouble("GET /api/v1/runs", 2, status=404, page=True)
     assert world.modalrun("status", run).finish().exit_code == 0
-    proxy.trouble = Trouble("GET /api/v1/runs", None, status=413)
+    proxy.trouble = Trouble("GET /api/v1/runs", None, status=413, page=True)
     done = world.modalrun("status", run).finish()
 
     assert done.exit_code == 8, done.stderr

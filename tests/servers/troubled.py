@@ -18,17 +18,19 @@ class Trouble:
     Attributes:
         requests: What method and path of a failing request match.
         count: How many of them fail; None for all, until the trouble is over.
-        status: The answer's status; below 500 the answer is a page of the proxy's.
-        cut: Whether the answer breaks off.
+        status: The answer's status.
         handled: Whether the server handles the request first, so that only its answer is lost.
+        page: Whether the answer is a page of the proxy's, not an error of ZenML's.
+        cut: Whether the answer breaks off.
         seen: The requests that failed so far.
     """
 
     requests: str
     count: int | None = 1
     status: int = 500
-    cut: bool = False
     handled: bool = False
+    page: bool = False
+    cut: bool = False
     seen: list[str] = field(default_factory=list)
 
     def hits(self, request: str) -> bool:
@@ -80,10 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         if trouble.handled:
             self._ask(body)
         self.close_connection = trouble.cut
-        if trouble.status >= 500:
-            self._answer(trouble.status, _ERROR, {}, missing=trouble.cut)
-        else:
-            self._answer(trouble.status, _PAGE, {"Content-Type": "text/html"}, missing=trouble.cut)
+        body, kind = (_PAGE, "text/html") if trouble.page else (_ERROR, "application/json")
+        self._answer(trouble.status, body, {"Content-Type": kind}, missing=trouble.cut)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _pass_on
 
