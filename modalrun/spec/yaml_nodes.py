@@ -227,7 +227,9 @@ class Reading:
                     if not isinstance(one, yaml.MappingNode):
                         problem = "only mappings can be merged"
                         raise yaml.constructor.ConstructorError(None, None, problem, one.start_mark)
-                    merged.update(self._pairs(one, self._visit(one, open_nodes)))
+                    pairs = self._pairs(one, self._visit(one, open_nodes))
+                    self._count(len(pairs))
+                    merged.update(pairs)
                 continue
             where = self._where(key_node)
             own_node = copy.copy(key_node)
@@ -244,13 +246,16 @@ class Reading:
         """Count a node, and return the open ones with it."""
         if id(node) in open_nodes:
             raise UsageError(f"{self._where(node)}: this alias contains itself.")
-        self.visited += 1
+        self._count(1)
+        return open_nodes | {id(node)}
+
+    def _count(self, nodes: int) -> None:
+        self.visited += nodes
         if self.visited > MAX_NODES:
             raise UsageError(
                 f"{self.place} has more than {MAX_NODES:,} keys and values once its aliases are"
                 " followed."
             )
-        return open_nodes | {id(node)}
 
     def _where(self, node: yaml.Node) -> str:
         return f"{self.place}:{node.start_mark.line + 1}"

@@ -9,7 +9,7 @@ import pytest
 from modalrun.errors import UsageError
 from modalrun.spec.overrides import param_option
 from modalrun.spec.run_spec import load_spec
-from modalrun.spec.yaml_nodes import MAX_DIGITS, MAX_LENGTH
+from modalrun.spec.yaml_nodes import MAX_DIGITS, MAX_LENGTH, MAX_NODES
 
 LEVELS = 60
 """2^60 steps would never end."""
@@ -41,6 +41,12 @@ def doubled(line: str) -> str:
     ids=["merged twice", "merged and held", "lists", "mappings"],
 )
 def test_aliases_that_double_at_each_level(tmp_path: Path, text: str) -> None:
+    assert "once its aliases are followed" in refusal(tmp_path, text)
+
+
+def test_a_mapping_that_is_merged_very_often(tmp_path: Path) -> None:
+    keys = ", ".join(f"k{n}: 1" for n in range(MAX_NODES // 2))
+    text = f"x-a: &a {{{keys}}}\nextra: {{<<: [{', '.join(['*a'] * 20_000)}]}}\n"
     assert "once its aliases are followed" in refusal(tmp_path, text)
 
 

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 _CONTINUED = re.compile(r"\\[ \t]*\n")
-_HEREDOC = re.compile(r"(?<!\S)\d*<<-?[\"']?(\w+)")
+_HEREDOC = re.compile(r"(?<![<(\d])\d*<<-?[\"']?(\w+)")
 _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
 _OPTION = re.compile(r"--(\w+)(?:=(\S*))?\s+")
 _VARIABLE = re.compile(

@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from modalrun.driver import child_environment, supervisor
-from modalrun.driver.deadline import age, margin
+from modalrun.driver.deadline import margin
 from modalrun.run.contract import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
@@ -187,13 +186,6 @@ def test_child_that_ignores_the_termination(bench: Bench) -> None:
 # The deadline.
 
 
-@pytest.mark.parametrize(
-    ("timeout", "seconds"), [(1, 0.5), (5, 1.0), (20, 4.0), (60, 6.0), (300, 30.0), (86_400, 30.0)]
-)
-def test_margin(timeout: float, seconds: float) -> None:
-    assert margin(timeout) == pytest.approx(seconds)
-
-
 def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
     done = bench.run(
         """
@@ -260,22 +252,6 @@ def test_a_step_that_is_being_ended_keeps_its_reason_at_its_own_deadline(bench: 
         _, said = process.communicate(b"end The run took too long.\n", timeout=60)
     assert process.returncode == EXIT_TERMINATED
     assert b"timeout" not in said
-
-
-@pytest.mark.parametrize(
-    ("seconds_ago", "counted"),
-    [(4, 4), (50, 50), (-600, 0), (51, 0), (86_400, 0)],
-    ids=["soon", "late", "from the future", "too late for its timeout", "yesterday"],
-)
-def test_the_deadline_counts_from_the_creation_unless_a_clock_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, seconds_ago: float, counted: float
-) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
-    monkeypatch.setenv("MODALRUN_CREATED", str(1_800_000_000 - seconds_ago))
-
-    assert age(100) == counted
-    monkeypatch.delenv("MODALRUN_CREATED")
-    assert age(100) == 0
 
 
 @pytest.mark.parametrize("module", ["pipeline", "dynamic", "per_step", "step"])

@@ -213,6 +213,7 @@ def test_working_folders(line: str, folder: str) -> None:
         'RUN python -c "print(1<<20)"',
         'RUN cat <<<"x"',
         "RUN cat <<EOF > /x && cat <<'END'\nENV B=2\nEOF\nENV B=3\nEND",
+        "RUN cat<<EOF\nENV B=2\nEOF",
     ],
 )
 def test_only_here_documents_hide_lines(line: str) -> None:

@@ -152,6 +152,12 @@ def found(spec: RunSpec, tmp_path: Path) -> LeanSubmission | None:
     return find(spec, "key", tmp_path / "zenml")
 
 
+def usual(spec: RunSpec, tmp_path: Path) -> LeanSubmission:
+    submission = found(spec, tmp_path)
+    assert submission is not None
+    return submission
+
+
 @pytest.fixture
 def reasons(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     """Why ZenML's own client is needed."""
@@ -164,8 +170,7 @@ def same_tree(submission: LeanSubmission) -> Source:
 
 
 def test_a_run_of_a_stored_snapshot(spec: RunSpec, session: Session, tmp_path: Path) -> None:
-    submission = found(spec, tmp_path)
-    assert submission is not None
+    submission = usual(spec, tmp_path)
     assert [request for request, _ in session.asked if not request.startswith("GET")] == []
 
     run = submission.create_run(same_tree(submission), Placeholder())
@@ -186,8 +191,7 @@ def test_a_run_of_a_stored_snapshot(spec: RunSpec, session: Session, tmp_path: P
 
 
 def test_it_is_created_as_any_other(spec: RunSpec, session: Session, tmp_path: Path) -> None:
-    submission = found(spec, tmp_path)
-    assert submission is not None
+    submission = usual(spec, tmp_path)
     effects = Effects()
     zenml = FakeZenML(effects, "initializing")
     compiled = cast("Any", submission.compiled)
@@ -276,16 +280,14 @@ def test_a_changed_or_new_file_is_compiled(
 def test_a_file_that_changes_at_the_last_moment(
     spec: RunSpec, session: Session, tmp_path: Path
 ) -> None:
-    submission = found(spec, tmp_path)
-    assert submission is not None
+    submission = usual(spec, tmp_path)
     with pytest.raises(UsageError, match="changed while"):
         submission.create_run(Source("other", {}), Placeholder())
     assert "POST /runs" not in dict(session.asked)
 
 
 def test_a_run_without_a_token_is_told(spec: RunSpec, session: Session, tmp_path: Path) -> None:
-    submission = found(spec, tmp_path)
-    assert submission is not None
+    submission = usual(spec, tmp_path)
     session.answers["GET /api_token"] = RefusedError("no", 403)
     with pytest.raises(ServerError, match="ru"):
         submission.create_run(same_tree(submission), placeholder := Placeholder())
@@ -335,8 +337,7 @@ class TestFile:
     ) -> None:
         write()
         spec = load("deployment: p.json\ntarget: local\nrun_name: mine\nenable_cache: false\n")
-        submission = found(spec, tmp_path)
-        assert submission is not None
+        submission = usual(spec, tmp_path)
         assert "GET /steps" not in dict(session.asked)
 
         run = submission.create_run(None, Placeholder())
@@ -352,8 +353,7 @@ class TestFile:
     ) -> None:
         write()
         spec = load("deployment: p.json\ntarget: local\nsettings: {orchestrator: {timeout: 120}}\n")
-        submission = found(spec, tmp_path)
-        assert submission is not None
+        submission = usual(spec, tmp_path)
         submission.create_run(None, Placeholder())
         settings = session.body("POST /pipeline_snapshots")["pipeline_configuration"]["settings"]
         assert settings["orchestrator:default"]["timeout"] == 120
@@ -388,8 +388,7 @@ class TestFile:
         self, session: Session, tmp_path: Path, load: Load, write: Write
     ) -> None:
         write()
-        submission = found(load("deployment: p.json\ntarget: local\n"), tmp_path)
-        assert submission is not None
+        submission = usual(load("deployment: p.json\ntarget: local\n"), tmp_path)
         session.answers["GET /pipelines"] = {"total": 0, "items": []}
         with pytest.raises(Unusual):
             submission.create_run(None, Placeholder())

@@ -263,15 +263,21 @@ class Hanging:
         self._released.set()
 
 
-def test_a_signal_while_zenml_does_not_answer_says_what_may_be_left(
-    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupted(spec: RunSpec, monkeypatch: pytest.MonkeyPatch, at: str) -> Bench:
+    """Submit a run, whose creation a signal interrupts while a call of ZenML's hangs."""
     monkeypatch.setattr(lean, "RECORD_GRACE_SECONDS", 0.1)
     bench = Bench(spec)
     with Hanging() as hanging, interrupts.installed():
-        bench.zenml.create_run = hanging  # type: ignore[method-assign]
+        setattr(bench.zenml, at, hanging)
         with pytest.raises(KeyboardInterrupt):
             bench.create()
+    return bench
+
+
+def test_a_signal_while_zenml_does_not_answer_says_what_may_be_left(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = interrupted(spec, monkeypatch, "create_run")
     assert not bench.effects
     assert "has not answered" in bench.observer.lines[-1]
     assert "'modalrun reconcile --force RUN'" in bench.observer.lines[-1]
@@ -280,12 +286,7 @@ def test_a_signal_while_zenml_does_not_answer_says_what_may_be_left(
 def test_a_signal_does_not_wait_for_the_token_of_a_run(
     spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lean, "RECORD_GRACE_SECONDS", 0.1)
-    bench = Bench(spec)
-    with Hanging() as hanging, interrupts.installed():
-        bench.zenml.on_created = hanging
-        with pytest.raises(KeyboardInterrupt):
-            bench.create()
+    bench = interrupted(spec, monkeypatch, "on_created")
     assert bench.zenml.run.status == "stopped"
 
 
