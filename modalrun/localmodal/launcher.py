@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modalrun.errors import MachineError, ModalrunError, NotFoundError, UsageError
+from modalrun.errors import MachineError, NotFoundError, UsageError
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.server_info import (
     UNISOLATED,
@@ -217,8 +217,8 @@ def ensure_running(
             by $MODALRUN_LOCAL_ISOLATED_PYTHON.
 
     Raises:
-        UsageError: The state folder cannot be used, or its disk is full.
-        ModalrunError: The server could not be started; the message ends with its log's last lines.
+        UsageError: The state folder or a variable cannot be used, or the disk is full.
+        MachineError: The server could not be started; the message ends with its log's last lines.
     """
     state = _state(state_dir)
     try:
@@ -289,7 +289,7 @@ def _number(variable: str, default: float) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ModalrunError(f"{variable} is not a number: {text!r}")
+        raise UsageError(f"{variable} is not a number: {text!r}")
     return number
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from modal_proto.api_pb2 import GenericResult
 
-from modalrun.errors import ModalrunError
+from modalrun.errors import ModalrunError, UsageError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import StateDir
 from modalrun.localmodal.server_info import ServerInfo
@@ -263,7 +263,7 @@ def test_a_variable_that_is_no_number(
     state: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
     monkeypatch.setenv(f"MODALRUN_LOCAL_{name}", text)
-    with pytest.raises(ModalrunError, match=f"^MODALRUN_LOCAL_{name} is not a number: '{text}'"):
+    with pytest.raises(UsageError, match=f"^MODALRUN_LOCAL_{name} is not a number: '{text}'"):
         launcher.ensure_running(state)
 
 
