@@ -23,10 +23,11 @@ COMMANDS = {
 }
 
 EXECUTION = "modalrun.zenml_api.execution"
+STEP_SANDBOXES = "modalrun.modal_api.sandboxes.step_sandboxes"
 PROCESSES = {
     "supervisor": ("modalrun.driver.supervisor",),
     "runner": ("modalrun.driver.pipeline", f"{EXECUTION}.pipeline_steps"),
-    "driver": ("modalrun.driver.per_step", "modalrun.modal_api.step_sandboxes", "modal"),
+    "driver": ("modalrun.driver.per_step", STEP_SANDBOXES, "modal"),
     "step": ("modalrun.driver.step", f"{EXECUTION}.single_step"),
     "step worker": ("modalrun.driver.step_worker", f"{EXECUTION}.single_step:import_ahead"),
     "step worker, ZenML server": (
@@ -34,7 +35,11 @@ PROCESSES = {
         f"{EXECUTION}.single_step:import_ahead",
     ),
     "dynamic pipeline": ("modalrun.driver.dynamic", f"{EXECUTION}.dynamic"),
-    "broker": ("modalrun.driver.sandbox_broker", "modalrun.modal_api.step_sandboxes", "modal"),
+    "broker": (
+        "modalrun.driver.sandbox_broker",
+        STEP_SANDBOXES,
+        "modal",
+    ),
 }
 SERVER = {"ZENML_STORE_URL": "https://zenml.example"}
 

@@ -32,7 +32,7 @@ def main() -> NoReturn:
         if code == 0:
             code = 8
             with contextlib.suppress(OSError, MemoryError):
-                from modalrun.output.sanitize import plain
+                from modalrun.output.terminal.sanitize import plain
 
                 text = plain(f"Error: The output can't be written: {error}.")
                 # Not through the stream, which may hold what it could not write.

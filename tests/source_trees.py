@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection, SourceTree
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection, SourceTree
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -44,7 +44,7 @@ from modalrun.errors import (
     UsageError,
     without_credentials,
 )
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 from modalrun.util import interrupts
 from modalrun.util.machine import machine_error
 
@@ -201,6 +201,6 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
 def _show(error: ModalrunError) -> None:
     if os.environ.get(DEBUG):
         writer.err(without_credentials("".join(traceback.format_exception(error))))
-    from modalrun.output.console import print_error
+    from modalrun.output.terminal.console import print_error
 
     print_error(error)

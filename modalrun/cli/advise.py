@@ -9,8 +9,8 @@ import typer
 from modalrun.cli import completion
 from modalrun.cli.options import Output
 from modalrun.cli.run_argument import interactive
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 
 def advise(

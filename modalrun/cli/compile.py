@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 
 @shared

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Output, Target
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 
 def doctor(

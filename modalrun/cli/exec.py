@@ -11,7 +11,7 @@ import typer
 
 from modalrun.cli import completion
 from modalrun.cli.run_argument import Run, resolved
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 from modalrun.util import interrupts
 
 

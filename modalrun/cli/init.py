@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import TargetName
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 
 
 def init(

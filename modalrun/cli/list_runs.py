@@ -8,8 +8,8 @@ import typer
 
 from modalrun.cli import completion
 from modalrun.cli.options import Output, moment_option
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 
 def list_(

@@ -12,7 +12,7 @@ import typer
 from modalrun.cli import completion
 from modalrun.cli.options import Output, seconds_option
 from modalrun.errors import UsageError
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 
 app = typer.Typer(
     help="Manage the local Modal server, which needs no account.\n\nIt runs sandboxes on this"

@@ -13,8 +13,8 @@ from modalrun.cli import completion
 from modalrun.cli.options import moment_option
 from modalrun.cli.run_argument import END_OF_COMMAND, Interruption, Run, interactive
 from modalrun.errors import UsageError
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 
 class Source(str, Enum):

@@ -16,8 +16,8 @@ import typer
 
 from modalrun.cli import completion
 from modalrun.errors import UsageError
-from modalrun.output import writer
-from modalrun.output.wrapping import NO_BREAK
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.wrapping import NO_BREAK
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Output, Spec, shared
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 
 @shared
@@ -38,7 +38,7 @@ def plan(
 
     from modalrun.plan.stack import wrong_stack
     from modalrun.submit.prepare import plan_spec
-    from modalrun.submit.source_selection import select
+    from modalrun.submit.source.selection import select
 
     with Spinner("Compiling", quiet=output == "json"):
         found = plan_spec(checked)

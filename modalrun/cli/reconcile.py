@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.run_argument import Run, resolved
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 
 
 def reconcile(

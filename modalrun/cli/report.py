@@ -13,7 +13,7 @@ import typer
 
 from modalrun.cli.run_argument import END_OF_COMMAND, Interruption, Run, resolved
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 from modalrun.util.paths import checked_path
 
 if TYPE_CHECKING:

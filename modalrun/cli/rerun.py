@@ -55,7 +55,8 @@ def rerun(
     from modalrun.control import rerun as rerunning
     from modalrun.control.stop import by_force
     from modalrun.observe import status
-    from modalrun.output import reporter, writer
+    from modalrun.output import reporter
+    from modalrun.output.terminal import writer
     from modalrun.run import records
     from modalrun.submit import submission
     from modalrun.zenml_api import process

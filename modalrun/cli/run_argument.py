@@ -11,8 +11,8 @@ import typer
 
 from modalrun.cli import completion
 from modalrun.errors import Interrupted
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 if TYPE_CHECKING:
     from modalrun.run.records import RunRecord

@@ -8,7 +8,7 @@ import typer
 
 from modalrun.cli.options import Format
 from modalrun.cli.run_argument import END_OF_COMMAND, Interruption, Run, resolved
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 
 
 def status(

@@ -11,8 +11,8 @@ import typer
 from modalrun.cli.options import confirmed
 from modalrun.cli.run_argument import Interruption, Run, resolved
 from modalrun.errors import UsageError
-from modalrun.output import writer
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.spinner import Spinner
 
 if TYPE_CHECKING:
     from modalrun.run.records import RunRecord
@@ -72,7 +72,7 @@ def _require_consent(run: RunRecord, spinner: Spinner) -> None:
         UsageError: There is nobody to ask, and it is somebody else's.
         Abort: The answer is no.
     """
-    from modalrun.output.sanitize import plain
+    from modalrun.output.terminal.sanitize import plain
     from modalrun.util.timeformat import duration_of
     from modalrun.zenml_api.gateway import ZENML
 

@@ -17,7 +17,7 @@ from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit import prepare
-from modalrun.submit.staging import new_files_note, stage_again
+from modalrun.submit.source.staging import new_files_note, stage_again
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 _SYNCHRONOUS = ("settings", "orchestrator", "synchronous")

@@ -23,7 +23,7 @@ from modalrun.submit.creation import create_run_sandbox, wait_for_sandbox
 from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.recording import all_run_sandboxes
-from modalrun.submit.staging import new_files_note, stage_again
+from modalrun.submit.source.staging import new_files_note, stage_again
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 

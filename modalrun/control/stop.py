@@ -13,7 +13,7 @@ from typing import Protocol
 from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import MODAL, ModalGateway
-from modalrun.modal_api.termination import END_SECONDS, SandboxGroup
+from modalrun.modal_api.sandboxes.termination import END_SECONDS, SandboxGroup
 from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended

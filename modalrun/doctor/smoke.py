@@ -29,8 +29,8 @@ from modalrun.spec.fields import split_gpu
 from modalrun.spec.run_spec import RunSpec, load_spec
 from modalrun.submit import preflight, prepare
 from modalrun.submit.prepare import PricedPlan
-from modalrun.submit.source_selection import select
-from modalrun.submit.staging import stage
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import stage
 from modalrun.util import interrupts
 from modalrun.util.background import begin, in_background
 from modalrun.util.check import Finding

@@ -19,7 +19,7 @@ from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.gateway import MODAL
 from modalrun.modal_api.image_builder import PinnedBuilder, usual_builder
-from modalrun.modal_api.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
 from modalrun.run.run_plan import Target

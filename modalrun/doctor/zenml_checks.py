@@ -36,8 +36,8 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import prepare
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.runtime_packages import engine_packages
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.util import check, compatibility, reachability
 from modalrun.util.check import Finding
 from modalrun.zenml_api import config_files, process

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from modalrun.driver.spawn import Child
+from modalrun.driver.processes.spawn import Child
 from modalrun.run import contract
 
 CONNECT, TERMINATE = b"c", b"t"

@@ -15,7 +15,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-from modalrun.driver import control, process
+from modalrun.driver.processes import control, process
 from modalrun.driver.sandbox_client import SandboxClient
 from modalrun.run import contract, output_tagging
 from modalrun.run.reporting import prove_events

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from modalrun.driver.process import log_failed_termination
+from modalrun.driver.processes.process import log_failed_termination
 from modalrun.errors import ModalrunError
 from modalrun.run.contract import ATTEMPT, RUN_ID, STEP
 from modalrun.run.reporting import log_line
@@ -67,7 +67,7 @@ def _record_end(run_id: str, reason: str, lines: list[str]) -> None:
 
 
 def _terminate_steps(file: Path) -> None:
-    from modalrun.modal_api.step_sandboxes import StepSandboxes
+    from modalrun.modal_api.sandboxes.step_sandboxes import StepSandboxes
     from modalrun.run.manifest import RunManifest
 
     manifest = RunManifest.from_json(file.read_text(encoding="utf-8"))

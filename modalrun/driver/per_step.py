@@ -15,13 +15,18 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from modalrun.driver import control, privileges
-from modalrun.driver.coordinator import Coordinator
-from modalrun.driver.process import buffer_lines, leave, supervisors_reason, termination_clause
-from modalrun.driver.recorder import AsyncRecorder
-from modalrun.driver.static_step import STOP_REASON
-from modalrun.driver.takeover import Takeover
-from modalrun.driver.warm_sandboxes import WarmSandboxes
+from modalrun.driver.graph.coordinator import Coordinator
+from modalrun.driver.graph.recorder import AsyncRecorder
+from modalrun.driver.graph.static_step import STOP_REASON
+from modalrun.driver.graph.takeover import Takeover
+from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
+from modalrun.driver.processes import control, privileges
+from modalrun.driver.processes.process import (
+    buffer_lines,
+    leave,
+    supervisors_reason,
+    termination_clause,
+)
 from modalrun.errors import ModalrunError
 from modalrun.run import contract, failure
 from modalrun.run.manifest import RunManifest
@@ -57,7 +62,7 @@ def main() -> NoReturn:
 
 async def drive(manifest: RunManifest) -> int:
     """Run all steps, and settle the run's record; return the exit code."""
-    from modalrun.modal_api.step_sandboxes import StepSandboxes
+    from modalrun.modal_api.sandboxes.step_sandboxes import StepSandboxes
 
     loop = asyncio.get_running_loop()
     recorder = AsyncRecorder(manifest.run_id)

@@ -16,13 +16,13 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from modalrun.driver import control, privileges, process
-from modalrun.driver.deadline import TERMINATE_GRACE_SECONDS, unwinding
-from modalrun.driver.privileges import without_source
-from modalrun.driver.scheduler import Action, FailureMode, Scheduler, Skip
-from modalrun.driver.worker import StepEnd
-from modalrun.driver.worker_pool import WorkerPool
-from modalrun.driver.worker_process import WorkerDied, WorkerError
+from modalrun.driver.graph.scheduler import Action, FailureMode, Scheduler, Skip
+from modalrun.driver.processes import control, privileges, process
+from modalrun.driver.processes.deadline import TERMINATE_GRACE_SECONDS, unwinding
+from modalrun.driver.processes.privileges import without_source
+from modalrun.driver.workers.worker import StepEnd
+from modalrun.driver.workers.worker_pool import WorkerPool
+from modalrun.driver.workers.worker_process import WorkerDied, WorkerError
 from modalrun.run import contract, failure
 from modalrun.run.manifest import Graph
 from modalrun.run.reporting import emit_step_event, prove_events, retry_text

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modalrun.driver.death import memory_limits
+from modalrun.driver.processes.death import memory_limits
 
 MARK = "modalrun-smoke: "
 

@@ -21,11 +21,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from modalrun.driver import privileges
 from modalrun.driver.broker_link import CONNECT, TERMINATE
-from modalrun.driver.isolated_steps import IsolatedSteps
-from modalrun.driver.messages import Call, MessageSocket, Reply
-from modalrun.driver.process import buffer_lines, die_with_parent
+from modalrun.driver.graph.isolated_steps import IsolatedSteps
+from modalrun.driver.processes import privileges
+from modalrun.driver.processes.messages import Call, MessageSocket, Reply
+from modalrun.driver.processes.process import buffer_lines, die_with_parent
 from modalrun.errors import ModalrunError, UsageError
 from modalrun.plan.isolated_step import IsolatedStep, plan_isolated_step
 from modalrun.run import contract

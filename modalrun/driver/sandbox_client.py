@@ -12,8 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from modalrun import errors
-from modalrun.driver.messages import Call, MessageSocket, Reply
-from modalrun.driver.process import leave
+from modalrun.driver.processes.messages import Call, MessageSocket, Reply
+from modalrun.driver.processes.process import leave
 from modalrun.run import contract
 from modalrun.run.reporting import log_line
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit

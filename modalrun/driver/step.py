@@ -11,7 +11,7 @@ import signal
 import time
 from typing import NoReturn
 
-from modalrun.driver import process
+from modalrun.driver.processes import process
 from modalrun.run import contract, metadata
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata

@@ -3,9 +3,9 @@
 `python -m modalrun.driver.step_worker` is the first process of such a sandbox. It imports ZenML,
 loads the run beside the first step, and runs no user code. The sandbox's environment holds the
 order for its first step; the driver writes the next ones to the standard input
-(`driver/warm_sandboxes.py`). For each it forks a supervisor (`driver/supervisor.py`), which forks
-the step's process and treats it as in a sandbox of its own. What the step leaves behind is ended
-and deleted; then the standard output tells the driver how it ended.
+(`driver/graph/warm_sandboxes.py`). For each it forks a supervisor (`driver/supervisor.py`), which
+forks the step's process and treats it as in a sandbox of its own. What the step leaves behind is
+ended and deleted; then the standard output tells the driver how it ended.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from typing import NoReturn
 
 import psutil
 
-from modalrun.driver import privileges, spawn, supervisor
-from modalrun.driver.child_environment import beside
-from modalrun.driver.privileges import without_source
-from modalrun.driver.process import die_with_parent
+from modalrun.driver import supervisor
+from modalrun.driver.processes import privileges, spawn
+from modalrun.driver.processes.child_environment import beside
+from modalrun.driver.processes.privileges import without_source
+from modalrun.driver.processes.process import die_with_parent
 from modalrun.run import contract, events
 from modalrun.run.events import Event, LinesOf, OrderEnd
 from modalrun.run.reporting import log_line

@@ -22,10 +22,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from modalrun.driver import child_environment, death, privileges, spawn, usage_sampler
+from modalrun.driver import usage_sampler
 from modalrun.driver.broker_link import BrokerLink
-from modalrun.driver.deadline import TERMINATE_GRACE_SECONDS, age, margin
-from modalrun.driver.output_pumps import last_lines, pump, write_end
+from modalrun.driver.lines.output_pumps import last_lines, pump, write_end
+from modalrun.driver.processes import child_environment, death, privileges, spawn
+from modalrun.driver.processes.deadline import TERMINATE_GRACE_SECONDS, age, margin
 from modalrun.run import contract, usage_log
 from modalrun.run.event_proof import KEY_BYTES
 from modalrun.util.regular_files import open_inside

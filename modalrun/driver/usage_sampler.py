@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
-from modalrun.driver.output_pumps import write_event
-from modalrun.driver.privileges import without_source
+from modalrun.driver.lines.output_pumps import write_event
+from modalrun.driver.processes.privileges import without_source
 from modalrun.run import contract
 from modalrun.run.usage_log import Reading, add, event, read
 

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 
 _LARGEST = 1_000_000
 """Bytes; a larger module is generated."""

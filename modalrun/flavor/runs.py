@@ -28,7 +28,7 @@ from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
 from modalrun.output import reporter
 from modalrun.output.reporter import Reporter
-from modalrun.output.sanitize import plain
+from modalrun.output.terminal.sanitize import plain
 from modalrun.plan.planner import app_name
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit

@@ -6,12 +6,8 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     account_check     check the token, workspace, environment, secrets, volumes and images
     image_builder     image_builder: a builder version of Modal's that has a Python
     images            build_images
-    run_sandboxes     create, find or terminate the run sandbox of a run; state of its sandboxes
-    capacity          GivenUp: a creation that was given up
-    running_sandbox   RunningSandbox: wait for its end, pass on its output
+    sandboxes         create, find, watch and end the sandboxes of runs (a room of its own)
     commands          run_command: a command in a running sandbox, with streams or a terminal
-    step_sandboxes    StepSandboxes of a driver: create, find, await, terminate many at a time
-    termination       SandboxGroup: stop all sandboxes of a run, gracefully or by force
     log_streams       OutputStreams: live output of many sandboxes
     log_history       History: stored output of many sandboxes, in order of time
     log_buffer        the types of their output: OutputChunk, StreamEnd, StreamName
@@ -22,5 +18,5 @@ Importing it is cheap: the SDK is imported when it is used. The rest of modalrun
     configuration     the environment and token of Modal's own configuration
     sdk_internals     private parts of the SDK
 
-Internal: `sandbox_arguments`, `sandbox_handles`, `connection_pool`.
+Internal: `mounts`, `sandbox_handles`.
 """

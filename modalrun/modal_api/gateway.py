@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modalrun.modal_api import (
-    account_check,
-    commands,
-    image_builder,
-    images,
-    mounts,
-    run_sandboxes,
-    step_sandboxes,
-)
+from modalrun.modal_api import account_check, commands, image_builder, images, mounts
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.image_builder import PinnedBuilder
 from modalrun.modal_api.log_history import History
 from modalrun.modal_api.log_streams import OutputStreams
-from modalrun.modal_api.termination import SandboxGroup
+from modalrun.modal_api.sandboxes import run_sandboxes, step_sandboxes
+from modalrun.modal_api.sandboxes.termination import SandboxGroup
 from modalrun.plan.model import Plan
 
 

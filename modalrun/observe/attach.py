@@ -12,7 +12,7 @@ from typing import Protocol
 
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.modal_api.gateway import MODAL, ModalGateway
-from modalrun.modal_api.termination import SandboxGroup
+from modalrun.modal_api.sandboxes.termination import SandboxGroup
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.observe.interrupt_prompt import InterruptPrompt, OnInterrupt, ReadKeys, terminal_keys
 from modalrun.observe.log_stream import LogStream

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from modalrun.modal_api.client import Connection
-from modalrun.modal_api.running_sandbox import RunningSandbox
-from modalrun.modal_api.termination import SandboxGroup
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Redraw, StepEvent
 from modalrun.run.failure import Failure

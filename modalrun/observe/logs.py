@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from modalrun.errors import ConnectionLostError, NotFoundError
 from modalrun.modal_api.gateway import MODAL
-from modalrun.modal_api.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.observe import log_filter, resumption
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream

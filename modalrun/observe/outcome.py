@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from modalrun.driver.last_lines import LastLines
+from modalrun.driver.lines.last_lines import LastLines
 from modalrun.errors import (
     AuthenticationError,
     ConnectionLostError,

@@ -5,7 +5,7 @@
 - `status_text`, `status_json`, `run_list`, `plan_text`, `plan_json`, `doctor_text`, `local_text`:
   one for each command;
 - `report`, `report_drawing`, `report.html.j2`: a run as one page for a browser;
-- `console`, `table`, `wrapping`, `spinner`, `step_labels`, `format`, `sanitize`: what these share.
+- `terminal` (a room of its own), `format`, `reasons`: what these share.
 
 It knows results and creates nothing.
 """

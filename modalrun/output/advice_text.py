@@ -11,8 +11,8 @@ import yaml
 from rich.text import Text
 
 from modalrun.observe.advice import Advice, StepAdvice
-from modalrun.output.console import fitted, make_console, print_lines, width_of
-from modalrun.output.table import cell, table
+from modalrun.output.terminal.console import fitted, make_console, print_lines, width_of
+from modalrun.output.terminal.table import cell, table
 from modalrun.plan.pricing import LIST_PRICES, dollars
 
 VERSION = 1

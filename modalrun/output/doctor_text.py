@@ -10,7 +10,7 @@ from rich.text import Text
 
 from modalrun.doctor.findings import Report
 from modalrun.errors import without_credentials
-from modalrun.output.console import fitted, make_console, print_lines, width_of
+from modalrun.output.terminal.console import fitted, make_console, print_lines, width_of
 from modalrun.util.check import LABELS, Finding
 
 VERSION = 1

@@ -14,8 +14,8 @@ from modalrun.output import mermaid
 from modalrun.output.format import duration, with_attempt
 from modalrun.output.reasons import logs_command, one_line
 from modalrun.output.reporter import Reporter
-from modalrun.output.sanitize import harmless, without_commands
-from modalrun.output.writer import workflow_command, write_rendered
+from modalrun.output.terminal.sanitize import harmless, without_commands
+from modalrun.output.terminal.writer import workflow_command, write_rendered
 from modalrun.run.events import FINAL, Redraw, StepEvent
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import LogLine

@@ -22,9 +22,9 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
-from modalrun.output.console import RenderedSegment
-from modalrun.output.sanitize import harmless
-from modalrun.output.table import SHORT_NAME, bar_width, cell, state_cell, table
+from modalrun.output.terminal.console import RenderedSegment
+from modalrun.output.terminal.sanitize import harmless
+from modalrun.output.terminal.table import SHORT_NAME, bar_width, cell, state_cell, table
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import SUCCESSFUL
 from modalrun.util.timeformat import duration_of

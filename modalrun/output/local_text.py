@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from modalrun.output.sanitize import harmless
-from modalrun.output.writer import write_pieces
+from modalrun.output.terminal.sanitize import harmless
+from modalrun.output.terminal.writer import write_pieces
 from modalrun.util.timeformat import duration_of
 
 _UNSET = {

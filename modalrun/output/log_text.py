@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 
 from rich.cells import cell_len
 
-from modalrun.output.sanitize import harmless, json_safe, without_commands
-from modalrun.output.step_labels import StepLabels, label_width
-from modalrun.output.wrapping import wrapped_in_colour
-from modalrun.output.writer import write_rendered
+from modalrun.output.terminal.sanitize import harmless, json_safe, without_commands
+from modalrun.output.terminal.step_labels import StepLabels, label_width
+from modalrun.output.terminal.wrapping import wrapped_in_colour
+from modalrun.output.terminal.writer import write_rendered
 from modalrun.run.events import Redraw
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import SYSTEM, LogLine
@@ -118,7 +118,7 @@ def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Sequence[LogLine]], N
 
 def _for_stdout(*, timestamps: bool) -> tuple[StepLabels | None, Callable[[LogLine], str]]:
     """Create the labels of steps, on a terminal, and a function that renders a line."""
-    from modalrun.output.console import is_live, make_console
+    from modalrun.output.terminal.console import is_live, make_console
 
     console = make_console(stderr=False)
     labels = StepLabels(label_width(console.width)) if console.file.isatty() else None

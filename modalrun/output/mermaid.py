@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from modalrun.output.sanitize import harmless
+from modalrun.output.terminal.sanitize import harmless
 from modalrun.run.records import StepRecord
 from modalrun.run.timeline import Timeline
 from modalrun.util.timeformat import duration_of

@@ -14,7 +14,7 @@ from modalrun.plan.pricing import SandboxCost
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec.precedence import Value
 from modalrun.submit.prepare import PricedPlan
-from modalrun.submit.source_tree import SourceTree, shown
+from modalrun.submit.source.tree import SourceTree, shown
 
 VERSION = 1
 

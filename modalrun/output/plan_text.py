@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from modalrun.output.sanitize import harmless
-from modalrun.output.wrapping import NO_BREAK, wrapped
-from modalrun.output.writer import out
+from modalrun.output.terminal.sanitize import harmless
+from modalrun.output.terminal.wrapping import NO_BREAK, wrapped
+from modalrun.output.terminal.writer import out
 from modalrun.plan.image_recipe import ImageRecipe
 from modalrun.plan.model import RUN_SANDBOX, Plan
 from modalrun.plan.pricing import Cost, SandboxCost, dollars
@@ -17,7 +17,7 @@ from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.spec import explanation
 from modalrun.spec.precedence import Origin, Value
 from modalrun.submit.prepare import PricedPlan
-from modalrun.submit.source_tree import SourceTree, shown, size
+from modalrun.submit.source.tree import SourceTree, shown, size
 from modalrun.util.timeparse import written
 
 Explain = Literal["set", "all"]

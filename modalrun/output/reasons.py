@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from modalrun.output.console import fitted
-from modalrun.output.sanitize import harmless
+from modalrun.output.terminal.console import fitted
+from modalrun.output.terminal.sanitize import harmless
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import StepRecord
 

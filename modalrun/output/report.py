@@ -27,8 +27,8 @@ from modalrun.observe.report import Report
 from modalrun.output.format import duration, resources
 from modalrun.output.reasons import logs_command
 from modalrun.output.report_drawing import CSS, charts, graph, phases, spans, ticks
-from modalrun.output.sanitize import harmless
 from modalrun.output.status_json import app_url
+from modalrun.output.terminal.sanitize import harmless
 from modalrun.plan.pricing import LIST_PRICES, dollars
 from modalrun.run.artifacts import Artifact, Visualization
 from modalrun.run.records import StepRecord

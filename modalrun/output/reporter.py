@@ -11,13 +11,13 @@ from functools import partial
 from rich.console import Console
 
 from modalrun.errors import Interrupted
-from modalrun.output.console import fitted, is_live, make_console, print_lines, width_of
 from modalrun.output.live import LiveView
 from modalrun.output.log_text import BarLines, LineRenderer
-from modalrun.output.spinner import Spinner
-from modalrun.output.step_labels import StepLabels, label_width
 from modalrun.output.summary import print_summary
-from modalrun.output.writer import write_rendered
+from modalrun.output.terminal.console import fitted, is_live, make_console, print_lines, width_of
+from modalrun.output.terminal.spinner import Spinner
+from modalrun.output.terminal.step_labels import StepLabels, label_width
+from modalrun.output.terminal.writer import write_rendered
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Redraw, StepEvent
 from modalrun.run.log_lines import SYSTEM, LogLine

@@ -10,11 +10,11 @@ from decimal import Decimal
 from rich.text import Text
 
 from modalrun.observe.list_runs import ListedRun
-from modalrun.output.console import fitted, make_console, print_lines, width_of
 from modalrun.output.format import duration
 from modalrun.output.reasons import one_line
 from modalrun.output.status_json import run_fields
-from modalrun.output.table import cell, state_cell, table
+from modalrun.output.terminal.console import fitted, make_console, print_lines, width_of
+from modalrun.output.terminal.table import cell, state_cell, table
 from modalrun.plan.pricing import LIST_PRICES, dollars
 
 VERSION = 1

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from modalrun.output.console import fitted, labelled, make_console, print_lines, width_of
 from modalrun.output.format import STYLES, duration, resources, with_attempt
 from modalrun.output.live import ResizableLive
 from modalrun.output.log_text import BarLines
 from modalrun.output.reasons import told
 from modalrun.output.status_json import app_url
-from modalrun.output.table import SHORT_NAME, bar_width, cell, state_cell, table
+from modalrun.output.terminal.console import fitted, labelled, make_console, print_lines, width_of
+from modalrun.output.terminal.table import SHORT_NAME, bar_width, cell, state_cell, table
 from modalrun.output.timeline_text import timeline_lines
 from modalrun.run import failure
 from modalrun.run.events import Redraw

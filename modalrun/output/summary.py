@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from modalrun.output.console import fitted, labelled, print_lines, width_of
 from modalrun.output.format import duration
 from modalrun.output.reasons import told
-from modalrun.output.table import SHORT_NAME, cell, state_cell, table
+from modalrun.output.terminal.console import fitted, labelled, print_lines, width_of
+from modalrun.output.terminal.table import SHORT_NAME, cell, state_cell, table
 from modalrun.output.timeline_text import with_bars
 from modalrun.run.outcome import Outcome
 

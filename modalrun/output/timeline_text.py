@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
-from modalrun.output.table import SHORT_NAME, Row, cell, state_cell, table
+from modalrun.output.terminal.table import SHORT_NAME, Row, cell, state_cell, table
 from modalrun.run.timeline import Span, Timeline
 from modalrun.util.timeformat import duration_of
 

@@ -26,14 +26,14 @@ IN_CODE = rf"/(?:(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}|(?:[^\"
 
 _FRAME = re.compile(rf'( *File "){IN_CODE}([^"]+)(", line (\d+))')
 _WARNING = re.compile(rf"{IN_CODE}(?=[^:\"]+:\d+: )")
-_HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/process.py")
+_HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/processes/process.py")
 """Where a signal raises an exception in a step: not where the step was."""
 
 _DEATH = re.compile(
     r"The .+ (?:ended with exit code (\d{1,3})|died of signal (\d{1,3})|died of (SIG[A-Z0-9]+)"
     r"|was (killed) .+)\."
 )
-"""What `driver/death.py` says of a process."""
+"""What `driver/processes/death.py` says of a process."""
 
 _MARKS = re.compile(r"[ ^~]*")
 

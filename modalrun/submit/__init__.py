@@ -8,17 +8,10 @@ plan_cache        what earlier submissions have led to, by that key
 reuse             what a submission has stored in ZenML, and whether it may be used again
 lean              a submission that needs no ZenML here
 ahead             ask Modal, while ZenML compiles, what an earlier submission has asked it
-source_ahead      copy the source tree while ZenML compiles
 creation          create the run sandbox of a run that is submitted or resumed
 cancellation      cancel a submission when somebody stops its run
 recording         record a new run sandbox in ZenML
-left_behind       explain a failure by what did not go along
-source_root       refuse a folder that can't be the source root, or is not the code's
-source_tree       the files that go to a sandbox, and what is left out
-source_selection  select them
-git_files         list the files that Git tracks or would track
-staging           copy and hash them; write the manifest of a `per_step` run
-source_changes    compare them with those that a run was submitted with
 runtime_packages  the packages that every image needs
 preload           the modules that the local Modal server imports ahead of a sandbox
+source            which files go to the sandbox, and their copy (a room of its own)
 """

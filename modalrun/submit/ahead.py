@@ -32,7 +32,7 @@ from modalrun.plan.image_recipe import RegistryCredentials
 from modalrun.plan.model import Plan
 from modalrun.run.run_plan import Target
 from modalrun.run.values import adapter
-from modalrun.submit.source_ahead import SourceAhead
+from modalrun.submit.source.ahead import SourceAhead
 from modalrun.util import background
 
 T = TypeVar("T")

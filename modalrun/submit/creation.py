@@ -10,9 +10,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from modalrun.driver.step_attempts import StepAttempts
+from modalrun.driver.graph.step_attempts import StepAttempts
 from modalrun.errors import NotFoundError, UnknownOutcomeError
-from modalrun.modal_api.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.plan.isolated_step import layers_as_json
 from modalrun.run.capacity_wait import CapacityWait
@@ -23,10 +23,10 @@ from modalrun.run.records import App, CreatedRun
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.source import Source
 from modalrun.run.step_order import worker_of
-from modalrun.submit.left_behind import left_behind
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import Announcer, record_sandbox
-from modalrun.submit.staging import write_manifest
+from modalrun.submit.source.left_behind import left_behind
+from modalrun.submit.source.staging import write_manifest
 from modalrun.util import timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZenMLGateway

@@ -25,8 +25,8 @@ from modalrun.run.records import CreatedRun, Placeholder
 from modalrun.run.source import Source
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import prepare, reuse
-from modalrun.submit.source_selection import select
-from modalrun.submit.staging import stage
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import stage
 from modalrun.util import timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files

@@ -23,7 +23,7 @@ from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit.preload import PRELOAD
 from modalrun.submit.prepare import PricedPlan, plan_deployment
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.util import background, timeline
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ PRELOAD = Preload(
         # They import these when they begin.
         "modalrun.zenml_api.execution.single_step",
         "modalrun.zenml_api.records.zenml_store",
-        "modalrun.modal_api.step_sandboxes",
+        "modalrun.modal_api.sandboxes.step_sandboxes",
         "modalrun.zenml_api.orchestrator_config:ModalOrchestratorConfig.model_rebuild",
     ),
     programs=("modalrun.driver",),

@@ -34,8 +34,8 @@ from modalrun.spec.run_spec import RunSpec, check_spec
 from modalrun.spec.step_keys import for_steps
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit.runtime_packages import engine_packages
-from modalrun.submit.source_root import check_modules, check_root
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.root import check_modules, check_root
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.util import garbage_collection, timeline
 from modalrun.util.paths import checked_path, user_path
 from modalrun.zenml_api import config_files

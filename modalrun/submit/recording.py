@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from modalrun.errors import ModalrunError
-from modalrun.modal_api.running_sandbox import RunningSandbox
-from modalrun.modal_api.termination import SandboxGroup
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import RunMetadata, to_metadata, waiting_metadata
 from modalrun.run.run_plan import RunPlan
-from modalrun.submit.git_files import commit_of
+from modalrun.submit.source.git_files import commit_of
 from modalrun.util import timeline
 from modalrun.zenml_api.gateway import ZenMLGateway
 

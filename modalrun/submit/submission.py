@@ -20,7 +20,7 @@ from modalrun.errors import (
     RunStoppedError,
     UsageError,
 )
-from modalrun.modal_api.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.observe import attach
 from modalrun.observe.attach import StopRun
 from modalrun.observe.handle import RunHandle, RunObserver
@@ -39,9 +39,9 @@ from modalrun.submit.creation import create_ahead, create_run_sandbox
 from modalrun.submit.lean import NOT_COMPILED, LeanSubmission, create_run, find
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
-from modalrun.submit.source_ahead import SourceAhead, copied_ahead, remembered
-from modalrun.submit.source_selection import select
-from modalrun.submit.staging import new_files_note, stage, stage_again
+from modalrun.submit.source.ahead import SourceAhead, copied_ahead, remembered
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import new_files_note, stage, stage_again
 from modalrun.submit.withdrawal import Withdrawal, announcement, say_at_last
 from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background

@@ -30,7 +30,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import modalrun.driver, modalrun.modal_api.step_sandboxes
+import modalrun.driver, modalrun.modal_api.sandboxes.step_sandboxes
 import modalrun.modal_api.trial, modalrun.zenml_api.health
 import modalrun.zenml_api.execution, modalrun.zenml_api.records
 for package in (modalrun.driver, modalrun.zenml_api.execution, modalrun.zenml_api.records):

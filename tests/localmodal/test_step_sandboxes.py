@@ -14,13 +14,13 @@ import modal
 import pytest
 
 from modalrun.localmodal.storage.paths import StateDir
-from modalrun.modal_api.connection_pool import (
+from modalrun.modal_api.sandboxes.connection_pool import (
     SANDBOXES_PER_CONNECTION,
     ConnectionPool,
     connect,
 )
-from modalrun.modal_api.step_sandbox import StepSandbox
-from modalrun.modal_api.step_sandboxes import StepSandboxes, create_ahead
+from modalrun.modal_api.sandboxes.step_sandbox import StepSandbox
+from modalrun.modal_api.sandboxes.step_sandboxes import StepSandboxes, create_ahead
 from modalrun.run.manifest import RunManifest
 from modalrun.run.run_plan import RunPlan, RunSettings
 from modalrun.run.sandbox_exit import ExitKind
@@ -155,7 +155,7 @@ def test_the_submission_creates_what_a_driver_finds_running_or_ended(
     sdk: Sdk, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that it tries to create itself: the tags are those of the one that there is."""
-    monkeypatch.setattr("modalrun.modal_api.step_sandboxes.AHEAD_SECONDS", PATIENCE)
+    monkeypatch.setattr("modalrun.modal_api.sandboxes.step_sandboxes.AHEAD_SECONDS", PATIENCE)
     connection: Any = SimpleNamespace(
         app=lambda *_: sdk.app(), client=sdk.client, mounts_package=False, mounted={}
     )

@@ -20,7 +20,7 @@ from modalrun.modal_api import log_history
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.log_buffer import OutputChunk
 from modalrun.modal_api.log_streams import OutputStreams
-from modalrun.modal_api.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.logs import LogRequest, read

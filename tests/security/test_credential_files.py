@@ -16,8 +16,8 @@ from modalrun.plan import deployment_file
 from modalrun.plan.deployment import Deployment
 from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.stack import StackDescription
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.util.credentials import CONTENT_BYTES, credential_content
 from modalrun.util.credentials import CONTENTS as CONTENT_RULES
 from modalrun.util.package_archive import write_archive

@@ -20,7 +20,7 @@ from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.overrides import Override
 from modalrun.spec.run_spec import load_spec
 from modalrun.submit.prepare import PricedPlan, plan_spec, with_file_values
-from modalrun.submit.source_selection import select
+from modalrun.submit.source.selection import select
 
 
 def snapshot(

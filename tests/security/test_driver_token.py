@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.driver import sandbox_broker, sandbox_client
-from modalrun.driver.isolated_steps import IsolatedSteps
-from modalrun.driver.messages import MessageSocket
+from modalrun.driver.graph.isolated_steps import IsolatedSteps
+from modalrun.driver.processes.messages import MessageSocket
 from modalrun.errors import RunFailedError, UsageError
 from modalrun.run import contract
 from modalrun.run.manifest import RunManifest
@@ -183,7 +183,7 @@ os._exit(supervisor.main())
 
 BROKER = """
 import os, socket, sys
-from modalrun.driver import privileges
+from modalrun.driver.processes import privileges
 privileges.hide_process()
 privileges.hide_variables(["MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"])
 supervisor = socket.socket(fileno=int(sys.argv[1]))

@@ -157,15 +157,16 @@ write_event(StepEvent("train", "running", at=1.0))
 forget_key()
 PARENT = int(__import__("os").environ["OUTSIDE"])
 attack()
-from modalrun.driver.process import leave
+from modalrun.driver.processes.process import leave
 leave(0)
 """
 
 RUNNER = """
 import asyncio, contextlib
-from modalrun.driver import privileges, worker
-from modalrun.driver.process import buffer_lines, leave
-from modalrun.driver.worker_pool import WorkerPool
+from modalrun.driver.processes import privileges
+from modalrun.driver.workers import worker
+from modalrun.driver.processes.process import buffer_lines, leave
+from modalrun.driver.workers.worker_pool import WorkerPool
 from modalrun.run.reporting import emit_step_event, prove_events
 PARENT = int(__import__("os").environ["OUTSIDE"])
 

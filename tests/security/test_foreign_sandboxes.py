@@ -12,7 +12,7 @@ from modalrun.modal_api import sandbox_handles
 from modalrun.modal_api.client import Connection, ForeignSandboxError, require_owner
 from modalrun.modal_api.commands import run_command
 from modalrun.modal_api.sandbox_handles import SandboxHandles
-from modalrun.modal_api.termination import SandboxGroup
+from modalrun.modal_api.sandboxes.termination import SandboxGroup
 from modalrun.observe.log_stream import LogStream
 from modalrun.run import events
 from modalrun.run.events import StepEvent

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modalrun.submit.staging import hash_files, hash_tree
+from modalrun.submit.source.staging import hash_files, hash_tree
 from tests.e2e.test_per_step import boxes, terminate, waiting
 
 if TYPE_CHECKING:

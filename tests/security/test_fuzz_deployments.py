@@ -21,7 +21,7 @@ from modalrun.plan.deployment_file import DeploymentFile
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.spec.run_spec import load_spec
 from modalrun.submit.prepare import plan_spec
-from modalrun.submit.source_selection import select
+from modalrun.submit.source.selection import select
 
 _CONTENT = ' "content": '
 

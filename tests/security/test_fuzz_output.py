@@ -19,14 +19,14 @@ from rich.console import Console
 
 from modalrun.doctor.findings import Report
 from modalrun.errors import ModalrunError
-from modalrun.output import writer
-from modalrun.output.console import make_console, print_error
 from modalrun.output.doctor_text import print_report
 from modalrun.output.github import GitHubReporter, markdown
 from modalrun.output.local_text import write_output
 from modalrun.output.log_text import as_json, printer
 from modalrun.output.reporter import Reporter
-from modalrun.output.sanitize import harmless, without_commands
+from modalrun.output.terminal import writer
+from modalrun.output.terminal.console import make_console, print_error
+from modalrun.output.terminal.sanitize import harmless, without_commands
 from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import Outcome

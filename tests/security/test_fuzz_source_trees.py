@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
-from modalrun.submit.staging import stage
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import stage
+from modalrun.submit.source.tree import SourceSelection
 
 NAMES = ("a", "b", "c.py", ".env", ".git", ".ssh", "k.pem", ".gitignore")
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.util import garbage_collection
 from modalrun.util.globs import MOST_STATES, git_glob
 from modalrun.util.ignore_files import dockerignore_matcher, gitignore_rules

@@ -11,7 +11,7 @@ import pytest
 from modalrun import cli, errors
 from modalrun.flavor import runs
 from modalrun.output import local_text
-from modalrun.output.writer import guarded
+from modalrun.output.terminal.writer import guarded
 
 EVIL = "x\n::error::owned\n##[add-mask]x ##vso[task.x] ##teamcity[y]\r::warning::z"
 EVIL += "\x1b[2J\u202e\u200b\x1b[8m"

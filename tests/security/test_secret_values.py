@@ -21,7 +21,7 @@ from modalrun.spec.overrides import set_option
 from modalrun.spec.run_spec import load_spec
 from modalrun.submit.preflight import check
 from modalrun.submit.prepare import plan_deployment
-from modalrun.submit.source_tree import SourceTree
+from modalrun.submit.source.tree import SourceTree
 from modalrun.submit.submission import Submission
 from tests.security.growth import assert_linear
 from tests.unit.fake_zenml import FakeZenML, compiled

@@ -14,12 +14,13 @@ from modalrun.plan.stack import StackDescription
 from modalrun.run.source import Source
 from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import source_selection, staging
 from modalrun.submit.preflight import check
 from modalrun.submit.prepare import plan_deployment
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
-from modalrun.submit.staging import stage, stage_again
+from modalrun.submit.source import selection as source_selection
+from modalrun.submit.source import staging
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import stage, stage_again
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.submit.submission import Submission
 from tests.source_trees import git, names, selected, write
 from tests.unit.fake_zenml import FakeZenML, compiled

@@ -15,8 +15,8 @@ from modalrun.modal_api.account_check import AccountNeeds
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import ModalGateway
 from modalrun.modal_api.log_buffer import OutputChunk, StreamEnd
-from modalrun.modal_api.running_sandbox import RunningSandbox
-from modalrun.modal_api.termination import SandboxGroup
+from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
+from modalrun.modal_api.sandboxes.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.log_lines import LogLine
 from modalrun.run.sandbox_exit import SandboxExit, read_exit

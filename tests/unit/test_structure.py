@@ -56,7 +56,10 @@ print(sorted(name for name in unwanted.split() if name in sys.modules))
     ("modules", "unwanted"),
     [
         ("driver.supervisor", "pydantic yaml psutil asyncio zenml modal"),
-        ("driver.per_step modal_api.step_sandboxes", "modalrun.localmodal modalrun.plan zenml"),
+        (
+            "driver.per_step modal_api.sandboxes.step_sandboxes",
+            "modalrun.localmodal modalrun.plan zenml",
+        ),
         # With a ZenML server, as on Modal.
         (
             "driver.step driver.step_worker driver.dynamic zenml_api.execution.dynamic"
@@ -83,7 +86,7 @@ def test_unit_tests_mirror_the_packages() -> None:
     assert folders <= {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("__init__.py")}
 
 
-WRITERS = {"output/console.py", "output/writer.py"}
+WRITERS = {"output/terminal/console.py", "output/terminal/writer.py"}
 IN_SANDBOXES = ("driver/", "run/", "localmodal/")
 
 

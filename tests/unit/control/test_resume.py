@@ -13,9 +13,9 @@ from modalrun.observe.attach import RunHandle
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.source import Source
-from modalrun.submit.source_changes import hashes_to_store
-from modalrun.submit.source_tree import SourceSelection
-from modalrun.submit.staging import hash_files, hash_tree, stage_again
+from modalrun.submit.source.changes import hashes_to_store
+from modalrun.submit.source.staging import hash_files, hash_tree, stage_again
+from modalrun.submit.source.tree import SourceSelection
 from tests.unit.fake_zenml import FakeZenML, compiled
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, cast
 
-from modalrun.driver.coordinator import Coordinator
-from modalrun.driver.takeover import Takeover
-from modalrun.driver.warm_sandboxes import WarmSandboxes
-from modalrun.modal_api.capacity import GivenUp
+from modalrun.driver.graph.coordinator import Coordinator
+from modalrun.driver.graph.takeover import Takeover
+from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
+from modalrun.modal_api.sandboxes.capacity import GivenUp
 from modalrun.run import events
 from modalrun.run.events import StepEvent, StepState
 from modalrun.run.manifest import RunManifest
@@ -145,7 +145,7 @@ class Recorder:
 
 
 class AsyncRecorder:
-    """As `modalrun.driver.recorder.AsyncRecorder`."""
+    """As `modalrun.driver.graph.recorder.AsyncRecorder`."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()

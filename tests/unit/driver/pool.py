@@ -8,8 +8,8 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from modalrun.driver.worker import StepEnd
-from modalrun.driver.worker_process import WorkerDied
+from modalrun.driver.workers.worker import StepEnd
+from modalrun.driver.workers.worker_process import WorkerDied
 from modalrun.run.manifest import Graph
 
 End = StepEnd | Exception | Callable[[], Awaitable[StepEnd]]

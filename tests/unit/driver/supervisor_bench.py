@@ -67,7 +67,7 @@ LAST = f"{END}\n".encode()
 
 WAITING = """
 import os, signal, time
-from modalrun.driver.process import leave
+from modalrun.driver.processes.process import leave
 def end(signum, frame):
     # Not print: the signal may come while that is at work.
     os.write(1, b"told\\n")

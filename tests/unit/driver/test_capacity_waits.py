@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any, cast
 
-from modalrun.driver.capacity_waits import CapacityWaits
+from modalrun.driver.graph.capacity_waits import CapacityWaits
 from modalrun.run.capacity_wait import CapacityWait
 from tests.unit.driver.coordinator_bench import AsyncRecorder, play
 

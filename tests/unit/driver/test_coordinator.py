@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modalrun.driver.takeover import Takeover
+from modalrun.driver.graph.takeover import Takeover
 from modalrun.run import contract, events
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import StepMetadata

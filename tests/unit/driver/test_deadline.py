@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from modalrun.driver.deadline import age, margin
+from modalrun.driver.processes.deadline import age, margin
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modalrun.driver import death
+from modalrun.driver.processes import death
 from modalrun.run import contract
 from modalrun.run.usage_log import Reading, add
 

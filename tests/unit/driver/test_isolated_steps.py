@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from modalrun.driver import step_attempts
-from modalrun.driver.isolated_steps import IsolatedSteps
+from modalrun.driver.graph import step_attempts
+from modalrun.driver.graph.isolated_steps import IsolatedSteps
 from modalrun.errors import ConflictError, RunFailedError
-from modalrun.modal_api.capacity import GivenUp
-from modalrun.modal_api.step_sandboxes import Refused
+from modalrun.modal_api.sandboxes.capacity import GivenUp
+from modalrun.modal_api.sandboxes.step_sandboxes import Refused
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import events
 from modalrun.run.capacity_wait import CapacityWait

@@ -1,6 +1,6 @@
 """The last lines that a process has printed."""
 
-from modalrun.driver.last_lines import LastLines
+from modalrun.driver.lines.last_lines import LastLines
 from modalrun.run.contract import LAST_LINES
 from modalrun.run.event_proof import MARK
 

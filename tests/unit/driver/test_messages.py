@@ -6,7 +6,7 @@ import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from modalrun.driver.messages import Call, MessageSocket
+from modalrun.driver.processes.messages import Call, MessageSocket
 
 
 def test_a_long_message_is_sent_whole_after_a_look_for_others() -> None:

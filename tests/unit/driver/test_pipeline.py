@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from modalrun.driver.pipeline import STOP_REASON, Runner
-from modalrun.driver.worker import StepEnd
-from modalrun.driver.worker_process import WorkerDied, WorkerError
+from modalrun.driver.workers.worker import StepEnd
+from modalrun.driver.workers.worker_process import WorkerDied, WorkerError
 from modalrun.run import events
 from modalrun.run.contract import (
     EXIT_COMPLETED,
@@ -323,7 +323,7 @@ def waiting(pool: Pool, name: str) -> Callable[[], Awaitable[StepEnd]]:
 def test_failure_modes_are_those_of_zenml() -> None:
     from zenml.enums import ExecutionMode
 
-    from modalrun.driver.scheduler import FailureMode
+    from modalrun.driver.graph.scheduler import FailureMode
 
     assert {mode.value for mode in FailureMode} == {mode.value for mode in ExecutionMode}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver.process import print_traceback
+from modalrun.driver.processes.process import print_traceback
 
 
 def test_traceback_begins_in_the_users_code(

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy.exc
 from zenml.exceptions import IllegalOperationError
 
-from modalrun.driver import recorder
-from modalrun.driver.recorder import AsyncRecorder
+from modalrun.driver.graph import recorder
+from modalrun.driver.graph.recorder import AsyncRecorder
 from modalrun.errors import AuthenticationError, ConnectionLostError, MachineError, ServerError
 from modalrun.zenml_api import retry
 

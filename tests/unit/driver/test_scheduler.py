@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modalrun.driver.scheduler import FailureMode, Scheduler, Skip, Start, State
+from modalrun.driver.graph.scheduler import FailureMode, Scheduler, Skip, Start, State
 
 FINAL = {State.SUCCEEDED, State.FAILED, State.NOT_RUN}
 

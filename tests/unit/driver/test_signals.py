@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from modalrun.driver.process import Signals, Terminated
+from modalrun.driver.processes.process import Signals, Terminated
 
 
 def test_the_code_of_a_step_unwinds() -> None:
@@ -34,7 +34,7 @@ def test_a_step_whose_code_has_returned_is_recorded_first() -> None:
 
 CHILD = """
 import sys
-from modalrun.driver.process import die_with_parent
+from modalrun.driver.processes.process import die_with_parent
 die_with_parent()
 print("ready", flush=True)
 sys.stdin.read()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver.static_step import has_failed
+from modalrun.driver.graph.static_step import has_failed
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ step_worker.main()
 CHILD = """
 import json, os, signal, sys, time
 from pathlib import Path
-from modalrun.driver.process import leave
+from modalrun.driver.processes.process import leave
 
 def main():
     step = os.environ["MODALRUN_STEP"]

@@ -9,8 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from modalrun.driver import child_environment, supervisor
-from modalrun.driver.deadline import margin
+from modalrun.driver import supervisor
+from modalrun.driver.processes import child_environment
+from modalrun.driver.processes.deadline import margin
 from modalrun.run.contract import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
@@ -19,7 +20,7 @@ from modalrun.run.contract import (
 )
 from tests.unit.driver.supervisor_bench import DEADLINE, DRIVER, LAST, QUICK, WAITING, Bench
 
-SAYING = "from modalrun.driver.process import leave\nleave({code})"
+SAYING = "from modalrun.driver.processes.process import leave\nleave({code})"
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
     done = bench.run(
         """
         import os, pathlib, signal, time
-        from modalrun.driver.process import leave
+        from modalrun.driver.processes.process import leave
         def end(signum, frame):
             text = pathlib.Path(os.environ["MODALRUN_END_REASON_FILE"]).read_text()
             os.write(1, (text + "\\n").encode())
@@ -216,7 +217,7 @@ def test_at_the_deadline_the_child_reads_why(bench: Bench) -> None:
 def test_the_driver_can_end_a_step_as_at_its_own_deadline(bench: Bench) -> None:
     child = """
     import os, pathlib, signal, sys, time
-    from modalrun.driver.process import Signals, leave, supervisors_reason
+    from modalrun.driver.processes.process import Signals, leave, supervisors_reason
     assert sys.stdin.read() == ""
     signals = Signals()
     signal.signal(signal.SIGTERM, signals)
@@ -358,7 +359,7 @@ def test_a_step_that_ignores_its_deadline_has_failed(bench: Bench) -> None:
 def test_a_step_that_could_not_record_its_end_at_the_deadline_has_failed(bench: Bench) -> None:
     child = """
     import signal, time
-    from modalrun.driver.process import leave
+    from modalrun.driver.processes.process import leave
     signal.signal(signal.SIGTERM, lambda *_: leave(70))
     while True:
         time.sleep(0.01)

@@ -25,7 +25,7 @@ def test_flood_on_both_streams(bench: Bench) -> None:
     done = bench.run(
         """
         import os, threading
-        from modalrun.driver.process import leave
+        from modalrun.driver.processes.process import leave
         # Four bytes a character, moved by one byte: chunks end in the middle of characters.
         data = b"x" + "\\N{GRINNING FACE}".encode() * 1_250_000
         def flood(descriptor):
@@ -54,7 +54,7 @@ def test_invalid_utf_8_is_replaced(bench: Bench) -> None:
         for piece in (*face, b"\xff\xfe ", b"\xc3", b"( \0 \x1b[31m \r\n", b"\xe2\x82"):
             os.write(1, piece)
             os.write(2, piece)
-        from modalrun.driver.process import leave
+        from modalrun.driver.processes.process import leave
         leave(0)
         """
     )
@@ -129,7 +129,7 @@ def test_environment_of_the_child(bench: Bench) -> None:
 def test_a_request_to_stop_reaches_the_child(bench: Bench) -> None:
     child = """
         import subprocess, sys, threading
-        from modalrun.driver import control
+        from modalrun.driver.processes import control
         asked = threading.Event()
         control.listen(asked.set)
         subprocess.run([sys.executable, "-c", "input()"], stderr=subprocess.DEVNULL)

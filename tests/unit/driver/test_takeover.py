@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from modalrun.driver.takeover import finished_steps
+from modalrun.driver.graph.takeover import finished_steps
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
 

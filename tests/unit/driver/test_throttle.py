@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.driver.throttle import PAUSE, Throttle
+from modalrun.driver.lines.throttle import PAUSE, Throttle
 from modalrun.util.redraws import state
 
 PIECES = st.lists(

@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-from modalrun.driver.lease import Lease
+from modalrun.driver.graph.lease import Lease
 from modalrun.errors import ConflictError
-from modalrun.modal_api.capacity import GivenUp
+from modalrun.modal_api.sandboxes.capacity import GivenUp
 from modalrun.run import contract, events
 from modalrun.run.events import Idle, OrderEnd
 from modalrun.run.sandbox_exit import ExitKind
@@ -270,7 +270,7 @@ def test_of_its_own_sandboxes_a_driver_finds_the_steps_that_run() -> None:
 
 
 def test_an_order_that_the_earlier_driver_could_not_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modalrun.driver.warm_sandboxes.BEGIN_SECONDS", 0.05)
+    monkeypatch.setattr("modalrun.driver.graph.warm_sandboxes.BEGIN_SECONDS", 0.05)
 
     async def scene() -> None:
         bench = Bench()

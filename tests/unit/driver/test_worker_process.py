@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from commands import DEADLINE
 
-from modalrun.driver.throttle import PAUSE
+from modalrun.driver.lines.throttle import PAUSE
 from modalrun.run import events
 from modalrun.run.events import Redraw
 
 BENCH = """
 import asyncio, contextlib, os, signal, sys, time
-from modalrun.driver import worker
-from modalrun.driver.process import buffer_lines
-from modalrun.driver.worker_pool import WorkerPool
-from modalrun.driver.worker_process import WorkerDied, WorkerError
+from modalrun.driver.workers import worker
+from modalrun.driver.processes.process import buffer_lines
+from modalrun.driver.workers.worker_pool import WorkerPool
+from modalrun.driver.workers.worker_process import WorkerDied, WorkerError
 
 class Steps:
     def initialize(self): pass
@@ -314,7 +314,7 @@ def test_what_a_step_sends_to_the_runner_harms_only_itself(tmp_path: Path, what:
     (tmp_path / "spoil.py").write_text(
         f"""
 import gc, json, os, stat, time
-from modalrun.driver.worker import Request
+from modalrun.driver.workers.worker import Request
 request = next(one for one in gc.get_objects() if isinstance(one, Request))
 for number in range(3, 64):
     if os.path.exists(f"/proc/self/fd/{{number}}") and stat.S_ISSOCK(os.fstat(number).st_mode):

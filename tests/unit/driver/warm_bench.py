@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from modalrun.driver.lease import Lease
-from modalrun.driver.warm_sandboxes import WarmSandboxes
+from modalrun.driver.graph.lease import Lease
+from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.errors import NotFoundError
-from modalrun.modal_api.capacity import GivenUp
+from modalrun.modal_api.sandboxes.capacity import GivenUp
 from modalrun.run import contract
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Event, LinesOf, OrderEnd

@@ -11,8 +11,8 @@ import pytest
 from modal.exception import NotFoundError
 
 from modalrun.errors import CapacityError, ConnectionLostError, UnknownOutcomeError
-from modalrun.modal_api import capacity
-from modalrun.modal_api.capacity import CapacitySearch, GivenUp
+from modalrun.modal_api.sandboxes import capacity
+from modalrun.modal_api.sandboxes.capacity import CapacitySearch, GivenUp
 from modalrun.run.capacity_wait import CapacityWait
 
 REFUSED = CapacityError("Modal has no room for this: quota")

@@ -5,7 +5,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from modalrun.modal_api.sandbox_arguments import SandboxArguments
+from modalrun.modal_api.sandboxes.sandbox_arguments import SandboxArguments
 from modalrun.run.run_plan import RunPlan, RunSettings, Target
 from modalrun.run.sandbox_spec import Resources, SandboxSpec
 

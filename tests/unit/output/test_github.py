@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from modalrun.output.github import Groups, in_repository, markdown
-from modalrun.output.sanitize import without_commands
-from modalrun.output.writer import workflow_command
+from modalrun.output.terminal.sanitize import without_commands
+from modalrun.output.terminal.writer import workflow_command
 from modalrun.run.failure import Failure
 from modalrun.run.outcome import Outcome
 from modalrun.run.progress import StepProgress

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from modalrun.output.console import print_lines
 from modalrun.output.live import LiveView, ResizableLive, progress_table
+from modalrun.output.terminal.console import print_lines
 from modalrun.run.events import Redraw, StepEvent
 from modalrun.run.progress import RunProgress
 

@@ -11,7 +11,7 @@ import pytest
 
 from modalrun.output import log_text
 from modalrun.output.log_text import LineRenderer, as_json, printer, rfc3339
-from modalrun.output.step_labels import StepLabels
+from modalrun.output.terminal.step_labels import StepLabels
 from modalrun.run.events import Redraw
 from modalrun.run.log_lines import LogLine
 

@@ -19,7 +19,7 @@ from modalrun.spec.overrides import param_option
 from modalrun.spec.precedence import Origin, SettingsLayer, Value
 from modalrun.spec.run_spec import RunSpec, load_spec
 from modalrun.submit.prepare import PricedPlan
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.tree import SourceSelection
 
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalrun.output.sanitize import harmless
+from modalrun.output.terminal.sanitize import harmless
 from modalrun.util.line_assembler import LineAssembler
 
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")

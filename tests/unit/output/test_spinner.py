@@ -11,7 +11,7 @@ import pytest
 
 CODE = """
 import sys
-from modalrun.output.spinner import Spinner
+from modalrun.output.terminal.spinner import Spinner
 with Spinner("Reading [b]runs[/b]", quiet={quiet}) as spinner:
     spinner.show("Looking")
     spinner.end()

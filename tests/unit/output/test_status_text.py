@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from modalrun.output import status_text
-from modalrun.output.console import print_lines
 from modalrun.output.status_text import foremost
+from modalrun.output.terminal.console import print_lines
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import Named, RunRecord, StepRecord

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from modalrun.output.step_labels import ShortNames, StepLabels, label_width
+from modalrun.output.terminal.step_labels import ShortNames, StepLabels, label_width
 from tests.security.growth import assert_linear
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modalrun.output.wrapping import NO_BREAK, wrapped, wrapped_in_colour
+from modalrun.output.terminal.wrapping import NO_BREAK, wrapped, wrapped_in_colour
 
 
 @pytest.mark.parametrize(

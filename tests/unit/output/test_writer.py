@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from modalrun.cli.options import confirmed
-from modalrun.output import writer
+from modalrun.output.terminal import writer
 
 
 class Terminal(io.StringIO):

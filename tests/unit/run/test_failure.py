@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from modalrun.driver import death
-from modalrun.driver.process import Signals, Terminated
+from modalrun.driver.processes import death
+from modalrun.driver.processes.process import Signals, Terminated
 from modalrun.run import failure
 from modalrun.run.contract import LAST_LINES
 from modalrun.run.failure import Failure, read_failure, relative

@@ -9,7 +9,7 @@ import pytest
 
 from modalrun.run import source as module
 from modalrun.run.source import MOST_FILES, Source
-from modalrun.submit.source_changes import hashes_to_store
+from modalrun.submit.source.changes import hashes_to_store
 
 DIGEST = "0" * 64
 

@@ -15,9 +15,9 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight
 from modalrun.submit.ahead import Asked, ModalAhead
 from modalrun.submit.preflight import Job
-from modalrun.submit.source_ahead import SourceAhead, copied_ahead, remembered
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.ahead import SourceAhead, copied_ahead, remembered
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.submit.submission import Submission
 from tests.unit.fake_zenml import FakeZenML, compiled
 from tests.unit.fakes import Effects, FakeModal, FakeObserver

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.errors import UsageError
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.util.ignore_files import dockerignore_matcher
 
 

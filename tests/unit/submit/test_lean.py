@@ -28,9 +28,9 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import lean, plan_cache, reuse
 from modalrun.submit.lean import LeanSubmission, create_run, find
 from modalrun.submit.preflight import check
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
-from modalrun.submit.staging import stage
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import stage
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.submit.submission import Submission
 from modalrun.zenml_api import rest
 from modalrun.zenml_api.rest.session import RefusedError

@@ -9,9 +9,9 @@ import pytest
 from modalrun.errors import UsageError
 from modalrun.run.failure import Failure
 from modalrun.run.run_plan import Target
-from modalrun.submit.left_behind import left_behind
-from modalrun.submit.source_selection import select
-from modalrun.submit.source_tree import SourceSelection
+from modalrun.submit.source.left_behind import left_behind
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 
 CODE = "/state/sandboxes/sb-1/root/app/code"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modalrun.run.source import MOST_FILES
-from modalrun.submit.source_changes import Changes, compare, hashes_to_store
+from modalrun.submit.source.changes import Changes, compare, hashes_to_store
 from modalrun.util.text import listing
 
 A, B = "a" * 64, "b" * 64

@@ -8,7 +8,7 @@ import pytest
 
 import modalrun
 from modalrun.errors import UsageError
-from modalrun.submit.source_root import check_root
+from modalrun.submit.source.root import check_root
 
 
 @pytest.mark.parametrize(

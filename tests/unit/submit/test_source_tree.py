@@ -10,11 +10,11 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.run.source import Source
-from modalrun.submit import source_tree
-from modalrun.submit.source_selection import NEVER, select
-from modalrun.submit.source_tree import SourceSelection
-from modalrun.submit.staging import hash_files, hash_tree
-from modalrun.submit.staging import stage as stage_tree
+from modalrun.submit.source import tree as source_tree
+from modalrun.submit.source.selection import NEVER, select
+from modalrun.submit.source.staging import hash_files, hash_tree
+from modalrun.submit.source.staging import stage as stage_tree
+from modalrun.submit.source.tree import SourceSelection
 from tests.source_trees import git
 
 

@@ -22,7 +22,7 @@ from modalrun.errors import (
     UnknownOutcomeError,
     UsageError,
 )
-from modalrun.modal_api.capacity import GivenUp
+from modalrun.modal_api.sandboxes.capacity import GivenUp
 from modalrun.run.records import CreatedRun, Placeholder
 from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import creation, lean, withdrawal

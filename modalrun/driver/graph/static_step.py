@@ -1,0 +1,337 @@
+"""Run one step of a static pipeline to its end: attempt it, judge each attempt, retry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from modalrun.driver.graph.capacity_waits import CapacityWaits
+from modalrun.driver.graph.recorder import AsyncRecorder
+from modalrun.driver.graph.step_attempts import StepAttempts
+from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
+from modalrun.driver.processes.deadline import unwinding
+from modalrun.driver.processes.process import reason_of, supervisors_reason
+from modalrun.driver.processes.tasks import Tasks
+from modalrun.errors import ModalrunError
+from modalrun.run import contract, sandbox_exit
+from modalrun.run.events import StepState
+from modalrun.run.manifest import RunManifest
+from modalrun.run.metadata import StepMetadata
+from modalrun.run.records import StepRecord
+from modalrun.run.reporting import log_line, retry_text
+from modalrun.run.run_plan import PlannedStep
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+
+if TYPE_CHECKING:
+    from modalrun.driver.graph.lease import Lease
+    from modalrun.modal_api.sandboxes.step_sandbox import StepSandbox
+    from modalrun.zenml_api.execution.recorder import RunRecorder
+
+T = TypeVar("T")
+
+STOP_REASON = "ZenML was asked to stop the run"
+
+
+@dataclass
+class EarlyEnd:
+    """Hold whether, why and how a run ends before all of its steps have run.
+
+    Attributes:
+        reason: Why nothing new starts, as a part of a sentence; None while steps start.
+        requested: Whether somebody asked for it; else a step has failed.
+        gave_up: Whether running steps are terminated because the whole run must end now.
+        timed_out: Whether the run's timeout is the cause: running steps have failed then.
+        termination: Why running steps are terminated, a sentence; empty while they may finish.
+        lines: What steps have printed last that the run's timeout has ended.
+        event: Set when nothing new may start: no step, no retry, no creation that awaits capacity.
+    """
+
+    reason: str | None = None
+    requested: bool = False
+    gave_up: bool = False
+    timed_out: bool = False
+    termination: str = ""
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class RunContext:
+    """Hold what all steps of a run share; `stop` stops the run gracefully, for a reason.
+
+    The end of the run waits for the tasks in the `background`.
+    """
+
+    manifest: RunManifest
+    sandboxes: WarmSandboxes
+    recorder: AsyncRecorder
+    waits: CapacityWaits
+    background: Tasks
+    early_end: EarlyEnd
+    stop: Callable[[str], None]
+
+
+class StaticStep:
+    """Run one step, with as many sandboxes as that takes.
+
+    Attributes:
+        attempts: Its sandboxes.
+        recorded: ZenML's record that an earlier driver left; None if there is none.
+        created: Set when the first sandbox was created, or none will be.
+        failed: Why the step has failed for good; None if it has not.
+    """
+
+    def __init__(self, step: PlannedStep, context: RunContext) -> None:
+        # Every step of a `per_step` run has one.
+        assert step.sandbox is not None
+        self.attempts = StepAttempts(context.manifest, step.name, step.sandbox)
+        self.recorded: StepRecord | None = None
+        self.created = asyncio.Event()
+        self.failed: str | None = None
+        self._step = step
+        self._context = context
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether it had failed for good before this driver took over."""
+        recorded = self.recorded is not None and self.recorded.status == "failed"
+        return recorded and self.attempts.sandbox is None
+
+    async def run(self) -> bool:
+        """Attempt the step until it may not be retried; return whether it succeeded."""
+        try:
+            return await self._run()
+        except Exception as error:
+            # Neither a bug of modalrun nor a full disk may hang the run or pass for a success.
+            self.terminate()
+            self._fail(reason_of(error))
+            return False
+        finally:
+            self.created.set()
+
+    def terminate(self) -> None:
+        """Terminate the running sandbox in the background, if there is one.
+
+        At the run's timeout its code may unwind before: the step records where it was.
+        """
+        if self.attempts.sandbox is not None:
+            self._context.background.start(self._end(self.attempts.sandbox))
+
+    async def _end(self, sandbox: StepSandbox | Lease) -> None:
+        if self._context.early_end.timed_out and (reason := supervisors_reason()):
+            # What can't be told must not keep it running.
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(_unwound(sandbox, reason), _unwinding())
+        await sandbox.terminate()
+
+    async def _run(self) -> bool:
+        attempts, context = self.attempts, self._context
+        if self.failed_before:
+            reason = self.recorded.reason if self.recorded else None
+            self._fail(reason or "It failed before.")
+            return False
+        adopted = attempts.sandbox is not None
+        new = not adopted and self.recorded is None
+        # ZenML's cache was asked about the first steps when the run was submitted.
+        ask_cache = new and self._step.caches and self._step.upstream
+        if ask_cache and await self._is_cached():
+            attempts.emit("cached")
+            return True
+        delay = self._step.delay
+        while adopted or not context.early_end.event.is_set():
+            end = await self._attempt(adopted=adopted)
+            adopted = False
+            if end is None:
+                break
+            failures = attempts.failures
+            succeeded = await self._judge(end, delay)
+            if succeeded is not None:
+                return succeeded
+            if attempts.failures > failures:
+                await self._pause(delay)
+                delay *= self._step.backoff
+        attempts.emit("stopped", reason=context.early_end.reason)
+        return False
+
+    async def _attempt(self, *, adopted: bool) -> SandboxExit | None:
+        """Run one sandbox to its end; return None if nothing new may start."""
+        attempts, context = self.attempts, self._context
+        began = None
+        sandbox = attempts.sandbox
+        if sandbox is None:
+            created = await attempts.create(
+                context.sandboxes, context.early_end.event, on_wait=context.waits.tell
+            )
+            if created is None or isinstance(created, SandboxExit):
+                return created
+            sandbox = created
+        self.created.set()
+        if adopted and self.recorded is not None and is_running(self.recorded):
+            began = self.recorded.began
+        attempts.begin(sandbox, began=began)
+        if context.early_end.termination:
+            # It was being created when all running sandboxes were terminated.
+            await sandbox.terminate()
+        end = await attempts.wait()
+        if context.early_end.termination:
+            end = sandbox_exit.ended_by_driver(end, context.early_end.termination)
+        return end
+
+    async def _judge(self, end: SandboxExit, delay: float) -> bool | None:
+        """Return whether the step has succeeded; None to attempt it again, in `delay` seconds."""
+        attempts, early_end = self.attempts, self._context.early_end
+        if end.kind is ExitKind.COMPLETED:
+            return self._ended("completed", end)
+        record = await self._call(lambda recorder: recorder.step_state(attempts.name))
+        # ZenML's record wins: the outputs are stored, whatever happened to the sandbox.
+        if record is not None and record.successful:
+            return self._ended("completed", end)
+        running = record is not None and is_running(record)
+        failed = has_failed(record, attempts.failures)
+        if failed and record is not None and record.failure:
+            end = replace(end, reason=str(record.failure))
+        end = await self._with_usage(record, end)
+        if record is not None and (running or failed) and attempts.sandbox_id:
+            # Else the record is that of an earlier attempt.
+            self._record_exit(record.id, attempts.sandbox_id, end)
+        stopped = record is not None and record.status in {"stopping", "stopped"}
+        if end.is_infrastructure and not stopped and not early_end.termination:
+            # The stop itself may have ended the sandbox, or kept the step from beginning.
+            stopped = await self._call(lambda recorder: recorder.stop_requested())
+        if stopped and not early_end.termination:
+            # The step has noticed the stop before the driver.
+            self._context.stop(STOP_REASON)
+        if early_end.termination or stopped:
+            return await self._ended_early(end, record, stopped=stopped)
+        infrastructure = end.is_infrastructure and not failed
+        if not early_end.event.is_set() and (
+            retrying := attempts.restart(end) if infrastructure else self._retry(end, delay)
+        ):
+            if infrastructure:
+                # ZenML counts records as attempts: a new one would use up a retry of the user's.
+                attempts.record = record.id if record is not None and running else None
+            elif running and not end.is_infrastructure:
+                # The step's process could not record it; ZenML sets the record to "retrying".
+                await self._record_failure(end.reason, final=False)
+            attempts.emit_end("retrying", end, retrying)
+            return None
+        if early_end.requested and infrastructure:
+            # Without the stop it would have been restarted. The end of the run settles its record.
+            return self._ended("stopped", end)
+        told = end.killed or end.kind is ExitKind.UNPREPARED
+        lines = await attempts.last_lines() if told else []
+        await self._record_failure(end.reason, final=True, lines=lines)
+        self.failed = end.reason
+        return self._ended("failed", end)
+
+    async def _ended_early(
+        self, end: SandboxExit, record: StepRecord | None, *, stopped: bool
+    ) -> bool:
+        """Report a step that the early end of the run has ended."""
+        attempts, early_end = self.attempts, self._context.early_end
+        if early_end.timed_out and not stopped:
+            self._ended("failed", end)
+            if record is not None and not record.finished:
+                # The end of the run records it, and needs time as well.
+                with contextlib.suppress(asyncio.TimeoutError):
+                    lines = await asyncio.wait_for(attempts.last_lines(), _unwinding() / 2)
+                    early_end.lines[attempts.name] = lines
+            return False
+        if not early_end.gave_up and record is not None and is_running(record):
+            reason = early_end.termination or end.reason
+            await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))
+        return self._ended("stopped", end)
+
+    def _retry(self, end: SandboxExit, delay: float) -> str | None:
+        """Use up a retry; return a sentence that announces it, None if there is none."""
+        attempts, retries = self.attempts, self._step.retries
+        if end.kind is ExitKind.REFUSED or attempts.failures >= retries:
+            return None
+        attempts.failures += 1
+        attempts.record = None
+        return retry_text(attempts.name, end.reason, attempts.failures, retries, delay)
+
+    async def _is_cached(self) -> bool:
+        try:
+            return await self._call(lambda recorder: recorder.cached(self.attempts.name))
+        except ModalrunError:
+            raise
+        except Exception as error:
+            # A step that can't be looked up is run.
+            text = f"Step `{self.attempts.name}` was not found in the cache"
+            log_line(f"{text}: {type(error).__name__}: {error}")
+            return False
+
+    async def _with_usage(self, record: StepRecord | None, end: SandboxExit) -> SandboxExit:
+        """Store what a step has used whose sandbox was killed; return the end with the peak."""
+        if record is None or not (end.killed and is_running(record)):
+            return end
+        step_run = record.id
+        if self._context.early_end.termination or not (usage := await self.attempts.used(step_run)):
+            return end
+        self._context.background.start(
+            self._call(lambda recorder: recorder.record_metadata(step_run, usage))
+        )
+        return end.with_peak(usage.peak_memory)
+
+    def _record_exit(self, record: str, sandbox: str, end: SandboxExit) -> None:
+        """Store with the step's record how its sandbox ended, in the background."""
+        metadata = StepMetadata(
+            sandbox_id=sandbox,
+            exit_code=end.exit_code,
+            exit_reason=end.reason,
+            infrastructure_retries=self.attempts.restarts or None,
+        )
+        self._context.background.start(
+            self._call(lambda recorder: recorder.record_metadata(record, metadata))
+        )
+
+    async def _record_failure(self, reason: str, *, final: bool, lines: Sequence[str] = ()) -> None:
+        name = self.attempts.name
+        await self._call(
+            lambda recorder: recorder.fail_step(name, reason, final=final, lines=lines)
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._context.early_end.event.wait(), seconds)
+
+    async def _call(self, question: Callable[[RunRecorder], T]) -> T:
+        return await self._context.recorder.call(question)
+
+    def _fail(self, reason: str) -> None:
+        self.failed = reason
+        self.attempts.emit("failed", reason=reason)
+
+    def _ended(self, state: StepState, end: SandboxExit) -> bool:
+        """Report the end of the last attempt; return whether the step succeeded."""
+        self.attempts.emit_end(state, end)
+        if state != "completed":
+            log_line(f"Step `{self.attempts.name}` {state}: {end.reason}")
+        return state == "completed"
+
+
+def _unwinding() -> float:
+    return unwinding(float(os.environ[contract.TIMEOUT]))
+
+
+async def _unwound(sandbox: StepSandbox | Lease, reason: str) -> None:
+    await sandbox.write(f"{contract.END}{reason}\n")
+    await sandbox.ended()
+
+
+def has_failed(record: StepRecord | None, failures: int) -> bool:
+    """Return whether the last record is of another failure than those known before."""
+    if record is None or is_running(record):
+        return False
+    return record.status != "retrying" or record.attempt > failures
+
+
+def is_running(record: StepRecord) -> bool:
+    """Return whether a record has no end yet. A "retrying" one has: its attempt has failed."""
+    return not record.finished and record.status not in {"retrying", "stopping"}
