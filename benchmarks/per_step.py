@@ -1,7 +1,7 @@
 """Compare `per_step` and `pipeline` mode on graphs of trivial steps on the local Modal server.
 
 Usage: python benchmarks/per_step.py [--graphs chain-4,fan-8,...] [--boot 0,2] [--modes ...]
-                                     [--rounds 1] [--cold] [--keep-warm 30]
+                                     [--rounds 1] [--cold] [--keep-warm 30] [--zenml-server]
 
 Prints, per graph (see `place.py`), mode and boot delay of a sandbox, the median over the rounds of:
 
@@ -11,8 +11,9 @@ Prints, per graph (see `place.py`), mode and boot delay of a sandbox, the median
                 clock: median, 95th percentile
     step        from `SandboxCreate` to the end of the sandbox, median
 
-`--cold` starts sandboxes without ZenML in memory. `--keep-warm 30` sets `keep_warm` in `per_step`
-mode; then "create gap" and "step" have no meaning, because a sandbox runs several steps.
+`--zenml-server` keeps ZenML's records on a ZenML server, as runs on Modal's cloud do, and not in
+SQLite. `--cold` starts sandboxes without ZenML in memory. `--keep-warm 30` sets `keep_warm` in
+`per_step` mode; then "create gap" and "step" have no meaning, because a sandbox runs several steps.
 `peer.py` compares with ZenML's own Modal orchestrator.
 """
 
@@ -50,13 +51,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--keep-warm", type=int, default=0)
+    parser.add_argument("--zenml-server", action="store_true")
     wanted = parser.parse_args()
     print(f"load of this machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(
         f"{'graph':<12}{'mode':<10}{'boot':>6}{'total':>10}{'first line':>12}"
         f"{'create gap':>16}{'step':>9}"
     )
-    with place(cold=wanted.cold) as here:
+    with place(cold=wanted.cold, zenml_server=wanted.zenml_server) as here:
         for graph in wanted.graphs.split(","):
             for mode in wanted.modes.split(","):
                 for boot in map(float, wanted.boot.split(",")):

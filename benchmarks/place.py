@@ -5,7 +5,8 @@ Graphs: chain-N, fan-N (N steps between a first and a last one), random-N (the s
 step waits for up to three of the twenty before it).
 
 A place is a temporary folder with a separate ZenML configuration and server. The mode "upstream" is
-ZenML's own Modal orchestrator on the same server and records (see `upstream.py`).
+ZenML's own Modal orchestrator on the same server and records (see `upstream.py`). ZenML's records
+are in SQLite, or on a ZenML server of the place's own.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ from uuid import UUID
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from servers.zenml_server import Api, Backend, ZenMLServer  # noqa: E402
+
 MARK = "a step says"
 LIMIT = 600.0
 """Seconds after which a run has ended wrong."""
@@ -118,7 +123,7 @@ class Figures:
 class Place:
     """A folder with a Python, a ZenML, a local Modal server and a pipeline."""
 
-    def __init__(self, folder: Path, *, cold: bool) -> None:
+    def __init__(self, folder: Path, *, cold: bool, zenml_server: bool = False) -> None:
         self.folder = folder
         self.state = folder / "modal"
         self.project = folder / "project"
@@ -135,6 +140,20 @@ class Place:
             "PYTHONPATH": str(ROOT),
             **({"MODALRUN_LOCAL_PRELOAD": ""} if cold else {}),
         }
+        self._zenml_config = folder / "zenml"
+        self._zenml: ZenMLServer | None = None
+        if zenml_server:
+            self._zenml_config = folder / "zenml-server"
+            backend = Backend("", str(self._zenml_config), "0" * 64, "password")
+            self._zenml = ZenMLServer(folder / "server", backend)
+            self._zenml.start()
+            api = Api(self._zenml.url, backend.password)
+            account = api.post("/service_accounts", {"name": "benchmark", "active": True})
+            key = api.post(f"/service_accounts/{account['id']}/api_keys", {"name": "benchmark"})
+            self.environment |= {
+                "ZENML_STORE_URL": self._zenml.url,
+                "ZENML_STORE_API_KEY": key["body"]["key"],
+            }
         self.call("-c", "from zenml.client import Client; Client().active_stack_model")
         self.call("-m", "modalrun", "local", "start")
 
@@ -245,7 +264,7 @@ class Place:
         return runs[0] if len(runs) == 1 else (f"{len(runs)} runs", 0)
 
     def _query(self, query: str, *values: str) -> list[Any]:
-        database = self.folder / "zenml" / "local_stores" / "default_zen_store" / "zenml.db"
+        database = self._zenml_config / "local_stores" / "default_zen_store" / "zenml.db"
         with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
             return connection.execute(query, values).fetchall()
 
@@ -263,15 +282,17 @@ class Place:
                 figures.gaps.append(box["created_at"] - ready)
 
     def close(self) -> None:
-        """Stop the server."""
+        """Stop the servers."""
         self.call("-m", "modalrun", "local", "stop")
+        if self._zenml:
+            self._zenml.stop()
 
 
 @contextlib.contextmanager
-def place(*, cold: bool) -> Iterator[Place]:
-    """Create a place, and stop its server at the end."""
+def place(*, cold: bool, zenml_server: bool = False) -> Iterator[Place]:
+    """Create a place, and stop its servers at the end."""
     with tempfile.TemporaryDirectory(prefix="modalrun-benchmark-") as folder:
-        made = Place(Path(folder), cold=cold)
+        made = Place(Path(folder), cold=cold, zenml_server=zenml_server)
         try:
             yield made
         finally:
