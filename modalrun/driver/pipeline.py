@@ -113,7 +113,7 @@ class Runner:
         self._terminated = True
         grace = TERMINATE_GRACE_SECONDS / 2
         if process.supervisors_reason() is not None:
-            grace = unwinding(float(os.environ[contract.TIMEOUT]))
+            grace = unwinding()
         self._start_nothing(process.termination_clause())
         self._end_running(process.termination_reason(), grace)
 

@@ -146,11 +146,11 @@ def test_failure_modes(world: World, mode: str, third: str | None) -> None:
     assert_all_over(world)
 
 
-def waiting(world: World, more: str = "") -> tuple[Command, Gate]:
+def waiting(world: World, more: str = "", pipeline: str = "waiting") -> tuple[Command, Gate]:
     # Its database has to be there before anybody looks into it.
     world.server()
     gate = world.gate()
-    command = world.popen(per_step("waiting.waiting", more, gate=str(gate)))
+    command = world.popen(per_step(f"waiting.{pipeline}", more, gate=str(gate)))
     world.wait_until(lambda: boxes(world, "wait"), "the step sandbox was created")
     return command, gate
 
@@ -198,6 +198,23 @@ def test_the_timeout_of_the_run_is_the_reason_everywhere(world: World) -> None:
     assert ("line 13, in wait" if told is unwound else "waiting in ") in exception
     facts = world.zenml(FACTS)["wait"]
     assert facts[f"{PREFIX}exit_reason"] == told
+    assert_all_over(world)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(400)
+def test_the_timeout_of_a_dynamic_run_names_the_line_of_an_isolated_step(world: World) -> None:
+    # Long enough for the step to begin and to unwind on a busy machine, too.
+    command, _ = waiting(world, "timeout: 90", "waiting_isolated")
+
+    done = command.finish(300)
+
+    assert done.exit_code == 6, done.stderr
+    run = world.only_run()
+    assert (run.status, run.statuses) == ("failed", {"wait": "failed"})
+    why = "The run took longer than its timeout of 90 s."
+    assert f"  wait: {why} (waiting.py:13)" in done.stderr.splitlines()
+    assert why in run.steps[0].exception and "line 13, in wait" in run.steps[0].exception
     assert_all_over(world)
 
 

@@ -9,9 +9,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalrun.driver.graph.step_attempts import StepAttempts
+from modalrun.driver.graph.step_attempts import StepAttempts, unwind
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
-from modalrun.driver.processes.process import log_failed_termination, reason_of
+from modalrun.driver.processes.process import (
+    log_failed_termination,
+    reason_of,
+    supervisors_reason,
+)
 from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
@@ -123,10 +127,19 @@ class IsolatedSteps:
         self._ending = False
 
     def terminate_all(self) -> None:
-        """Terminate every sandbox of the run, also those that are being created."""
+        """Terminate every sandbox of the run, also those that are being created.
+
+        At the run's timeout the code in them may unwind before.
+        """
         self._ending = True
         self._give_up()
+        if (reason := supervisors_reason()) is not None:
+            self._wait_for(self._unwind(reason))
         self._wait_for(log_failed_termination(self._sandboxes.terminate_all()))
+
+    async def _unwind(self, reason: str) -> None:
+        sandboxes = [step.attempts.sandbox for step in self._steps.values()]
+        await asyncio.gather(*(unwind(sandbox, reason) for sandbox in sandboxes if sandbox))
 
     def _give_up(self, run_id: str | None = None) -> None:
         """Wait no more for the sandboxes of a run's steps; None for those of all runs."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.driver.graph.capacity_waits import CapacityWaits
 from modalrun.driver.graph.recorder import AsyncRecorder
-from modalrun.driver.graph.step_attempts import StepAttempts
+from modalrun.driver.graph.step_attempts import StepAttempts, unwind
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.deadline import unwinding
 from modalrun.driver.processes.process import reason_of, supervisors_reason
 from modalrun.driver.processes.tasks import Tasks
 from modalrun.errors import ModalrunError
-from modalrun.run import contract, sandbox_exit
+from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
@@ -123,9 +122,7 @@ class StaticStep:
 
     async def _end(self, sandbox: StepSandbox | Lease) -> None:
         if self._context.early_end.timed_out and (reason := supervisors_reason()):
-            # What can't be told must not keep it running.
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(_unwound(sandbox, reason), _unwinding())
+            await unwind(sandbox, reason)
         await sandbox.terminate()
 
     async def _run(self) -> bool:
@@ -238,7 +235,7 @@ class StaticStep:
             if record is not None and not record.finished:
                 # The end of the run records it, and needs time as well.
                 with contextlib.suppress(asyncio.TimeoutError):
-                    lines = await asyncio.wait_for(attempts.last_lines(), _unwinding() / 2)
+                    lines = await asyncio.wait_for(attempts.last_lines(), unwinding() / 2)
                     early_end.lines[attempts.name] = lines
             return False
         if not early_end.gave_up and record is not None and is_running(record):
@@ -314,15 +311,6 @@ class StaticStep:
         if state != "completed":
             log_line(f"Step `{self.attempts.name}` {state}: {end.reason}")
         return state == "completed"
-
-
-def _unwinding() -> float:
-    return unwinding(float(os.environ[contract.TIMEOUT]))
-
-
-async def _unwound(sandbox: StepSandbox | Lease, reason: str) -> None:
-    await sandbox.write(f"{contract.END}{reason}\n")
-    await sandbox.ended()
 
 
 def has_failed(record: StepRecord | None, failures: int) -> bool:

@@ -6,6 +6,7 @@ Steps of static pipelines (`static_step`) and of dynamic ones (`isolated_steps`)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.driver.lines.last_lines import LastLines
+from modalrun.driver.processes.deadline import unwinding
 from modalrun.errors import ConflictError
 from modalrun.run import contract, tags
 from modalrun.run.capacity_wait import CapacityWait
@@ -24,6 +26,7 @@ from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.usage import StepUsage
 from modalrun.run.usage_log import of_killed
 from modalrun.util.backoff import pauses
+from modalrun.util.text import one_line
 
 if TYPE_CHECKING:
     from modalrun.driver.graph.lease import Lease
@@ -203,3 +206,18 @@ class StepAttempts:
             labels[tags.TAG_RECORD] = self.record
         name = tags.step_sandbox_name(run_id, self.name, self.count, self.dynamic_run)
         return replace(spec, name=name, tags=labels, env=env)
+
+
+async def unwind(sandbox: StepSandbox | Lease, reason: str) -> None:
+    """Let the code in a sandbox unwind at the run's timeout, for a while: it records where it was.
+
+    What can't be told must not keep it running, so this raises nothing.
+    """
+
+    async def told() -> None:
+        # User code of a dynamic pipeline can write the file that has the reason.
+        await sandbox.write(f"{contract.END}{one_line(reason, 500)}\n")
+        await sandbox.ended()
+
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(told(), unwinding())

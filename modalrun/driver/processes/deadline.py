@@ -20,9 +20,9 @@ def margin(timeout: float) -> float:
     return min(30.0, max(0.5, timeout * 0.1, min(4.0, timeout * 0.2)))
 
 
-def unwinding(timeout: float) -> float:
-    """Return how many seconds the code of running steps has to unwind at a run's deadline."""
-    return min(TERMINATE_GRACE_SECONDS / 2, margin(timeout) * 0.35)
+def unwinding() -> float:
+    """Return how many seconds the code of running steps has to unwind at the run's deadline."""
+    return min(TERMINATE_GRACE_SECONDS / 2, margin(float(os.environ[contract.TIMEOUT])) * 0.35)
 
 
 def age(timeout: float) -> float:

@@ -29,6 +29,12 @@ def waiting(gate: str) -> None:
 
 
 @pipeline(dynamic=True, enable_cache=False)
+def waiting_isolated(gate: str) -> None:
+    """Wait in a sandbox of a dynamic pipeline."""
+    wait.with_options(runtime="isolated")(gate)
+
+
+@pipeline(dynamic=True, enable_cache=False)
 def waiting_inline(gate: str) -> None:
     """Wait in the process of a dynamic pipeline."""
     wait(gate)

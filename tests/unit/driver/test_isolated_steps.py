@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from modalrun.errors import ConflictError, RunFailedError
 from modalrun.modal_api.sandboxes.capacity import GivenUp
 from modalrun.modal_api.sandboxes.step_sandboxes import Refused
 from modalrun.plan.isolated_step import IsolatedStep
-from modalrun.run import events
+from modalrun.run import contract, events
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import StepEvent
 from modalrun.run.manifest import RunManifest
@@ -45,7 +46,15 @@ class Box:
         self.tags = spec.tags
         self.record = spec.tags[TAG_RECORD]
         self.attempt = int(spec.tags["modalrun-attempt"])
+        self.written: list[str] = []
+        # As a step whose code unwinds.
+        self.unwinds = False
         self._end: Future[SandboxExit] = Future()
+
+    async def write(self, text: str) -> None:
+        self.written.append(text)
+        if self.unwinds:
+            self.end(FAILED)
 
     def end(self, end: SandboxExit) -> None:
         if not self._end.done():
@@ -296,3 +305,27 @@ def test_no_sandbox_is_created_after_terminate_all(boxes: Boxes) -> None:
     with pytest.raises(RunFailedError):
         isolated.submit(step("two"))
     assert len(boxes.created) == 1
+
+
+@pytest.mark.parametrize(("unwinds", "end"), [(True, FAILED), (False, KILLED)])
+def test_at_the_timeout_of_the_run_the_code_of_a_step_may_unwind(
+    boxes: Boxes,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    unwinds: bool,
+    end: SandboxExit,
+) -> None:
+    reason = tmp_path / "reason"
+    # User code can write the file: the second line would be another order.
+    reason.write_text("The run took too long.\nstop", encoding="utf-8")
+    monkeypatch.setenv(contract.END_REASON_FILE, str(reason))
+    monkeypatch.setenv(contract.TIMEOUT, "1")
+    isolated = steps(boxes)
+    isolated.submit(step("one"))
+    (box,) = boxes.created
+    box.unwinds = unwinds
+
+    isolated.terminate_all()
+
+    assert isolated.exit_of("record-one", wait=True) == end
+    assert box.written == ["end The run took too long. stop\n"]
