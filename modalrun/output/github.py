@@ -12,7 +12,7 @@ from typing import IO
 
 from modalrun.output import mermaid
 from modalrun.output.format import duration, with_attempt
-from modalrun.output.reasons import logs_command, one_line
+from modalrun.output.reasons import first_line, logs_command
 from modalrun.output.reporter import Reporter
 from modalrun.output.terminal.sanitize import harmless, without_commands
 from modalrun.output.terminal.writer import workflow_command, write_rendered
@@ -151,7 +151,7 @@ class GitHubReporter(Reporter):
         for step in outcome.failed:
             last = step.failure.lines if step.failure else ()
             command = logs_command(step.name, outcome.run_id)
-            reason = one_line(step.reason or "Its output says why.")
+            reason = first_line(step.reason or "Its output says why.")
             hint = [f"next: {step.next}"] if step.next else []
             message = "\n".join((reason, *last, *hint, command))
             title, place = f"Step {step.name} failed", in_repository(outcome.source_root, step)
@@ -234,7 +234,7 @@ def _table(outcome: Outcome, room: int) -> list[str]:
             duration(step.started, step.ended),
             step.gpu or "",
             *(figures if used else ()),
-            one_line("; next: ".join(filter(None, (step.reason, step.next)))),
+            first_line("; next: ".join(filter(None, (step.reason, step.next)))),
         )
         row = f"| {' | '.join(map(_escaped, cells))} |"
         room -= _size([row])

@@ -31,7 +31,7 @@ def told(
     for number, step in enumerate(steps):
         name = harmless(step.name, colours=False)
         lines += fitted(
-            f"  {name}: {one_line(step.reason or 'its output says why')}", width, style, indent=4
+            f"  {name}: {first_line(step.reason or 'its output says why')}", width, style, indent=4
         )
         if number < _WITH_LINES:
             for line in step.failure.lines if step.failure else ():
@@ -47,7 +47,7 @@ def logs_command(step: str, run_id: str) -> str:
     return f"modalrun logs {run_id} --step {shlex.quote(harmless(step, colours=False))}"
 
 
-def one_line(reason: str) -> str:
+def first_line(reason: str) -> str:
     """Return the first line of a reason, cut, with nothing in it that could do harm."""
     line = reason.strip().partition("\n")[0]
     cut = line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

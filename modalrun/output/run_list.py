@@ -11,7 +11,7 @@ from rich.text import Text
 
 from modalrun.observe.list_runs import ListedRun
 from modalrun.output.format import duration
-from modalrun.output.reasons import one_line
+from modalrun.output.reasons import first_line
 from modalrun.output.status_json import run_fields
 from modalrun.output.terminal.console import fitted, make_console, print_lines, width_of
 from modalrun.output.terminal.table import cell, state_cell, table
@@ -62,7 +62,7 @@ def print_list(found: Sequence[ListedRun]) -> None:
         result.append(line)
         if listed.run.status == "failed" and listed.run.reason:
             room = SHORT_ID + 2
-            reason = f"{' ' * room}{one_line(listed.run.reason)}"
+            reason = f"{' ' * room}{first_line(listed.run.reason)}"
             result += fitted(reason, width, "red", indent=room)
             if listed.run.next:
                 result += fitted(f"{' ' * room}next: {listed.run.next}", width, indent=room)

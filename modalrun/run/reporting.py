@@ -72,6 +72,6 @@ def write_event(event: Event) -> None:
     stream.buffer.flush()
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return the last line of an exception's traceback, cut to fit into an event."""
     return text.one_line(traceback.format_exception_only(error)[-1], 500)

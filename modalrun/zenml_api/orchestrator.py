@@ -10,7 +10,7 @@ from zenml.orchestrators import BaseOrchestrator, ContainerizedOrchestrator
 
 from modalrun.run import notes
 from modalrun.run.contract import ORCHESTRATOR_RUN_ID, STEP
-from modalrun.run.reporting import log_line, one_line
+from modalrun.run.reporting import error_line, log_line
 from modalrun.settings import ModalOrchestratorSettings
 from modalrun.zenml_api.orchestrator_config import ModalOrchestratorConfig
 
@@ -93,7 +93,7 @@ class ModalOrchestrator(BaseOrchestrator):
                 super().run_init_hook(snapshot)
         except BaseException as error:
             # ZenML's own exception names no cause.
-            cause = one_line(error.__cause__ or error)
+            cause = error_line(error.__cause__ or error)
             raise RuntimeError(f"The init hook failed: {cause}") from error
 
     @classmethod
@@ -104,7 +104,7 @@ class ModalOrchestrator(BaseOrchestrator):
                 super().run_cleanup_hook(snapshot)
         except BaseException as error:
             # ZenML logs exceptions alone, and no `sys.exit`.
-            log_line(f"The cleanup hook failed: {one_line(error)}")
+            log_line(f"The cleanup hook failed: {error_line(error)}")
 
     @property
     def supported_execution_modes(self) -> list[ExecutionMode]:

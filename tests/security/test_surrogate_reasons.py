@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modalrun.run.reporting import one_line
+from modalrun.run.reporting import error_line
 from modalrun.zenml_api.execution.exception_text import require_text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_the_class_stays_and_the_text_can_be_recorded(error: BaseException, text
     assert str(error) == text
     assert info.model_dump_json().encode()
     assert info.source == f"builtins.{type(error).__name__}"
-    assert one_line(error).encode()
+    assert error_line(error).encode()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="no notes, no groups")

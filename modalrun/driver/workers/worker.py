@@ -23,7 +23,7 @@ from modalrun.errors import RunStopped
 from modalrun.run import contract
 from modalrun.run.failure import Failure
 from modalrun.run.manifest import Graph
-from modalrun.run.reporting import one_line
+from modalrun.run.reporting import error_line
 from modalrun.util.environment import restored_environment
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def main(connection: MessageSocket) -> NoReturn:
                 answer = Answer(StepEnd("stopped"))
             except BaseException as error:
                 print_traceback(error)
-                answer = Answer(error=one_line(error))
+                answer = Answer(error=error_line(error))
             # The runner takes what it can read now for the output of this request.
             flush_streams()
             connection.send(replace(answer, last=_streams() != streams, token=request.token))
