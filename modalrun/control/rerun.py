@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.run.metadata import Announced, RunMetadata
+from modalrun.run.records import DeploymentRecord, RunRecord
 from modalrun.run.rerun import Rerun
 from modalrun.run.run_plan import Target
 from modalrun.spec.overrides import Override, command_line
@@ -49,15 +51,7 @@ def spec_of_rerun(
             wrong.
         ModalrunError: ZenML can't be reached.
     """
-    run = zenml.read_run(run_id)
-    if not run.finished:
-        raise UsageError(
-            f"The run {run.id} is not over: ZenML says '{run.status}'.",
-            hint=f"'modalrun stop {run.id}' ends it. 'modalrun resume {run.id}' continues it if it"
-            " is paused or has lost its driver; 'modalrun status' says what it needs.",
-        )
-    if run.place is None:
-        raise UsageError(f"The run {run.id} can't be rerun: modalrun did not start it.")
+    run, place = _read_finished(run_id, zenml)
     deployment = zenml.deployment_of(run.id)
     if deployment.stack is None:
         raise NotFoundError(f"The stack of the run {run.id} was deleted.")
@@ -75,25 +69,17 @@ def spec_of_rerun(
     given = command_line(overrides)
     compiles = new_code or any(_is_compiled(override.path) for override in overrides)
     # Paths in it are relative to the current folder.
-    place = Path(f"run {run.id}")
+    file = Path(f"run {run.id}")
     if compiles:
-        record = SpecRecord.of(deployment.environment)
-        if record is None:
-            raise UsageError(
-                f"The pipeline of the run {run.id} can't be compiled anew: no run spec is stored"
-                " with its deployment.",
-                hint="Submit the pipeline with its run spec, or rerun it as it was.",
-            )
+        record = _stored_spec(run.id, deployment)
         flags = record.command_line(given)
-        spec = check_spec(YamlSource(place, dict(record.file), {}), flags, target=target)
+        spec = check_spec(YamlSource(file, dict(record.file), {}), flags, target=target)
         spec = replace(spec, stack=spec.stack or deployment.stack)
     else:
-        spec = check_spec(
-            YamlSource(place, {"deployment": deployment.id}, {}), given, target=target
-        )
+        spec = check_spec(YamlSource(file, {"deployment": deployment.id}, {}), given, target=target)
     return replace(
         spec,
-        target=target or run.place.target,
+        target=target or place.target,
         rerun=RerunRequest(
             run.id,
             tuple(begin),
@@ -125,6 +111,32 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
             if new:
                 notes.append(new_files_note(new))
     return compiled.rerun, tuple(notes)
+
+
+def _read_finished(run_id: str, zenml: ZenMLGateway) -> tuple[RunRecord, RunMetadata | Announced]:
+    """Return ZenML's record of a run that is over, and where it was."""
+    run = zenml.read_run(run_id)
+    if not run.finished:
+        raise UsageError(
+            f"The run {run.id} is not over: ZenML says '{run.status}'.",
+            hint=f"'modalrun stop {run.id}' ends it. 'modalrun resume {run.id}' continues it if it"
+            " is paused or has lost its driver; 'modalrun status' says what it needs.",
+        )
+    if run.place is None:
+        raise UsageError(f"The run {run.id} can't be rerun: modalrun did not start it.")
+    return run, run.place
+
+
+def _stored_spec(run_id: str, deployment: DeploymentRecord) -> SpecRecord:
+    """Return the run spec that is stored with the deployment of a run."""
+    record = SpecRecord.of(deployment.environment)
+    if record is None:
+        raise UsageError(
+            f"The pipeline of the run {run_id} can't be compiled anew: no run spec is stored"
+            " with its deployment.",
+            hint="Submit the pipeline with its run spec, or rerun it as it was.",
+        )
+    return record
 
 
 def _is_compiled(path: KeyPath) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -85,9 +85,8 @@ def create_run_sandbox(
         announcer.announce(wait)
 
     def create() -> RunningSandbox:
-        unanswered.set()
-        try:
-            sandbox = job.modal.create_run_sandbox(
+        with _asking(unanswered):
+            return job.modal.create_run_sandbox(
                 job.connection,
                 plan,
                 spec,
@@ -99,13 +98,6 @@ def create_run_sandbox(
                 on_wait=show_wait,
                 say=lambda text: observer.say(f"  {text}", "yellow"),
             )
-        except UnknownOutcomeError:
-            raise
-        except BaseException:
-            unanswered.clear()
-            raise
-        unanswered.clear()
-        return sandbox
 
     requested = time.time()
     sandbox = in_background(create, grace=CREATION_GRACE_SECONDS, give_up=given_up.set)
@@ -181,6 +173,20 @@ def wait_for_sandbox(job: Job, run_id: str, metadata: RunMetadata) -> None:
         with contextlib.suppress(NotFoundError):
             named = replace(metadata, sandbox_id=found)
             job.modal.run_sandbox(job.connection, run_id, named).wait()
+
+
+@contextlib.contextmanager
+def _asking(unanswered: threading.Event) -> Iterator[None]:
+    """Set a flag until a question is answered; it stays set where the answer was lost."""
+    unanswered.set()
+    try:
+        yield
+    except UnknownOutcomeError:
+        raise
+    except BaseException:
+        unanswered.clear()
+        raise
+    unanswered.clear()
 
 
 def _first_steps(plan: RunPlan, run: CreatedRun) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from modalrun.modal_api.sdk_internals import exit_of, has_place
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import App
-from modalrun.run.run_plan import RunPlan, sandbox_name
+from modalrun.run.run_plan import RunPlan, RunSettings, sandbox_name
 from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.sandbox_spec import SandboxSpec
 from modalrun.run.status import SandboxState
@@ -137,21 +137,8 @@ def create(
             on_wait=on_wait,
             say=say,
         )
-        seconds = plan.settings.wait_for_capacity
-        again = plan.settings.infrastructure_retries
-        retries = islice(pauses(START_PAUSE, LONGEST_START_PAUSE), again)
         try:
-            while True:
-                try:
-                    return await (search.once() if seconds is None else search.within(seconds))
-                except ConflictError as error:
-                    if (pause := next(retries, None)) is None:
-                        raise ConflictError(
-                            f"The sandbox could not start (attempts: {again + 1}): {error.problem}",
-                            hint="Try again later; https://status.modal.com says how Modal is.",
-                        ) from error
-                    say(f"The run sandbox could not start: {error.problem}; trying again")
-                await sleep(pause, event)
+            return await _started(search, plan.settings, event, say)
         finally:
             watching.cancel()
 
@@ -281,6 +268,28 @@ def run_sandbox(connection: Connection, run_id: str, metadata: RunMetadata) -> R
     """Attach to the run sandbox of a run."""
     sandbox = connection.attach(metadata.sandbox_id, run_id)
     return RunningSandbox(connection, sandbox, run_id, app_id=metadata.app_id, gpu=metadata.gpu)
+
+
+async def _started(
+    search: CapacitySearch[RunningSandbox],
+    settings: RunSettings,
+    given_up: asyncio.Event,
+    say: Callable[[str], None],
+) -> RunningSandbox:
+    """Create a sandbox, again if Modal could not start it."""
+    seconds, again = settings.wait_for_capacity, settings.infrastructure_retries
+    retries = islice(pauses(START_PAUSE, LONGEST_START_PAUSE), again)
+    while True:
+        try:
+            return await (search.once() if seconds is None else search.within(seconds))
+        except ConflictError as error:
+            if (pause := next(retries, None)) is None:
+                raise ConflictError(
+                    f"The sandbox could not start (attempts: {again + 1}): {error.problem}",
+                    hint="Try again later; https://status.modal.com says how Modal is.",
+                ) from error
+            say(f"The run sandbox could not start: {error.problem}; trying again")
+        await sleep(pause, given_up)
 
 
 async def _create_or_find(
