@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "tests-3.11"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
+PYTEST = ["pytest", "-n", "4", "--dist", "worksteal"]
 
 # The behaviour that can differ between versions of zenml or modal: both modes of submit, logs,
 # status, stop, resume, the flavor, dynamic pipelines, images, volumes, secrets, cut connections.
