@@ -118,7 +118,7 @@ def _read_finished(run_id: str, zenml: ZenMLGateway) -> tuple[RunRecord, RunMeta
     run = zenml.read_run(run_id)
     if not run.finished:
         raise UsageError(
-            f"The run {run.id} is not over: ZenML says '{run.status}'.",
+            f"The run {run.id} is not over: it is '{run.status}'.",
             hint=f"'modalrun stop {run.id}' ends it. 'modalrun resume {run.id}' continues it if it"
             " is paused or has lost its driver; 'modalrun status' says what it needs.",
         )

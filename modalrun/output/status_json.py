@@ -25,7 +25,7 @@ def as_json(view: RunStatus) -> str:
         "exit_code": view.exit_code,
         "headline": view.headline,
         "next": view.next,
-        "zenml": {"status": run.status, "reason": run.reason, "url": run.url},
+        "zenml": {"status": run.zenml_status, "reason": run.reason, "url": run.url},
         "app": {"name": metadata.app, "id": metadata.app_id, "url": app_url(run)}
         if metadata
         else None,

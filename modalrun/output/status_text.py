@@ -214,7 +214,7 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
 
 def _described_state(view: RunStatus) -> str:
     if view.state == LOST:
-        return f"{LOST} (ZenML says '{view.run.status}')"
+        return f"{LOST} (ZenML says '{view.run.zenml_status}')"
     if view.headline and view.over and view.run.status != "completed" and view.exit_code:
         return f"{view.state} (exit code {view.exit_code}): {view.headline}"
     return view.state

@@ -82,6 +82,7 @@ class RunRecord:
     """A run as ZenML records it. All times are in UTC.
 
     Attributes:
+        status: ZenML's status; "running" of a run that is `failing`.
         created: When its record was created.
         reason: ZenML's reason for the status.
         metadata: What modalrun stored with it; None for a run that modalrun did not start, or
@@ -92,6 +93,8 @@ class RunRecord:
         url: Its page on ZenML's dashboard, where there is one.
         wrong_metadata: The keys of values that modalrun can't have stored; they are not used. Only
             "all" if ZenML can't decode them.
+        failing: Whether ZenML calls the run failed because a step has failed, while other steps go
+            on (`pipeline_run_schemas.py:1318`, 0.98.0). At its end modalrun stores a reason.
     """
 
     id: str
@@ -108,11 +111,17 @@ class RunRecord:
     user: Named | None = None
     url: str | None = None
     wrong_metadata: tuple[str, ...] = ()
+    failing: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether the status is final."""
         return self.status in FINISHED
+
+    @property
+    def zenml_status(self) -> str:
+        """The status in ZenML, which changes no more once it is final."""
+        return "failed" if self.failing else self.status
 
     @property
     def place(self) -> RunMetadata | Announced | None:

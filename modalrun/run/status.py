@@ -25,6 +25,7 @@ from modalrun.run.outcome import (
 from modalrun.run.records import NOT_RUN, WAITING, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
+GOES_ON = "A step has failed, so ZenML calls the run 'failed' already. Its other steps go on."
 WAITS = "The run waits for somebody's answer, in no sandbox."
 
 STILL_GOING = ConnectionLostError.exit_code
@@ -150,6 +151,8 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
             notes = (Note(f"Its submission is {run.announced.waiting}."),)
         if run.metadata and run.metadata.stop_requested and not over and run.status != "stopping":
             notes = (_stop_requested(steps), *notes)
+        elif run.failing and not over and state != LOST:
+            notes = (Note(GOES_ON), *notes)
     elif modal.problem:
         notes = (Note(f"How the sandbox ended could not be found out: {modal.problem}"),)
     if run.problem:
@@ -197,7 +200,7 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
         return run.status, False, (Note(text),)
     if modal.sandbox != "ended":
         return run.status, False, ()
-    claim = f"ZenML says '{run.status}', but the run sandbox {how_ended(modal)}"
+    claim = f"ZenML says '{run.zenml_status}', but the run sandbox {how_ended(modal)}"
     # Another driver would only end one that is stopping.
     resumable = run.metadata.mode == "per_step" and run.status != "stopping"
     resume = (f"modalrun resume {run.id}",) if resumable else ()

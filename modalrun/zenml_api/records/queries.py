@@ -75,7 +75,7 @@ def newest_runs(
     """Return the newest runs of the active project, newest first; one query per hundred.
 
     Args:
-        states: Only runs with one of these ZenML statuses; empty for all.
+        states: Only runs with one of these statuses; empty for all.
         since: Only runs that were created at this time (UTC) or later.
         everybodys: Whether to include runs that modalrun did not start.
     """
@@ -88,6 +88,15 @@ def newest_runs(
         filters["created"] = f"gte:{since:%Y-%m-%d %H:%M:%S}"
     if not everybodys:
         filters["run_metadata"] = _OURS
+    found = _newest(limit, filters)
+    if "running" in states:
+        # ZenML calls a run failed while other steps go on.
+        found += _newest(limit, {**filters, "status": "equals:failed", "in_progress": True})
+        found.sort(key=lambda run: run.created, reverse=True)
+    return [run for run in found if not states or run.status in states][:limit]
+
+
+def _newest(limit: int, filters: Mapping[str, Any]) -> list[RunRecord]:
     # By id: a run that begins meanwhile moves another one to the next page.
     found: dict[str, RunRecord] = {}
     with translated():

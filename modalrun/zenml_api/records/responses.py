@@ -100,16 +100,21 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     user = resources.get("user")
     values = metadata["run_metadata"] if metadata is not None else {}
     known = metadata or {"start_time": None, "end_time": None, "orchestrator_run_id": None}
+    status, reason = body["status"], body["status_reason"]
+    place = from_metadata(RunMetadata, values)
+    dynamic = snapshot is not None and snapshot["body"]["is_dynamic"]
+    # ZenML computes no status for the run of a dynamic pipeline from its steps.
+    failing = status == "failed" and not reason and place is not None and not dynamic
     return StoredRun(
         id=run["id"],
         name=run["name"],
         pipeline=pipeline["name"] if pipeline is not None else "",
-        status=body["status"],
+        status="running" if failing else status,
         created=_utc(body["created"]) or _EPOCH,
         start=_utc(known["start_time"]),
         end=_utc(known["end_time"]),
-        reason=body["status_reason"],
-        metadata=from_metadata(RunMetadata, values),
+        reason=reason,
+        metadata=place,
         announced=from_metadata(Announced, values),
         stack=None if stack is None else Named(stack["id"], stack["name"]),
         user=None if user is None else Named(user["id"], user["name"]),
@@ -117,7 +122,8 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         wrong_metadata=("all",) if metadata is None else wrong_keys(values),
         project=body["project_id"],
         deployment=None if snapshot is None else snapshot["id"],
-        dynamic=snapshot is not None and snapshot["body"]["is_dynamic"],
+        failing=failing,
+        dynamic=dynamic,
         values=None if metadata is None else values,
         orchestrator_run_id=known["orchestrator_run_id"],
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX
+from modalrun.run.records import FINISHED
 from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import UNDECODABLE, all_pages, get_run, step_runs
@@ -71,7 +72,7 @@ def finalize_run(
     with translated():
         status = "stopped" if stopped else "failed"
         run = get_run(run_id)
-        recorded = run.status
+        recorded = run.zenml_status
         if recorded == "paused" and not stopped:
             return False
         _require_deployment(run)
@@ -110,7 +111,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
     """
     with translated():
         run = get_run(run_id)
-        if run.finished:
+        if run.zenml_status in FINISHED:
             return False
         _require_deployment(run)
         recorded = False
@@ -131,13 +132,13 @@ def _update_run(run: StoredRun, **changes: Any) -> None:
 
 def _end_run(run: StoredRun, status: str, reason: str) -> bool:
     """Give a run a final status; return whether it had none."""
-    if run.finished:
-        unexplained = run.status == "failed" and not run.reason
-        if unexplained and status == run.status and run.deployment is not None:
+    if run.zenml_status in FINISHED:
+        unexplained = run.zenml_status == "failed" and not run.reason
+        if unexplained and run.deployment is not None:
             # ZenML ends a run with its failed step, or function, and gives no reason.
             with _recorded(run):
-                _update_run(run, status=status, status_reason=reason[:_REASON])
-        return False
+                _update_run(run, status="failed", status_reason=reason[:_REASON])
+        return run.failing
     # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
     # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
     first = "stopping" if status == "stopped" else status
@@ -168,7 +169,7 @@ def _recorded(run: StoredRun) -> Iterator[None]:
 
 def _require_deployment(run: StoredRun) -> None:
     """Refuse a run that ZenML can't update (`pipeline_run_schemas.py:978`, an assertion)."""
-    if run.deployment is None and not run.finished:
+    if run.deployment is None and run.zenml_status not in FINISHED:
         raise NotFoundError(
             f"ZenML can't record the end of the run {run.id}: its deployment was deleted.",
             hint=f"'zenml pipeline runs delete {run.id}' removes its record.",
