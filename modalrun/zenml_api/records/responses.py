@@ -103,8 +103,10 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     status, reason = body["status"], body["status_reason"]
     place = from_metadata(RunMetadata, values)
     dynamic = snapshot is not None and snapshot["body"]["is_dynamic"]
-    # ZenML computes no status for the run of a dynamic pipeline from its steps.
-    failing = status == "failed" and not reason and place is not None and not dynamic
+    # ZenML computes a status from the steps for static pipelines only. Without a deployment it
+    # takes no reason.
+    computed = snapshot is not None and not dynamic
+    failing = status == "failed" and not reason and place is not None and computed
     return StoredRun(
         id=run["id"],
         name=run["name"],

@@ -12,6 +12,7 @@ from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.status import (
+    GOES_ON,
     LOST,
     NOT_ASKED,
     SandboxState,
@@ -38,6 +39,17 @@ def at(second: float) -> float:
 def test_a_run_goes_on_where_both_say_so() -> None:
     view = derive_status(RUN, [], RUNNING)
     assert (view.state, view.over, view.exit_code, view.notes) == ("running", False, None, ())
+
+
+def test_a_run_of_which_a_step_has_failed_goes_on_or_is_lost() -> None:
+    failing = replace(RUN, failing=True)
+    steps = [StepRecord("a", "failed"), StepRecord("b", "running")]
+    view = derive_status(failing, steps, RUNNING)
+    assert (view.state, view.over, view.exit_code) == ("running", False, None)
+    assert [note.text for note in view.notes] == [GOES_ON]
+    lost = derive_status(failing, steps, KILLED)
+    assert (lost.state, lost.over) == (LOST, True)
+    assert lost.notes[0].text.startswith("ZenML says 'failed', but the run sandbox")
 
 
 @pytest.mark.parametrize("found", [True, False])

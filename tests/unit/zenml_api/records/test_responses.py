@@ -1,21 +1,58 @@
-"""Records made of ZenML's responses."""
+"""Convert ZenML's responses: when a failed run has ended."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from typing import Any
 
-from zenml.enums import ExecutionStatus
+import pytest
 
-from modalrun.run.records import FINISHED, SUCCESSFUL
-from modalrun.zenml_api.records import responses
+from modalrun.run.metadata import RunMetadata, to_metadata
+from modalrun.zenml_api.records.responses import stored_run
 
-
-def test_the_final_statuses_are_zenmls() -> None:
-    assert {status.value for status in ExecutionStatus if status.is_finished} == FINISHED
-    assert {status.value for status in ExecutionStatus if status.is_successful} == {*SUCCESSFUL}
+PLACE = to_metadata(RunMetadata("local", "pipeline", "app", "ap-1", "sb-1", 600))
 
 
-def test_times_get_the_zone_that_zenml_leaves_out() -> None:
-    noon = "2026-11-23T12:00:00"
-    assert responses._utc(noon) == datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-    assert responses._utc(None) is None
+def response(status: str, reason: str | None, place: Any, snapshot: Any) -> dict[str, Any]:
+    return {
+        "id": "id",
+        "name": "name",
+        "body": {
+            "status": status,
+            "status_reason": reason,
+            "created": "2026-11-29T12:00:00",
+            "project_id": "project",
+        },
+        "metadata": {
+            "run_metadata": place,
+            "start_time": None,
+            "end_time": None,
+            "orchestrator_run_id": None,
+        },
+        "resources": {"pipeline": None, "stack": None, "snapshot": snapshot},
+    }
+
+
+def static(*, dynamic: bool = False) -> dict[str, Any]:
+    return {"id": "snapshot", "body": {"is_dynamic": dynamic}}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "place", "snapshot", "failing"),
+    [
+        ("failed", None, PLACE, static(), True),
+        ("failed", "Step `a` failed.", PLACE, static(), False),
+        ("failed", None, PLACE, static(dynamic=True), False),
+        ("failed", None, PLACE, None, False),
+        ("failed", None, {}, static(), False),
+        ("completed", None, PLACE, static(), False),
+    ],
+    ids=["a step", "the run", "dynamic", "no deployment", "not modalrun's", "completed"],
+)
+def test_a_failed_run_has_ended_once_it_has_a_reason(
+    status: str, reason: str | None, place: Any, snapshot: Any, failing: bool
+) -> None:
+    run = stored_run(response(status, reason, place, snapshot), None)
+
+    assert run.failing is failing
+    assert (run.status, run.zenml_status) == ("running" if failing else status, status)
+    assert run.finished is not failing
