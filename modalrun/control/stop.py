@@ -88,6 +88,7 @@ def by_force(
     wait: bool = True,
     seconds: float = END_SECONDS,
     reason: str = FORCED,
+    failing: bool = False,
     zenml: ZenMLGateway = ZENML,
 ) -> Stopped:
     """End every sandbox of a run now and record that it was stopped.
@@ -99,6 +100,7 @@ def by_force(
         wait: Whether to make sure that none is left.
         seconds: How long to try to end them.
         reason: Why it ended, a sentence; stored with the run.
+        failing: Whether a step has failed before, for the sentence that is returned.
 
     Raises:
         ModalrunError: ZenML or Modal can't be reached; sandboxes may still run.
@@ -126,7 +128,7 @@ def by_force(
     if wait:
         # The driver may have been creating a sandbox when it ended.
         sandboxes.terminate(seconds=seconds)
-    return _result(zenml.read_run(run_id))
+    return _result(zenml.read_run(run_id), failing=failing)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,14 @@ class _Stop:
             return _already(run, ended=sandboxes.terminate(wait=self.wait))
         if force:
             reason = self._reason(run, FORCED)
-            return by_force(run.id, sandboxes, wait=self.wait, reason=reason, zenml=self.zenml)
+            return by_force(
+                run.id,
+                sandboxes,
+                wait=self.wait,
+                reason=reason,
+                failing=run.failing,
+                zenml=self.zenml,
+            )
         return self._gracefully(run, sandboxes)
 
     def _cancel_submission(self, run: RunRecord) -> Stopped | RunRecord:
@@ -235,7 +244,7 @@ class _Stop:
             sandboxes.wait("step")
         reason = ASKED if asked else self._reason(run, ASKED)
         self.zenml.finalize_run(run.id, reason, stopped=True)
-        return _result(self.zenml.read_run(run.id))
+        return _result(self.zenml.read_run(run.id), failing=run.failing)
 
     def _reason(self, run: RunRecord, stop: str) -> str:
         """Return why a run ends; it says so if the run sandbox had ended before the stop."""
@@ -269,10 +278,12 @@ def _may_have_sandbox(run: RunRecord) -> bool:
     return run.metadata is None and run.announced is not None and not run.announced.withdrawn
 
 
-def _result(run: RunRecord) -> Stopped:
-    end = {"stopped": "is stopped", "stopping": "is stopping"}.get(
-        run.status, f"ended before it stopped: {run.status}"
-    )
+def _result(run: RunRecord, *, failing: bool = False) -> Stopped:
+    """Return the result of a stop; `failing` is whether a step had failed before it."""
+    ends = {"stopped": "is stopped", "stopping": "is stopping"}
+    if failing:
+        ends["failed"] = "is stopped. ZenML calls it 'failed', because a step had failed before"
+    end = ends.get(run.status, f"ended before it stopped: {run.status}")
     return Stopped(run.id, run.status, f"The run {run.id} {end}.")
 
 

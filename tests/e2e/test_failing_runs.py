@@ -82,6 +82,8 @@ def test_it_is_stopped_by_force(world: World, mode: str) -> None:
     stopped = world.modalrun("stop", run, "--force").finish(LONG)
 
     assert stopped.exit_code == 0, stopped.stderr
+    text = f"The run {run} is stopped. ZenML calls it 'failed', because a step had failed before."
+    assert text in stopped.stderr.splitlines()
     found = world.only_run()
     assert found.statuses == {"fails": "failed", "waits": "stopped"}
     shown = json.loads(world.modalrun("status", run, "--output", "json").finish().stdout)
