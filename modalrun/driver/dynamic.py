@@ -52,7 +52,8 @@ def main() -> NoReturn:
             from modalrun.zenml_api.execution.dynamic import DynamicRun
 
             death = json.loads(os.environ.pop(contract.DEATH, "null"))
-            run = DynamicRun(os.environ[contract.RUN_ID], isolated, death)
+            run_id, end_reason = os.environ[contract.RUN_ID], process.supervisors_reason
+            run = DynamicRun(run_id, isolated, death, end_reason)
         control.listen(run.stop)
         code = process.EXIT_CODES[run.run(process.print_traceback)]
     except BaseException as error:

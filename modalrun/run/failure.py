@@ -26,7 +26,7 @@ IN_CODE = rf"/(?:(?:[^\"]*/sandboxes/sb-[^/\"]+/root/)?{CODE_FOLDER[1:]}|(?:[^\"
 
 _FRAME = re.compile(rf'( *File "){IN_CODE}([^"]+)(", line (\d+))')
 _WARNING = re.compile(rf"{IN_CODE}(?=[^:\"]+:\d+: )")
-_HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/processes/process.py")
+HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/processes/process.py")
 """Where a signal raises an exception in a step: not where the step was."""
 
 _DEATH = re.compile(
@@ -109,7 +109,7 @@ def with_lines(sentence: str, lines: Sequence[str]) -> str:
 def trace_of(error: BaseException) -> list[str]:
     """Return the last lines of the project's part of a traceback, without the exception."""
     frames = traceback.extract_tb(error.__traceback__)
-    while frames and frames[-1].filename.endswith(_HANDLERS):
+    while frames and frames[-1].filename.endswith(HANDLERS):
         frames.pop()
     # From the project's own first line on: what calls it is ZenML's and modalrun's.
     own = itertools.dropwhile(lambda text: not _FRAME.match(text), traceback.format_list(frames))

@@ -218,6 +218,19 @@ def test_the_timeout_of_a_dynamic_run_names_the_line_of_an_isolated_step(world: 
     assert_all_over(world)
 
 
+@pytest.mark.exhaustive
+def test_the_timeout_of_a_dynamic_run_is_the_reason_of_an_inline_step(world: World) -> None:
+    gate = world.gate()
+
+    done = world.submit(per_step("waiting.waiting_inline", "timeout: 60", gate=str(gate)))
+
+    assert done.exit_code == 6, done.stderr
+    why = "TimeoutError: The run took longer than its timeout of 60 s. (waiting.py:13)"
+    assert f"  wait: {why}" in done.stderr.splitlines()
+    assert "signal_handler" not in done.stdout + done.stderr
+    assert_all_over(world)
+
+
 def terminate(world: World, sandbox: str) -> None:
     code = f"import modal; modal.Sandbox.from_id('{sandbox}').terminate()"
     done = world.start([sys.executable, "-c", code], **world.server()).finish()

@@ -48,17 +48,20 @@ class DynamicRun:
         run_id: str,
         isolated: IsolatedSandboxes | None,
         death: tuple[str, list[tuple[str, str]], list[str]] | None,
+        end_reason: Callable[[], str | None],
     ) -> None:
         """Load the run.
 
         Args:
             isolated: Runs isolated steps; None to run every step in this process.
             death: How an earlier process of the run has died; see `InlineSteps`.
+            end_reason: Why this one is ended from outside; see there.
         """
         kind = IsolatingOrchestrator if isolated is not None else ModalOrchestrator
         self._loaded = LoadedRun(run_id, orchestrator=kind)
         orchestrator = self._loaded.stack.orchestrator
-        self._inline = InlineSteps(self._loaded.snapshot.pipeline_configuration, death)
+        configuration = self._loaded.snapshot.pipeline_configuration
+        self._inline = InlineSteps(configuration, death, end_reason)
         self._runner = _Runner(
             snapshot=self._loaded.snapshot, run=self._loaded.run, orchestrator=orchestrator
         )
@@ -156,7 +159,7 @@ class _Runner(DynamicPipelineRunner):
             call = super().pipeline._call_entrypoint
             # ZenML asks an exception for its text before it records the failure.
             super().pipeline._call_entrypoint = (  # type: ignore[method-assign]
-                lambda **parameters: _call_user_code(lambda: call(**parameters))
+                lambda **parameters: self._call_user_code(lambda: call(**parameters))
             )
         return super().pipeline
 
@@ -211,6 +214,11 @@ class _Runner(DynamicPipelineRunner):
             self._inline.stopping.wait(next(delays))
             left, attempt = None, attempt + 1
 
+    def _call_user_code(self, call: Callable[[], Any]) -> Any:
+        """Call user code in this process alone; replace an exception without a text."""
+        with text_required(), self._inline.interrupted(), containment.contained():
+            return call()
+
     def _run_isolated_step(self, step: Step, retries: int | None) -> StepRunResponse:
         """Run an isolated step with its retries; a stop ends the wait for one (ZenML sleeps)."""
         if retries is None:
@@ -239,7 +247,7 @@ class _Runner(DynamicPipelineRunner):
         """
         name = step.spec.invocation_id
         launcher = Launcher(self._snapshot, step, self._orchestrator_run_id, None)
-        launcher.guarded = _call_user_code
+        launcher.guarded = self._call_user_code
         emit_step_event(name, "running", attempt=attempt)
         try:
             step_run = launcher.launch() if left is None else launcher.launch_again(left.id)
@@ -305,12 +313,6 @@ def _delays(step: Step) -> Iterator[float]:
     while True:
         yield delay
         delay *= retry.backoff if retry else 1
-
-
-def _call_user_code(call: Callable[[], Any]) -> Any:
-    """Call user code in this process alone; replace an exception without a text."""
-    with text_required(), containment.contained():
-        return call()
 
 
 def _is_retried(record: UUID, reason: str) -> bool:

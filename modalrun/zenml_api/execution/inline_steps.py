@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zenml.exceptions import RunInterruptedException
+
 from modalrun.run import contract
 from modalrun.run.events import StepState
+from modalrun.run.failure import HANDLERS
 from modalrun.run.reporting import emit_step_event
 from modalrun.util.environment import restored_environment
 from modalrun.util.shared_lock import SharedLock
@@ -40,6 +43,7 @@ class InlineSteps:
         self,
         pipeline: PipelineConfiguration,
         death: tuple[str, list[tuple[str, str]], list[str]] | None,
+        end_reason: Callable[[], str | None],
     ) -> None:
         """Record the death of an earlier process of the run, if there was one.
 
@@ -47,10 +51,12 @@ class InlineSteps:
             pipeline: The configuration of the run, whose variables all steps share.
             death: Why it died, in a sentence; the steps that ran in it: the ids of their runs and
                 their names; and the last lines that it has printed.
+            end_reason: Returns why the process is ended from outside; None if it is not.
         """
         self.death: str | None = None
         self.stopping = threading.Event()
         self._pipeline = pipeline
+        self._end_reason = end_reason
         self._file = Path(os.environ[contract.RUNNING_STEPS_FILE])
         self._lock = SharedLock()
         self._running: list[tuple[str, str]] = []
@@ -82,6 +88,22 @@ class InlineSteps:
             state: StepState = "retrying" if retried else "failed"
             reason = str(record.failure or reason)
             emit_step_event(name, state, attempt=record.attempt, reason=reason)
+
+    @contextlib.contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Say why, when ZenML's signal handler interrupts a step at the run's timeout."""
+        try:
+            yield
+        except RunInterruptedException as error:
+            reason, last = self._end_reason(), error.__traceback__
+            if reason is None:
+                raise
+            # Without the lines of the handler: the step was not there.
+            while last is not None and (after := last.tb_next) is not None:
+                if after.tb_frame.f_code.co_filename.endswith(HANDLERS):
+                    last.tb_next = None
+                last = last.tb_next
+            raise TimeoutError(reason).with_traceback(error.__traceback__) from None
 
     @contextlib.contextmanager
     def running(self, run_id: str, name: str, config: StepConfiguration) -> Iterator[None]:
