@@ -198,7 +198,7 @@ def test_a_run_that_is_not_over_is_refused(world: World) -> None:
     world.wait_until(lambda: world.runs() and world.only_run().status == "running", "it runs")
     refused = rerun(world)
     assert refused.exit_code == 2
-    assert "is not over: ZenML says 'running'" in refused.stderr
+    assert "is not over: it is 'running'" in refused.stderr
     assert f"modalrun stop {world.only_run().id}" in refused.stderr
     gate.open()
     assert command.finish().exit_code == 0
