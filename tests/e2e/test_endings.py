@@ -96,7 +96,7 @@ def test_a_sandbox_that_is_stopped_with_the_modal_cli_stops_the_run(world: World
     assert (sandbox.status, sandbox.exitcode) == (3, 137)
 
 
-@pytest.mark.parametrize("retry", ["", RETRY])
+@pytest.mark.parametrize("retry", ["", pytest.param(RETRY, marks=pytest.mark.exhaustive)])
 def test_a_runner_that_is_killed_leaves_nothing_running(world: World, retry: str) -> None:
     command = world.popen(waiting_spec(world.gate(), retry))
     os.kill(pids(world, command).runner, signal.SIGKILL)

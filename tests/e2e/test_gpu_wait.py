@@ -194,7 +194,7 @@ def test_steps_wait_each_for_its_place(world: World) -> None:
 
 
 @pytest.mark.parametrize("force", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_a_stop_while_a_step_waits(world: World, *, dynamic: bool, force: bool) -> None:
     script(world, scheduling={"H100": None, "T4": None})
     spec = DYNAMIC if dynamic else per_step("diamond.diamond", "gpu: H100", count=3)

@@ -62,7 +62,9 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-@pytest.mark.parametrize("module", ["modalrun.observe.logs", "modal.client"])
+@pytest.mark.parametrize(
+    "module", ["modal.client", pytest.param("modalrun.observe.logs", marks=pytest.mark.exhaustive)]
+)
 def test_an_early_ctrl_c_of_logs_is_answered_with_a_sentence(world: World, module: str) -> None:
     submitting = world.popen("pipeline: retrying.static\ntarget: local\n")
     submitting.stderr.wait_for("retry 1 of 3")
