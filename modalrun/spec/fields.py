@@ -48,8 +48,9 @@ def _modal_name(value: str) -> str:
     return value
 
 
-def _memory(value: str) -> str:
-    if not MEMORY.fullmatch(value):
+def _memory(value: Any) -> Any:
+    # A number alone is the commonest mistake.
+    if isinstance(value, str | int | float) and not MEMORY.fullmatch(str(value)):
         raise ValueError(
             f"'{value}' is not an amount of memory; write a whole number and a unit, such as '16GB'"
             " (10^9 bytes) or '16GiB' (2^30)"
@@ -91,7 +92,7 @@ def _mount_paths(volumes: dict[str, str]) -> dict[str, str]:
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 ModalName = Annotated[Name, AfterValidator(_modal_name)]
-Memory = Annotated[Name, AfterValidator(_memory)]
+Memory = Annotated[Name, BeforeValidator(_memory)]
 Duration = Annotated[int | str, BeforeValidator(_whole_seconds)]
 """Seconds, or a text such as "2h" or "1h30m"; a validated model holds whole seconds."""
 ZenMLDuration = Annotated[

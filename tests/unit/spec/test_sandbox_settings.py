@@ -71,7 +71,7 @@ ORCHESTRATOR = [
     ("creation_rate: 0", "must be above 0, not 0"),
     ("cpu_limit: 0", "must be above 0, not 0"),
     ("cpu_limit: much", "must be a number, not 'much'"),
-    ("memory_limit: 32", "must be a string, not 32"),
+    ("memory_limit: 32", "'32' is not an amount of memory"),
 ]
 
 
