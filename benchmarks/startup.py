@@ -35,11 +35,7 @@ PROCESSES = {
         f"{EXECUTION}.single_step:import_ahead",
     ),
     "dynamic pipeline": ("modalrun.driver.dynamic", f"{EXECUTION}.dynamic"),
-    "broker": (
-        "modalrun.driver.sandbox_broker",
-        STEP_SANDBOXES,
-        "modal",
-    ),
+    "broker": ("modalrun.driver.sandbox_broker", STEP_SANDBOXES, "modal"),
 }
 SERVER = {"ZENML_STORE_URL": "https://zenml.example"}
 

@@ -49,8 +49,9 @@ def _modal_name(value: str) -> str:
 
 
 def _memory(value: Any) -> Any:
-    # A number alone is the commonest mistake.
-    if isinstance(value, str | int | float) and not MEMORY.fullmatch(str(value)):
+    # Of a number alone pydantic only says that it must be a string.
+    scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if scalar and not MEMORY.fullmatch(str(value)):
         raise ValueError(
             f"'{value}' is not an amount of memory; write a whole number and a unit, such as '16GB'"
             " (10^9 bytes) or '16GiB' (2^30)"

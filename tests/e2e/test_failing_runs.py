@@ -52,7 +52,8 @@ def test_the_run_goes_on_for_every_command(world: World, mode: str) -> None:
     shown = json.loads(world.modalrun("status", run, "--output", "json").finish().stdout)
     assert (shown["state"], shown["over"], shown["exit_code"]) == ("running", False, None)
     assert shown["zenml"]["status"] == "failed"
-    for states, count in ((["--state", "running"], 1), (["--state", "failed"], 0), ([], 1)):
+    running, failed = ["--state", "running"], ["--state", "failed"]
+    for states, count in ((running, 1), (failed, 0), ([*running, *failed], 1), ([], 1)):
         listed = world.modalrun("list", *states, "--output", "json").finish()
         runs = json.loads(listed.stdout)["runs"]
         assert [(one["state"], one["finished"]) for one in runs] == [("running", False)] * count

@@ -91,12 +91,12 @@ def newest_runs(
     found = _newest(limit, filters)
     if "running" in states:
         # ZenML calls a run failed while other steps go on.
-        found += _newest(limit, {**filters, "status": "equals:failed", "in_progress": True})
-        found.sort(key=lambda run: run.created, reverse=True)
-    return [run for run in found if not states or run.status in states][:limit]
+        found |= _newest(limit, {**filters, "status": "equals:failed", "in_progress": True})
+    newest = sorted(found.values(), key=lambda run: run.created, reverse=True)
+    return [run for run in newest if not states or run.status in states][:limit]
 
 
-def _newest(limit: int, filters: Mapping[str, Any]) -> list[RunRecord]:
+def _newest(limit: int, filters: Mapping[str, Any]) -> dict[str, RunRecord]:
     # By id: a run that begins meanwhile moves another one to the next page.
     found: dict[str, RunRecord] = {}
     with translated():
@@ -106,7 +106,7 @@ def _newest(limit: int, filters: Mapping[str, Any]) -> list[RunRecord]:
             found |= {run.id: run for run in answer.items}
             if page >= answer.pages:
                 break
-    return [*found.values()][:limit]
+    return found
 
 
 def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:

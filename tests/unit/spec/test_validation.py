@@ -118,6 +118,7 @@ def test_a_number_is_a_valid_step_name(tmp_path: Path) -> None:
         ("stack: 5\n", 2, "'stack' must be a string, not 5"),
         ("memory: 4\n", 2, "'4' is not an amount of memory; write a whole number and a unit"),
         ("memory: [4]\n", 2, "must be a string, not a list"),
+        ("memory: true\n", 2, "must be a string, not true"),
         ("stack: ''\n", 2, "'stack' must be a string that is not empty, not ''"),
         ("source_root: 5\n", 2, "'source_root' must be a string, not 5"),
         ("modal: [a]\n", 2, "'modal'"),
