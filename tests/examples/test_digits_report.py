@@ -2,10 +2,6 @@
 
 import re
 
-import pytest
-
-pytest.importorskip("sklearn")
-
 from examples.digits_report import Mistake, render
 
 PIXELS = [[0.0, 1.0], [0.5, 0.0]]
