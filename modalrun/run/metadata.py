@@ -72,6 +72,8 @@ class RunMetadata:
         requested: When Modal was asked for the run sandbox, in seconds since the epoch.
         created: When it had created it.
         commit: The Git commit that was checked out at the source root when it was submitted.
+        ended: When its last step had ended, in seconds since the epoch, if it went on after the
+            first one had failed: the end that ZenML records.
     """
 
     __pydantic_config__ = CHECKED
@@ -98,6 +100,7 @@ class RunMetadata:
     requested: Moment | None = None
     created: Moment | None = None
     commit: Commit | None = None
+    ended: Moment | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ def test_the_run_goes_on_for_every_command(world: World, mode: str) -> None:
     assert re.search(r"^after +waiting", status.stdout, re.M)
     shown = json.loads(world.modalrun("status", run, "--output", "json").finish().stdout)
     assert (shown["state"], shown["over"], shown["exit_code"]) == ("running", False, None)
+    assert shown["ended"] is None
     assert shown["zenml"]["status"] == "failed"
     running, failed = ["--state", "running"], ["--state", "failed"]
     for states, count in ((running, 1), (failed, 0), ([*running, *failed], 1), ([], 1)):
@@ -73,6 +74,7 @@ def test_the_run_goes_on_for_every_command(world: World, mode: str) -> None:
     over = json.loads(world.modalrun("status", run, "--output", "json").finish().stdout)
     assert (over["state"], over["over"]) == ("failed", True)
     assert "fails" in over["zenml"]["reason"]
+    assert over["ended"] == max(step["ended"] for step in over["steps"] if step["ended"])
     assert_all_over(world)
 
 

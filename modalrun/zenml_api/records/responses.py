@@ -114,7 +114,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         status="running" if failing else status,
         created=_utc(body["created"]) or _EPOCH,
         start=_utc(known["start_time"]),
-        end=_utc(known["end_time"]),
+        end=None if failing else _end(_utc(known["end_time"]), place),
         reason=reason,
         metadata=place,
         announced=from_metadata(Announced, values),
@@ -129,6 +129,13 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         values=None if metadata is None else values,
         orchestrator_run_id=known["orchestrator_run_id"],
     )
+
+
+def _end(recorded: datetime | None, place: RunMetadata | None) -> datetime | None:
+    """Return the end of a run, which ZenML records when its first step has failed."""
+    if recorded is None or place is None or place.ended is None:
+        return recorded
+    return max(recorded, datetime.fromtimestamp(place.ended, timezone.utc))
 
 
 def stored_step(step: Json) -> StoredStep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,8 @@ def finalize_run(
         for child in _children(run):
             ended = finalize_run(child, reason, stopped=status == "stopped")
             changed = ended or changed
-        unfinished = [step for step in step_runs(run_id) if not step.finished]
+        steps = step_runs(run_id)
+        unfinished = [step for step in steps if not step.finished]
         if not isinstance(lines, Mapping):
             lines = {step.name: lines for step in unfinished} if len(unfinished) == 1 else {}
         for step in unfinished:
@@ -98,6 +100,9 @@ def finalize_run(
                     if end_step(step.id, final, reason, last, used).finished:
                         break
             changed = True
+        if run.failing:
+            ends = [time.time() if step.ended is None else step.ended for step in steps]
+            publish_metadata(run_id, {f"{PREFIX}ended": max(ends)})
         return _end_run(get_run(run_id), status, reason) or changed
 
 

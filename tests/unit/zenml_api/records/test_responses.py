@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -56,3 +57,21 @@ def test_a_failed_run_has_ended_once_it_has_a_reason(
     assert run.failing is failing
     assert (run.status, run.zenml_status) == ("running" if failing else status, status)
     assert run.finished is not failing
+
+
+@pytest.mark.parametrize(
+    ("reason", "ended", "minute"),
+    [(None, None, None), ("Failed.", None, 1), ("Failed.", 30.0, 1), ("Failed.", 180.0, 3)],
+    ids=["it goes on", "the end of a step", "an earlier attempt", "steps beside it"],
+)
+def test_a_failed_run_ends_with_its_last_step(
+    reason: str | None, ended: float | None, minute: int | None
+) -> None:
+    noon = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
+    late = {"modalrun_ended": noon.timestamp() + ended} if ended else {}
+    answer = response("failed", reason, PLACE | late, static())
+    answer["metadata"]["end_time"] = "2026-11-29T12:01:00"
+
+    run = stored_run(answer, None)
+
+    assert run.end == (noon + timedelta(minutes=minute) if minute else None)
