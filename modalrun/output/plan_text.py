@@ -210,7 +210,7 @@ def _origins(found: PricedPlan, explain: Explain, width: int | None) -> list[str
                 rows.append((sandbox, setting, _shown(setting, value), source))
     head = "Where each value comes from" + ("" if explain == "all" else "; '--all' adds defaults")
     if not rows:
-        return ["Every value is a default; '--explain --all' shows them"]
+        return ["Every setting has its default; '--explain --all' shows them"]
     lines = _table(("sandbox", "setting", "value", "from"), *rows)
     if not _fits(lines, width):
         room = max(len(setting) for _, setting, _, _ in rows)
