@@ -7,13 +7,14 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 from uuid import UUID
 
 from modalrun.errors import NotFoundError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import NOT_RUN, RunRecord, StepRecord, id_prefix
+from modalrun.util.modal_catalog import MAX_TIMEOUT
 from modalrun.zenml_api.errors import ServerTrouble, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.responses import ENDED, Page, StoredRun, StoredStep
@@ -24,6 +25,11 @@ T = TypeVar("T")
 # Both targets' names end like this, and a target is stored with every run, cached ones too.
 _OURS = f"{PREFIX}target:contains:al"
 _PAGE = 100
+
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+_LONGEST_STEP = timedelta(seconds=MAX_TIMEOUT, hours=1)
+"""How long a step can run, and some time in which its sandbox starts and clocks differ."""
 
 _STEP_PAGE = 1000
 """Step runs in one request; with ZenML's default of 20, a large run takes many."""
@@ -85,27 +91,27 @@ def newest_runs(
     if pipeline is not None:
         filters["pipeline_name"] = f"equals:{pipeline}"
     if since is not None:
-        filters["created"] = f"gte:{since:%Y-%m-%d %H:%M:%S}"
+        filters["created"] = f"gte:{since:{_TIME}}"
     if not everybodys:
         filters["run_metadata"] = _OURS
-    found = _newest(limit, filters)
-    if "running" in states:
-        # ZenML calls a run failed while other steps go on.
-        found |= _newest(limit, {**filters, "status": "equals:failed", "in_progress": True})
-    newest = sorted(found.values(), key=lambda run: run.created, reverse=True)
-    return [run for run in newest if not states or run.status in states][:limit]
+    found = _newest(limit, filters, states)
+    if "running" in states and "failed" not in states:
+        # ZenML calls a run failed while other steps go on, each of which changes it as it ends.
+        changed = datetime.now(timezone.utc) - _LONGEST_STEP
+        filters |= {"status": "equals:failed", "updated": f"gte:{changed:{_TIME}}"}
+        found |= _newest(limit, filters, states)
+    return sorted(found.values(), key=lambda run: run.created, reverse=True)[:limit]
 
 
-def _newest(limit: int, filters: Mapping[str, Any]) -> dict[str, RunRecord]:
+def _newest(limit: int, filters: Mapping[str, Any], states: Sequence[str]) -> dict[str, RunRecord]:
     # By id: a run that begins meanwhile moves another one to the next page.
     found: dict[str, RunRecord] = {}
     with translated():
-        size = min(limit, _PAGE)
-        for page in range(1, -(-limit // size) + 1):
+        size, page, pages = min(limit, _PAGE), 1, 1
+        while page <= pages and len(found) < limit:
             answer = _page_of_runs(page=page, size=size, **filters)
-            found |= {run.id: run for run in answer.items}
-            if page >= answer.pages:
-                break
+            found |= {run.id: run for run in answer.items if not states or run.status in states}
+            page, pages = page + 1, answer.pages
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 import pytest
@@ -14,6 +14,7 @@ from modalrun.zenml_api.records.responses import Page, StoredDeployment, StoredR
 from modalrun.zenml_api.records.stores import Store
 
 _NOW = datetime(2026, 11, 28, tzinfo=timezone.utc)
+_EARLIER = _NOW - timedelta(days=1)
 _RUN = StoredRun(
     *("r-1", "a-run", "growing", "completed", _NOW),
     project="p-1",
@@ -30,10 +31,21 @@ class _Store:
     def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
         return _RUN
 
-    def runs(self, *, hydrate: bool, page: int, **_: Any) -> Page[StoredRun]:
+    def runs(self, *, hydrate: bool, page: int, **filters: Any) -> Page[StoredRun]:
+        if "status" in filters:
+            return self._failed(page, filters)
         # A new run has moved the others by one.
         names = {1: ("new", "a"), 2: ("a", "b")}[page]
         return Page([replace(_RUN, id=name) for name in names], 2)
+
+    def _failed(self, page: int, filters: dict[str, Any]) -> Page[StoredRun]:
+        """Return a failed run a page; of the newest, the other steps go on."""
+        if "failed" not in filters["status"]:
+            return Page([replace(_RUN, id="begun", status="running", created=_EARLIER)], 1)
+        goes_on = replace(_RUN, id="goes on", status="running", failing=True)
+        ended = replace(_RUN, id="ended", status="failed")
+        before = replace(_RUN, id="before", status="failed", created=_EARLIER)
+        return Page([[goes_on, ended, before][page - 1]], 3)
 
     def steps(self, *, hydrate: bool, **_: Any) -> Page[StoredStep]:
         records = (
@@ -61,3 +73,19 @@ def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
 def test_a_run_that_begins_meanwhile_makes_none_appear_twice() -> None:
     found = queries.newest_runs(limit=150)
     assert [run.id for run in found] == ["new", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("states", "limit", "found"),
+    [
+        (["failed"], 1, ["ended"]),
+        (["failed"], 9, ["ended", "before"]),
+        (["running"], 9, ["goes on", "begun"]),
+        (["running"], 1, ["goes on"]),
+        (["running", "failed"], 2, ["goes on", "ended"]),
+    ],
+)
+def test_a_run_of_which_steps_go_on_is_running_whatever_zenml_calls_it(
+    states: list[str], limit: int, found: list[str]
+) -> None:
+    assert [run.id for run in queries.newest_runs(limit=limit, states=states)] == found
