@@ -72,8 +72,7 @@ class RunMetadata:
         requested: When Modal was asked for the run sandbox, in seconds since the epoch.
         created: When it had created it.
         commit: The Git commit that was checked out at the source root when it was submitted.
-        ended: When its last step had ended, in seconds since the epoch, if it went on after the
-            first one had failed: the end that ZenML records.
+        ended: When the last step of a failed run had ended, in seconds since the epoch.
     """
 
     __pydantic_config__ = CHECKED

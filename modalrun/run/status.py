@@ -139,9 +139,6 @@ def may_be_rerun(run: RunRecord) -> bool:
 
 def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:
     """Derive a run's status from ZenML's record and Modal's."""
-    if run.finished and run.end is None and all(s.finished or not s.start for s in steps):
-        # ZenML waits for steps that never begin (`pipeline_run_schemas.py:1143`, 0.98.0).
-        run = replace(run, end=max((s.end for s in steps if s.end), default=None))
     state, over = run.status, run.finished
     notes: tuple[Note, ...] = ()
     if not run.finished:

@@ -107,6 +107,9 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     # takes no reason.
     computed = snapshot is not None and not dynamic
     failing = status == "failed" and not reason and place is not None and computed
+    end = _utc(known["end_time"])
+    if status == "failed":
+        end = None if failing else _end(end, place)
     return StoredRun(
         id=run["id"],
         name=run["name"],
@@ -114,7 +117,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         status="running" if failing else status,
         created=_utc(body["created"]) or _EPOCH,
         start=_utc(known["start_time"]),
-        end=None if failing else _end(_utc(known["end_time"]), place),
+        end=end,
         reason=reason,
         metadata=place,
         announced=from_metadata(Announced, values),
@@ -132,10 +135,16 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
 
 
 def _end(recorded: datetime | None, place: RunMetadata | None) -> datetime | None:
-    """Return the end of a run, which ZenML records when its first step has failed."""
-    if recorded is None or place is None or place.ended is None:
+    """Return the end of a failed run.
+
+    ZenML has that of the first failed step, or none if there are steps that never begin
+    (`pipeline_run_schemas.py:1143`, 0.98.0).
+    """
+    if place is None or place.ended is None:
         return recorded
-    return max(recorded, datetime.fromtimestamp(place.ended, timezone.utc))
+    last = datetime.fromtimestamp(place.ended, timezone.utc)
+    # The run may have gone on after an earlier end.
+    return last if recorded is None else max(recorded, last)
 
 
 def stored_step(step: Json) -> StoredStep:

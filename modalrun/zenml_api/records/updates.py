@@ -100,9 +100,9 @@ def finalize_run(
                     if end_step(step.id, final, reason, last, used).finished:
                         break
             changed = True
-        if run.failing:
+        if status == "failed" and not run.finished and not run.dynamic:
             ends = [time.time() if step.ended is None else step.ended for step in steps]
-            publish_metadata(run_id, {f"{PREFIX}ended": max(ends)})
+            publish_metadata(run_id, {f"{PREFIX}ended": max(ends, default=time.time())})
         return _end_run(get_run(run_id), status, reason) or changed
 
 

@@ -254,14 +254,3 @@ def test_zenmls_end_of_a_step_stays_unless_a_new_attempt_has_begun() -> None:
 def test_events_say_nothing_of_a_run_that_is_over() -> None:
     view = derive_status(finished("stopped"), [WAITING], NOT_ASKED)
     assert with_events(view, {"train": StepEvent("train", "running", at(5))}) == view
-
-
-@pytest.mark.parametrize("other", ["not run", "running"])
-def test_a_run_that_zenml_gives_no_end_has_that_of_its_last_step(other: str) -> None:
-    began, ended = (datetime.fromtimestamp(at(n), timezone.utc) for n in (1, 5))
-    steps = [
-        StepRecord("failed", "failed", start=began, end=ended),
-        StepRecord("other", other, start=began if other == "running" else None),
-    ]
-    status = derive_status(replace(finished("failed"), end=None), steps, NOT_ASKED)
-    assert status.run.end == (ended if other == "not run" else None)

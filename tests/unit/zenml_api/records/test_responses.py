@@ -59,19 +59,28 @@ def test_a_failed_run_has_ended_once_it_has_a_reason(
     assert run.finished is not failing
 
 
+NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
+BY_ZENML = "2026-11-29T12:01:00"
+
+
 @pytest.mark.parametrize(
-    ("reason", "ended", "minute"),
-    [(None, None, None), ("Failed.", None, 1), ("Failed.", 30.0, 1), ("Failed.", 180.0, 3)],
-    ids=["it goes on", "the end of a step", "an earlier attempt", "steps beside it"],
+    ("reason", "by_zenml", "ended", "minutes"),
+    [
+        (None, BY_ZENML, None, None),
+        ("Failed.", BY_ZENML, None, 1),
+        ("Failed.", BY_ZENML, 0.5, 1),
+        ("Failed.", BY_ZENML, 3, 3),
+        ("Failed.", None, 3, 3),
+        ("Failed.", None, None, None),
+    ],
 )
 def test_a_failed_run_ends_with_its_last_step(
-    reason: str | None, ended: float | None, minute: int | None
+    reason: str | None, by_zenml: str | None, ended: float | None, minutes: float | None
 ) -> None:
-    noon = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
-    late = {"modalrun_ended": noon.timestamp() + ended} if ended else {}
-    answer = response("failed", reason, PLACE | late, static())
-    answer["metadata"]["end_time"] = "2026-11-29T12:01:00"
+    last = {"modalrun_ended": NOON.timestamp() + ended * 60} if ended else {}
+    answer = response("failed", reason, PLACE | last, static())
+    answer["metadata"]["end_time"] = by_zenml
 
     run = stored_run(answer, None)
 
-    assert run.end == (noon + timedelta(minutes=minute) if minute else None)
+    assert run.end == (NOON + timedelta(minutes=minutes) if minutes else None)
