@@ -95,6 +95,7 @@ class RunRecord:
             "all" if ZenML can't decode them.
         failing: Whether ZenML calls the run failed because a step has failed, while other steps go
             on (`pipeline_run_schemas.py:1318`, 0.98.0). At its end modalrun stores a reason.
+        starts_nothing: Whether it is failing, and its execution mode lets no more steps begin.
     """
 
     id: str
@@ -112,6 +113,7 @@ class RunRecord:
     url: str | None = None
     wrong_metadata: tuple[str, ...] = ()
     failing: bool = False
+    starts_nothing: bool = False
 
     @property
     def finished(self) -> bool:

@@ -157,7 +157,7 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
     if state == "running" and run.metadata and (waits := run.metadata.step_waits):
         steps = [_waiting(step, waits) for step in steps]
     if not over and state != LOST:
-        steps = [replace(s, status=WAITING) if s.status == NOT_RUN else s for s in steps]
+        steps = _with_waiting(run, steps)
     status = RunStatus(run, tuple(steps), modal, state, over, notes=notes)
     if not over:
         return status
@@ -172,6 +172,21 @@ def _waiting(step: StepRecord, waits: Mapping[str, str]) -> StepRecord:
     known = step.metadata or StepMetadata("")
     metadata = replace(known, exit_code=None, exit_reason=waits[step.name])
     return replace(step, status="starting", failure=None, metadata=metadata)
+
+
+def _with_waiting(run: RunRecord, steps: Sequence[StepRecord]) -> list[StepRecord]:
+    """Tell the steps that will run from those that won't, since others have failed or a stop."""
+    asked_to_stop = run.metadata is not None and run.metadata.stop_requested
+    if asked_to_stop or run.starts_nothing or run.status == "stopping":
+        return list(steps)
+    blocked, found = set[str](), list[StepRecord]()
+    for step in steps:
+        below = step.status == NOT_RUN and not blocked.isdisjoint(step.upstream)
+        if below or step.status == "failed":
+            blocked.add(step.name)
+        waits = step.status == NOT_RUN and not below
+        found.append(replace(step, status=WAITING) if waits else step)
+    return found
 
 
 def _stop_requested(steps: Sequence[StepRecord]) -> Note:

@@ -128,6 +128,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         project=body["project_id"],
         deployment=None if snapshot is None else snapshot["id"],
         failing=failing,
+        starts_nothing=failing and not body["in_progress"],
         dynamic=dynamic,
         values=None if metadata is None else values,
         orchestrator_run_id=known["orchestrator_run_id"],

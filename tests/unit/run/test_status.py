@@ -9,7 +9,7 @@ import pytest
 
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
-from modalrun.run.records import RunRecord, StepRecord
+from modalrun.run.records import NOT_RUN, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
 from modalrun.run.status import (
     GOES_ON,
@@ -254,3 +254,27 @@ def test_zenmls_end_of_a_step_stays_unless_a_new_attempt_has_begun() -> None:
 def test_events_say_nothing_of_a_run_that_is_over() -> None:
     view = derive_status(finished("stopped"), [WAITING], NOT_ASKED)
     assert with_events(view, {"train": StepEvent("train", "running", at(5))}) == view
+
+
+@pytest.mark.parametrize(
+    ("changes", "states"),
+    [
+        ({}, ["failed", "not run", "not run", "waiting"]),
+        ({"starts_nothing": True}, ["failed", "not run", "not run", "not run"]),
+    ],
+    ids=["others go on", "no more begin"],
+)
+def test_a_step_that_will_not_run_does_not_wait(
+    changes: dict[str, bool], states: list[str]
+) -> None:
+    steps = [
+        StepRecord("fails", "failed"),
+        StepRecord("after", NOT_RUN, upstream=("fails",)),
+        StepRecord("last", NOT_RUN, upstream=("other", "after")),
+        StepRecord("other", NOT_RUN),
+    ]
+    run = replace(RUN, failing=True, **changes)
+
+    status = derive_status(run, steps, RUNNING)
+
+    assert [step.status for step in status.steps] == states

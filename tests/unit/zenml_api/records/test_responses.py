@@ -21,6 +21,7 @@ def response(status: str, reason: str | None, place: Any, snapshot: Any) -> dict
             "status": status,
             "status_reason": reason,
             "created": "2026-11-29T12:00:00",
+            "in_progress": True,
             "project_id": "project",
         },
         "metadata": {
