@@ -13,7 +13,7 @@ from modalrun.errors import Interrupted
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     _open_closed_streams()
-    code = 0
+    code: int | None = None
     try:
         from modalrun.cli import run
 
@@ -24,12 +24,14 @@ def main() -> NoReturn:
         code = 141
     except KeyboardInterrupt:
         # It arrived before the handlers were installed, or after the command.
+        if code is None:
+            os.write(2, b"Interrupted; nothing was begun.\n")
         code = 130
     except Interrupted as interruption:
         code = interruption.exit_code
     except (OSError, MemoryError) as error:
         # After another code, this error has been shown, or another one that matters more.
-        if code == 0:
+        if not code:
             code = 8
             with contextlib.suppress(OSError, MemoryError):
                 from modalrun.output.terminal.sanitize import plain

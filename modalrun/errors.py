@@ -195,6 +195,9 @@ class InternalError(ModalrunError):
     exit_code = 70
 
 
+NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
+
+
 class Interrupted(BaseException):
     """SIGTERM or SIGHUP arrived. Not an Exception, so that `except Exception` doesn't catch it.
 

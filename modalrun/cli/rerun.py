@@ -8,7 +8,8 @@ import typer
 
 from modalrun.cli import completion
 from modalrun.cli.options import Given, Interrupt, MaxCost, amount, exit_with, on_interrupt, shared
-from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.run_argument import Interruption, Run, interactive
+from modalrun.errors import NOTHING_SUBMITTED
 
 
 @shared
@@ -50,36 +51,39 @@ def rerun(
     Exit codes: as for 'submit'; 2 also if the run is not over, has nothing to
     run again, or its files have changed.
     """
-    limit = amount(max_cost)
+    with Interruption("" if plan else NOTHING_SUBMITTED) as interruption:
+        limit = amount(max_cost)
 
-    from modalrun.control import rerun as rerunning
-    from modalrun.control.stop import by_force
-    from modalrun.observe import status
-    from modalrun.output import reporter
-    from modalrun.output.terminal import writer
-    from modalrun.run import records
-    from modalrun.submit import submission
-    from modalrun.zenml_api import process
+        from modalrun.control import rerun as rerunning
+        from modalrun.control.stop import by_force
+        from modalrun.observe import status
+        from modalrun.output import reporter
+        from modalrun.output.terminal import writer
+        from modalrun.run import records
+        from modalrun.submit import submission
+        from modalrun.zenml_api import process
 
-    text = records.run_argument(run, interactive=interactive())
-    with reporter() as shown:
-        # ZenML takes seconds to import.
-        shown.phase("Reading the run")
-        with process.zenml_session():
-            spec = rerunning.spec_of_rerun(
-                status.resolve(text).id,
-                given.overrides,
-                begin=begin or (),
-                target=given.target,
-                new_code=new_code,
-            )
-            if plan:
-                found, notes = rerunning.plan_rerun(spec)
-                for line in (*found.lines, *notes):
-                    writer.out(line, fit=True)
-                return
-            outcome = submission.submit(
-                spec, shown, stop=by_force, max_cost=limit, on_interrupt=on_interrupt(interrupt)
-            )
-        shown.summary(outcome)
+        text = records.run_argument(run, interactive=interactive())
+        with reporter() as shown:
+            # ZenML takes seconds to import.
+            shown.phase("Reading the run")
+            with process.zenml_session():
+                spec = rerunning.spec_of_rerun(
+                    status.resolve(text).id,
+                    given.overrides,
+                    begin=begin or (),
+                    target=given.target,
+                    new_code=new_code,
+                )
+                if plan:
+                    found, notes = rerunning.plan_rerun(spec)
+                    for line in (*found.lines, *notes):
+                        writer.out(line, fit=True)
+                    return
+                # It says itself what has become of the run.
+                interruption.text = ""
+                outcome = submission.submit(
+                    spec, shown, stop=by_force, max_cost=limit, on_interrupt=on_interrupt(interrupt)
+                )
+            shown.summary(outcome)
     exit_with(outcome)

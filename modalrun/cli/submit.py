@@ -16,6 +16,8 @@ from modalrun.cli.options import (
     on_interrupt,
     shared,
 )
+from modalrun.cli.run_argument import Interruption
+from modalrun.errors import NOTHING_SUBMITTED
 
 
 @shared
@@ -53,21 +55,24 @@ def submit(
       10  over the cost limit
       129, 130 and 143 interrupted
     """
-    limit = amount(max_cost)
-    checked = given.load(spec)
+    with Interruption(NOTHING_SUBMITTED) as interruption:
+        limit = amount(max_cost)
+        checked = given.load(spec)
 
-    from modalrun.control.stop import by_force
-    from modalrun.output import reporter
-    from modalrun.submit import submission
+        from modalrun.control.stop import by_force
+        from modalrun.output import reporter
+        from modalrun.submit import submission
 
-    with reporter() as shown:
-        outcome = submission.submit(
-            checked,
-            shown,
-            stop=by_force,
-            max_cost=limit,
-            on_interrupt=on_interrupt(interrupt),
-            fresh=fresh,
-        )
-        shown.summary(outcome)
+        with reporter() as shown:
+            # It says itself what has become of the run.
+            interruption.text = ""
+            outcome = submission.submit(
+                checked,
+                shown,
+                stop=by_force,
+                max_cost=limit,
+                on_interrupt=on_interrupt(interrupt),
+                fresh=fresh,
+            )
+            shown.summary(outcome)
     exit_with(outcome)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modalrun.errors import (
+    NOTHING_SUBMITTED,
     Interrupted,
     RunFailedError,
     RunStoppedError,
@@ -55,8 +56,6 @@ from modalrun.zenml_api.records.rest_store import RestStore
 if TYPE_CHECKING:
     from modalrun.zenml_api.compiling.compile import Compiled
 
-NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
-
 UNANSWERED = (
     "Interrupted; nothing runs on Modal. ZenML has not answered whether it has created the run: if"
     " 'zenml pipeline runs list' shows it as initializing, 'modalrun reconcile --force RUN' records"
@@ -86,16 +85,17 @@ def submit(
         KeyboardInterrupt, Interrupted: A signal ended the submission or the following.
         BrokenPipeError: The reader of the output has gone; the run continues.
     """
-    began = time.time()
-    spec = prepare.with_file_values(spec)
-    key, configuration = fingerprint.of_spec(spec), config_files.folder()
-    earlier = plan_cache.load(key)
-    with ExitStack() as using, ExitStack() as submitting, zenml_process(spec.source_root):
-        submitting.enter_context(timeline.shown(observer.say))
-        if (copied := copied_ahead(spec.source_root, earlier.get("source"))) is not None:
-            submitting.enter_context(copied)
-        modal = ModalAhead(Asked.from_json(earlier.get("modal")), copied)
-        try:
+    with ExitStack() as using, ExitStack() as submitting:
+        with _told_if_interrupted(observer):
+            began = time.time()
+            spec = prepare.with_file_values(spec)
+            key, configuration = fingerprint.of_spec(spec), config_files.folder()
+            earlier = plan_cache.load(key)
+            using.enter_context(zenml_process(spec.source_root))
+            submitting.enter_context(timeline.shown(observer.say))
+            if (copied := copied_ahead(spec.source_root, earlier.get("source"))) is not None:
+                submitting.enter_context(copied)
+            modal = ModalAhead(Asked.from_json(earlier.get("modal")), copied)
             text = f"Compiling {spec.pipeline}" if spec.pipeline else "Reading the deployment"
             observer.phase(text)
             if spec.target == "local":
@@ -110,9 +110,6 @@ def submit(
             using.callback(stores.use, None)
             compiled = _begun(spec, lean, observer) if lean else prepare.load_deployment(spec)
             job = preflight.check(spec, compiled, observer, max_cost, modal=modal)
-        except (KeyboardInterrupt, Interrupted):
-            say_at_last(observer, NOTHING_SUBMITTED)
-            raise
         submission = Submission(
             job,
             observer,
@@ -152,6 +149,16 @@ def submit(
         return attach.follow(
             submission.handle, observer, on_interrupt, stop=stop, interrupted=signal_number
         )
+
+
+@contextlib.contextmanager
+def _told_if_interrupted(observer: RunObserver) -> Iterator[None]:
+    """Say of a signal that nothing was submitted."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        say_at_last(observer, NOTHING_SUBMITTED)
+        raise
 
 
 def _accepted(run: RunHandle, remembering: threading.Thread | None) -> Outcome:

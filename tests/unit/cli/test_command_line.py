@@ -170,8 +170,33 @@ def test_a_fault_of_ours(raising, capsys: pytest.CaptureFixture[str]) -> None:  
     ("error", "code"),
     [(KeyboardInterrupt(), 130), (Interrupted(), 143)],
 )
-def test_interrupted(raising, error: BaseException, code: int) -> None:  # type: ignore[no-untyped-def]
+def test_interrupted(  # type: ignore[no-untyped-def]
+    raising, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+) -> None:
     assert raising(error) == code
+    assert capsys.readouterr() == ("", "Interrupted; nothing was submitted.\n")
+
+
+EARLY = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "modalrun.cli":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from modalrun.__main__ import main
+main()
+"""
+
+
+def test_interrupted_before_there_is_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "Interrupted; nothing was begun.\n"
 
 
 def test_sigterm_ends_a_command_with_143(raising) -> None:  # type: ignore[no-untyped-def]
