@@ -35,7 +35,8 @@ _DEATH = re.compile(
 )
 """What `driver/processes/death.py` says of a process."""
 
-_MARKS = re.compile(r"[ ^~]*")
+_NO_CODE = re.compile(r'[ ^~]*|  File "<frozen importlib.*')
+"""A line of a traceback that marks a part of the line above, or is about Python's import."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,9 @@ def _read(trace: str, kind: str, message: str) -> Failure:
 
 
 def _lines(trace: str) -> list[str]:
-    """Return the lines of a traceback without those that mark a part of the line above."""
+    """Return the lines of a traceback that are about code."""
     lines = trace[-_LONGEST_TRACEBACK:].rstrip().splitlines()
-    return [line for line in lines if not _MARKS.fullmatch(line)]
+    return [line for line in lines if not _NO_CODE.fullmatch(line)]
 
 
 def _place(lines: Sequence[str]) -> str | None:

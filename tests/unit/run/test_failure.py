@@ -37,6 +37,17 @@ def test_an_exception_has_a_class_a_message_a_place_and_its_last_lines() -> None
     assert str(found) == "KeyError: 'nothing' (lib/prep.py:3)"
 
 
+def test_the_import_of_a_module_is_not_told() -> None:
+    trace = (
+        '  File "<frozen importlib._bootstrap>", line 1204, in _gcd_import\n'
+        '  File "<frozen importlib._bootstrap_external>", line 940, in exec_module\n'
+        f'  File "{CODE}/bad.py", line 4, in <module>\n    import missing\n'
+        "ModuleNotFoundError: No module named 'missing'\n"
+    )
+    found = read_failure(trace, "builtins.ModuleNotFoundError", "No module named 'missing'")
+    assert found and found.lines == ('  File "bad.py", line 4, in <module>', "    import missing")
+
+
 def test_a_message_of_several_lines_keeps_them() -> None:
     trace = f'  File "{CODE}/a.py", line 1, in f\n    g()\nlib.errors.Bad: first\n  second\nthird\n'
     found = read_failure(trace, "lib.errors.Bad", "first\n  second\nthird")
