@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
-from modalrun.modal_api import image_builder
+from modalrun.modal_api import image_builder, images
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
 from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.modal_api.errors import translated
+from modalrun.modal_api.sdk_internals import look_up_image
 from modalrun.plan.image_recipe import Named, Slim
 from modalrun.run.run_plan import Target
 from modalrun.util import background, timeline
@@ -34,7 +35,8 @@ class AccountNeeds:
     Attributes:
         environment: The Modal environment; None for the profile's.
         workspace: The workspace that the token must belong to, and where that is set.
-        secrets, volumes, images: The named secrets and volumes, and the published images.
+        secrets, volumes, images: The named secrets and volumes, and the published images by
+            name or id.
         pythons: The Python versions of the images that Modal builds on its slim Debian.
         credentials: A Modal token, instead of Modal's own configuration. Never printed.
     """
@@ -57,43 +59,53 @@ class AccountNeeds:
             (origin.value, origin.source) if origin.value else None,
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.secrets)),
             tuple(dict.fromkeys(name for one in plan.sandboxes for name in one.volumes)),
-            tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named) and not b.is_id)),
+            tuple(dict.fromkeys(b.name for b in bases if isinstance(b, Named))),
             tuple(sorted({base.python_version for base in bases if isinstance(base, Slim)})),
         )
 
 
 def check_names(connection: Connection, needs: AccountNeeds) -> None:
-    """Check that secrets and volumes exist in an environment, which exists.
+    """Check that secrets, volumes and published images exist in an environment, which exists.
 
     Raises:
         NotFoundError: Some of them do not exist.
     """
     import modal
 
-    where = needs.environment
+    where, client = needs.environment, connection.client
     within = f" --env {where}" if where else ""
-    named: list[tuple[Any, str, str]] = [
-        *((modal.Secret, name, f"secret create {name} NAME=value") for name in needs.secrets),
-        *((modal.Volume, name, f"volume create {name}") for name in needs.volumes),
+
+    def named(kind: Any, name: str) -> Any:
+        return kind.from_name(name, environment_name=where, client=client).hydrate.aio()
+
+    def published(name: str) -> Any:
+        return look_up_image(images.published_image(connection, name, where))
+
+    asked: list[tuple[Any, str]] = [
+        *(
+            (named(modal.Secret, name), f"secret create {name} NAME=value{within}")
+            for name in needs.secrets
+        ),
+        *((named(modal.Volume, name), f"volume create {name}{within}") for name in needs.volumes),
+        *((published(name), "") for name in needs.images),
     ]
-    if not named:
+    if not asked:
         return
 
-    async def problem(kind: Any, name: str) -> str | None:
-        found = kind.from_name(name, environment_name=where, client=connection.client)
+    async def problem(answer: Any) -> str | None:
         try:
             with translated():
-                await found.hydrate.aio()
+                await answer
         except NotFoundError as error:
             return error.problem
         return None
 
     async def problems() -> list[str | None]:
-        return await asyncio.gather(*(problem(kind, name) for kind, name, _ in named))
+        return await asyncio.gather(*(problem(answer) for answer, _ in asked))
 
-    with timeline.phase("look up secrets and volumes"):
+    with timeline.phase("look up secrets, volumes and images"):
         found = asyncio.run(problems())
-    missing = {f"{one[2]}{within}": text for one, text in zip(named, found, strict=True) if text}
+    missing = [(text, one[1]) for one, text in zip(asked, found, strict=True) if text]
     if missing:
         raise _absent(missing, connection)
 
@@ -115,18 +127,20 @@ def environment_name(connection: Connection, name: str | None) -> str:
     try:
         return image_builder.look_up_environment(connection, name)
     except NotFoundError as error:
-        missing = {f"environment create {name or 'NAME'}": error.problem}
+        missing = [(error.problem, f"environment create {name or 'NAME'}")]
         raise _absent(missing, connection) from error
 
 
-def _absent(missing: Mapping[str, str], connection: Connection) -> NotFoundError:
-    """Return the error for what is missing: `modal`'s command that creates it -> the problem."""
-    what = "names, or create them" if len(missing) > 1 else "name, or create it"
-    return NotFoundError(
-        f"{'; '.join(missing.values())}.",
-        effect="Nothing was created.",
-        hint=f"Correct the {what}: {connection.shell_command(*missing)}",
-    )
+def _absent(missing: Sequence[tuple[str, str]], connection: Connection) -> NotFoundError:
+    """Return the error for what is missing: each problem, and `modal`'s command that creates it."""
+    commands = [command for _, command in missing if command]
+    if commands:
+        what = "names, or create them" if len(missing) > 1 else "name, or create it"
+        hint = f"Correct the {what}: {connection.shell_command(*commands)}"
+    else:
+        hint = "Correct the name, or publish such an image (docs/images.md)."
+    problems = "; ".join(problem for problem, _ in missing)
+    return NotFoundError(f"{problems}.", effect="Nothing was created.", hint=hint)
 
 
 def check_workspace(connection: Connection, needs: AccountNeeds) -> None:
@@ -171,8 +185,6 @@ def check_account(
     Raises:
         ModalrunError: The first check that failed.
     """
-    import modal
-
     local = target == "local"
     connection = Connection(target) if local else _connect_in_time(needs.credentials, record_clock)
     environment = environment_name(connection, needs.environment)
@@ -182,11 +194,6 @@ def check_account(
     builder = image_builder.image_builder(connection, environment, needs.pythons)
     if local:
         return "the Modal SDK connects to it"
-    with translated():
-        for name in needs.images:
-            within = None if "/" in name else environment
-            image = modal.Image.from_name(name, environment_name=within, client=connection.client)
-            image.hydrate()
     owner = f"workspace '{workspace(connection) or 'without a name'}'"
     found = f"{owner}, environment '{environment}'"
     if builder is not None:

@@ -132,15 +132,24 @@ class Builder:
         if isinstance(base, FromDockerfile):
             return _from_dockerfile(base, force)
         if isinstance(base, Named):
-            if base.is_id:
-                return modal.Image.from_id(base.name, client=self.connection.client)
-            return modal.Image.from_name(
-                base.name,
-                environment_name=None if "/" in base.name else self.environment,
-                client=self.connection.client,
-            )
+            return published_image(self.connection, base.name, self.environment)
         assert isinstance(base, BuiltByZenML)
         raise InternalError("The image that ZenML builds was not built before it was needed.")
+
+
+def published_image(connection: Connection, name: str, environment: str | None) -> modal.Image:
+    """Return the image that a name, with or without a tag, or an id ("im-...") stands for.
+
+    Args:
+        environment: Where it is, unless its name says that; None for the default environment.
+    """
+    import modal
+
+    client = connection.client
+    if Named(name).is_id:
+        return modal.Image.from_id(name, client=client)
+    within = None if "/" in name else environment
+    return modal.Image.from_name(name, environment_name=within, client=client)
 
 
 def build_images(

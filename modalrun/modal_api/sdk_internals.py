@@ -47,6 +47,17 @@ def keep_loaded(image: modal.Image) -> None:
     inner(image)._skip_reload = True
 
 
+async def look_up_image(image: modal.Image) -> None:
+    """Ask Modal for a published image, which `image.hydrate` refuses (`modal/_image.py:3278`)."""
+    from modal._object import _Object
+
+    found = inner(image)
+    # As an image by name has it; one by id has not.
+    found._hydrate_lazily = True
+    asking = asyncio.run_coroutine_threadsafe(_Object.hydrate(found), sdk_loop())
+    await asyncio.wrap_future(asking)
+
+
 def load_token(connection: Connection) -> None:
     """Request the token that Modal wants with each creation of a sandbox; the SDK keeps it.
 

@@ -177,13 +177,24 @@ def test_what_nobody_made_on_modal(world: World, named: str, command: str) -> No
     assert done.exit_code == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["mine:v2", "im-01ABC"])
+def test_an_image_that_nobody_published(world: World, name: str) -> None:
+    done = world.submit(f"pipeline: sandboxes.plain\ntarget: local\nimage: {{name: '{name}'}}\n")
+    assert done.exit_code == 4
+    assert "Nothing was created." in done.stderr and "docs/images.md" in done.stderr
+    assert name in done.stderr
+    assert world.runs() == []
+
+
 @pytest.mark.exhaustive
 def test_all_that_nobody_made_on_modal_is_named_at_once(world: World) -> None:
-    named = "secrets: [one, two], volumes: {three: /data}"
-    done = world.submit(f"pipeline: sandboxes.plain\ntarget: local\nmodal: {{{named}}}\n")
+    named = "image: {name: four}\nmodal: {secrets: [one, two], volumes: {three: /data}}\n"
+    done = world.submit(f"pipeline: sandboxes.plain\ntarget: local\n{named}")
     assert done.exit_code == 4
     told = " ".join(done.stderr.split())
-    assert all(f"'{name}' not found" in told for name in ("one", "two", "three")), told
+    assert all(
+        f"'{name}' not found" in told for name in ("one", "two", "three", "main/four:latest")
+    )
     assert "modal secret create two NAME=value --env main && modal volume create three" in told
 
 
