@@ -49,7 +49,7 @@ def beyond_catalog(sandboxes: Sequence[SandboxSpec]) -> list[str]:
         highest = max(sizes)
         if highest > most:
             warnings.append(
-                f"{kind} {highest:g} {unit} is more than Modal is known to give a sandbox"
+                f"{kind} {highest:.12g} {unit} is more than Modal is known to give a sandbox"
                 f" ({most} {unit})"
             )
     return warnings

@@ -181,7 +181,7 @@ def _gpus(gpu: Value | None, count: Value | None, owner: str, *, local: bool) ->
             raise UsageError(
                 f"{owner} asks for {number} GPUs of type {name}; Modal gives one sandbox at most"
                 f" {most}.",
-                hint="Lower 'gpu_count', or choose another type.",
+                hint="Ask for fewer, or choose another type.",
             )
         found.append(name if number == 1 else f"{name}:{number}")
     return tuple(dict.fromkeys(found))

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word most like `word`; None if none is alike."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    matches = difflib.get_close_matches(word, list(known), cutoff=0.6)
+    # Of words that are equally alike, the one of the same letters: `us-esat` is `us-east`.
+    same = [one for one in matches if sorted(one) == sorted(word)]
+    return next(iter(same or matches), None)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

@@ -14,6 +14,10 @@ def test_nearest(word: str, expected: str | None) -> None:
     assert nearest(word, ["gpu", "timeout", "region"]) == expected
 
 
+def test_swapped_letters_are_the_same_word() -> None:
+    assert nearest("us-esat", ["us-east", "us-west"]) == "us-east"
+
+
 @pytest.mark.parametrize(("word", "hint"), [("gppu", "Did you mean 'gpu'?"), ("zzz", "See 'x'.")])
 def test_did_you_mean(word: str, hint: str) -> None:
     assert did_you_mean(word, ["gpu", "timeout"], "See 'x'.") == hint
