@@ -78,7 +78,13 @@ def test_the_current_folder_is_gone(world: World, command: str) -> None:
     assert "The current folder does not exist any more." in done.stderr
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [
+        "<&- >&- 2>&-",
+        *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("<&-", ">&-", "2>&-")),
+    ],
+)
 def test_closed_streams_are_as_dev_null(world: World, closed: str) -> None:
     done = shell(world, f"$MODALRUN --version {closed} && $MODALRUN list {closed}")
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("pipeline", marks=pytest.mark.exhaustive), "per_step"]
+)
 def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> None:
     submitting = world.popen("pipeline: retrying.static\ntarget: local\n", "--mode", mode)
     why = "ValueError: bad luck (retrying.py:12)"

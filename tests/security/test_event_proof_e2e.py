@@ -17,8 +17,8 @@ pytestmark = pytest.mark.e2e
     ("pipeline", "mode"),
     [
         ("forging", "pipeline"),
-        ("forging", "per_step"),
         ("dynamic_forging", "per_step"),
+        pytest.param("forging", "per_step", marks=pytest.mark.exhaustive),
         pytest.param("dynamic_forging", "pipeline", marks=pytest.mark.exhaustive),
     ],
 )
