@@ -102,7 +102,8 @@ def finalize_run(
             changed = True
         if status == "failed" and not run.finished and not run.dynamic:
             ends = [time.time() if step.ended is None else step.ended for step in steps]
-            publish_metadata(run_id, {f"{PREFIX}ended": max(ends, default=time.time())})
+            with only_logged("The end of the run's last step was not stored"):
+                publish_metadata(run_id, {f"{PREFIX}ended": max(ends, default=time.time())})
         return _end_run(get_run(run_id), status, reason) or changed
 
 
