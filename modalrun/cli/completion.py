@@ -76,7 +76,8 @@ def steps(ctx: typer.Context, incomplete: str) -> Offers:
     from modalrun.run.records import LATEST
     from modalrun.zenml_api.records import completion
 
-    typed = ctx.params.get("run") or LATEST
+    # An option without its value, as before the Tab key, keeps Click from reading RUN.
+    typed = ctx.params.get("run") or next(iter(ctx.args), LATEST)
     for run in completion.recent_runs():
         if typed in (LATEST, run.name) or run.id.startswith(typed):
             return [(name, "") for name in completion.steps_of(run.id)]
