@@ -21,6 +21,7 @@ ENDED_AS_A_WHOLE = {
     ExitKind.OUT_OF_MEMORY: "ran out of memory",
     ExitKind.EVICTED: "was evicted by Modal for the memory that it used",
     ExitKind.PREEMPTED: "was ended by Modal, as when it preempts one",
+    ExitKind.SERVER_KILLED: "was killed with the local Modal server",
 }
 """What to say of the run sandbox, as the verb of a sentence."""
 

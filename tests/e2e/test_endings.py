@@ -157,6 +157,8 @@ def test_a_server_that_is_killed_takes_the_run_with_it(world: World) -> None:
     assert run.status in {"failed", "stopped"}
     assert run.statuses == {"wait": run.status}
     assert run.id in done.stderr
+    assert "its sandbox was killed with the local Modal server." in done.stderr, done.stderr
+    assert "per_step" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from modalrun.localmodal.sandbox.sandboxes import KILLED_WITH_SERVER
 from modalrun.run.sandbox_exit import (
     LOST,
     ExitKind,
@@ -89,10 +90,16 @@ def test_modals_text_is_left_out_if_it_repeats_the_table() -> None:
     assert end.reason == "The sandbox was terminated from outside. Its app was stopped."
 
 
+def test_a_sandbox_that_died_with_the_local_server_was_not_preempted() -> None:
+    end = read_exit(137, ModalStatus.INTERNAL_FAILURE, KILLED_WITH_SERVER)
+    assert end == SandboxExit(ExitKind.SERVER_KILLED, 137, KILLED_WITH_SERVER, killed=True)
+
+
 @pytest.mark.parametrize("kind", ExitKind)
 def test_the_driver_replaces_the_reason_of_exits_that_it_caused(kind: ExitKind) -> None:
     caused = {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.EVICTED}
-    own = kind not in {*caused, ExitKind.NOT_STARTED, ExitKind.LOST}
+    gone = {ExitKind.NOT_STARTED, ExitKind.LOST, ExitKind.SERVER_KILLED}
+    own = kind not in {*caused, *gone}
     end = ended_by_driver(SandboxExit(kind, 137, "Modal's reason."), "Ours.")
     assert end == SandboxExit(kind, 137, "Modal's reason." if own else "Ours.")
 
