@@ -159,7 +159,8 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
     except _CommandLineError as error:
         shown = io.StringIO()
         error.show(shown)
-        writer.err(shown.getvalue())
+        # Typer's wording of a wrong choice, since it checks with pydantic.
+        writer.err(shown.getvalue().replace(": Value error, ", ": ", 1))
         if getattr(error, "option_name", None) == "--debug":
             command = " ".join(one for one in arguments if one != "--debug")
             writer.err(f"'--debug' stands before the command: modalrun --debug {command}")

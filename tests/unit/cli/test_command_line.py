@@ -177,6 +177,13 @@ def test_interrupted(  # type: ignore[no-untyped-def]
     assert capsys.readouterr() == ("", "Interrupted; nothing was submitted.\n")
 
 
+@pytest.mark.parametrize("options", [["--source", "stdin"], ["--output", "xml"]])
+def test_a_wrong_choice(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["logs", "run", *options]) == 2
+    told = capsys.readouterr().err
+    assert f": '{options[1]}' is not one of " in told, told
+
+
 EARLY = """
 import signal, sys
 
