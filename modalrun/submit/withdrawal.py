@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from modalrun.run.metadata import Announced, to_metadata
 from modalrun.run.run_plan import RunPlan
 from modalrun.submit.preflight import Job
 from modalrun.util import interrupts
-from modalrun.util.background import in_background
+from modalrun.util.background import begin, in_background
 from modalrun.util.machine import machine_error
 from modalrun.zenml_api.errors import first_line, store_error
 from modalrun.zenml_api.gateway import ZenMLGateway
@@ -99,20 +100,22 @@ class Withdrawal:
             return
         interrupted = isinstance(error, _INTERRUPTS)
         stopped = interrupted or isinstance(error, RunStoppedError)
-        left = None
+        looking: Future[str | None] | None = None
         if stopped or not isinstance(error, ModalrunError):
-            # Modal may have created the sandbox before.
-            left = self._terminate_sandbox(run_id)
+            # Modal may have created the sandbox before. ZenML's records don't wait for its answer.
+            looking = begin(lambda: self._terminate_sandbox(run_id))
         if stopped:
             reason = "The submission was interrupted." if interrupted else str(error)
             # ZenML resets the record of a run that it could not resume.
             self._finalize(run_id, reason, stopped=not (interrupted and self.resumed))
-            # It also makes `list` show the run.
-            self._announce(run_id, withdrawn=left is None)
         else:
             shown = _shown(error)
             self._announce(run_id, exit_code=shown.exit_code)
             self._finalize(run_id, f"The run sandbox was not created: {shown.problem}")
+        left = looking.result() if looking is not None else None
+        if stopped:
+            # It also makes `list` show the run.
+            self._announce(run_id, withdrawn=left is None)
         if left is not None:
             what = "Cancelled the run" if stopped else "The submission failed of the run"
             say_at_last(

@@ -99,7 +99,8 @@ def test_an_error_of_this_machine_is_no_interrupt(
     bench = Bench(spec)
     bench.fail("create sandbox", error)
     # Modal may have created the sandbox.
-    assert bench.effects[-3:] == [TERMINATE, "publish metadata", "finalize run"]
+    # Modal and ZenML are asked at the same time.
+    assert set(bench.effects[-3:]) == {TERMINATE, "publish metadata", "finalize run"}
     assert bench.zenml.run.status == "failed"
     assert bench.zenml.reasons == [f"The run sandbox was not created: {problem}"]
     assert bench.zenml.metadata["modalrun_exit_code"] == exit_code
@@ -152,7 +153,9 @@ def test_an_interrupt_before_the_answer_ends_the_sandbox_and_the_record(
     bench = Bench(spec)
     bench.fail("create sandbox", interrupt)
     assert bench.submission.handle is None
-    assert bench.effects[-4:] == ["create sandbox", TERMINATE, "finalize run", "publish metadata"]
+    assert bench.effects[-4] == "create sandbox"
+    assert set(bench.effects[-3:-1]) == {TERMINATE, "finalize run"}
+    assert bench.effects[-1] == "publish metadata"
     assert bench.zenml.reasons == ["The submission was interrupted."]
     assert bench.zenml.run.status == "stopped"
     assert bench.observer.lines[-1] == f"Cancelled the run {RUN_ID}; nothing of it is running."
@@ -228,7 +231,8 @@ def test_a_second_signal_does_not_interrupt_what_the_first_one_has_started(
     with interrupts.installed(), pytest.raises(Interrupted):
         bench.create()
     interrupts.forget()
-    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
+    assert set(bench.effects[-3:-1]) == {TERMINATE, "finalize run"}
+    assert bench.effects[-1] == "publish metadata"
     assert bench.zenml.run.status == "stopped"
 
 
@@ -239,7 +243,8 @@ def test_a_run_that_is_stopped_while_modal_creates_its_sandbox(spec: RunSpec) ->
     bench.effects.errors["create sandbox"] = ConnectionLostError("The sandbox has ended.")
     with pytest.raises(RunStoppedError, match="stopped by somebody"):
         bench.create()
-    assert bench.effects[-3:] == [TERMINATE, "finalize run", "publish metadata"]
+    assert set(bench.effects[-3:-1]) == {TERMINATE, "finalize run"}
+    assert bench.effects[-1] == "publish metadata"
     assert bench.zenml.metadata["modalrun_withdrawn"] is True
     assert bench.zenml.run.status == "stopped"
 
