@@ -117,6 +117,7 @@ def test_another_driver_takes_over(world: World) -> None:
     assert found.status in FINISHED
 
 
+@pytest.mark.exhaustive
 def test_nobody_takes_over(world: World) -> None:
     submit, _, run = begun(world, "pipeline", "--async")
     assert submit.finish(LONG).exit_code == 0

@@ -49,7 +49,8 @@ def test_a_cleanup_hook_that_ends_its_process(world: World, kind: str, mode: str
     assert any(ENDS[way] in line for line in said), done.stderr
 
 
-@pytest.mark.parametrize("mode", ["pipeline", pytest.param("per_step", marks=EVERY)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
 def test_a_hook_that_ends_its_process_after_a_failure_hides_no_reason(
     world: World, mode: str
 ) -> None:

@@ -299,6 +299,7 @@ def test_isolated_steps_of_a_dynamic_pipeline_share_a_sandbox(world: World) -> N
     assert_all_over(world)
 
 
+@pytest.mark.exhaustive
 def test_a_step_whose_files_cannot_be_created_says_so(world: World) -> None:
     settings = f"{WARM}, infrastructure_retries: 0"
 

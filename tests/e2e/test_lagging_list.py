@@ -53,6 +53,7 @@ def test_a_graceful_stop_reaches_the_driver_and_waits_for_the_step(world: World)
     assert_all_over(world)
 
 
+@pytest.mark.exhaustive
 def test_another_driver_adopts_a_step_that_the_list_does_not_show(world: World) -> None:
     command, gate = waiting(world)
     world.wait_until(lambda: world.only_run().steps, "the step is recorded")

@@ -153,6 +153,7 @@ def test_what_has_changed_runs_again(world: World) -> None:
     assert world.runs()[2].statuses["left"] == "skipped"
 
 
+@pytest.mark.exhaustive
 def test_what_was_deleted_runs_again(world: World) -> None:
     (world.root / "file").touch()
     first = world.submit(spec(world))
@@ -165,6 +166,7 @@ def test_what_was_deleted_runs_again(world: World) -> None:
     assert plan(world)[1] == "runs     right (its result 'squares' was deleted), join (after right)"
 
 
+@pytest.mark.exhaustive
 def test_names_with_placeholders(world: World) -> None:
     failed = world.submit(f"{spec(world, 'placeholders')}run_name: nightly-{{who}}-{{date}}\n")
     assert failed.exit_code == 1, failed.stderr

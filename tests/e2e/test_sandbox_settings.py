@@ -177,7 +177,9 @@ def test_what_nobody_made_on_modal(world: World, named: str, command: str) -> No
     assert done.exit_code == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["mine:v2", "im-01ABC"])
+@pytest.mark.parametrize(
+    "name", ["mine:v2", pytest.param("im-01ABC", marks=pytest.mark.exhaustive)]
+)
 def test_an_image_that_nobody_published(world: World, name: str) -> None:
     done = world.submit(f"pipeline: sandboxes.plain\ntarget: local\nimage: {{name: '{name}'}}\n")
     assert done.exit_code == 4

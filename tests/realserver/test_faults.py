@@ -59,6 +59,7 @@ def assert_nothing_runs(world: World) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_a_key_that_is_revoked_before_the_submission(world: World) -> None:
     revoke(world)
 

@@ -134,6 +134,7 @@ def test_a_run_spec_that_was_compiled_before(world: World) -> None:
     assert differences(records(world, first), records(world, second)) == {}
 
 
+@pytest.mark.exhaustive
 def test_a_deployment_file(world: World) -> None:
     spec, file = spec_of(world), world.root / "project" / "deployment.json"
     compiled = world.start(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.exhaustive
 def test_a_rerun_takes_what_has_succeeded(world: World) -> None:
     file = world.root / "file"
     spec = "pipeline: rerunning.diamond\ntarget: local\n"

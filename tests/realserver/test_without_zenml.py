@@ -119,26 +119,28 @@ def test_both_ways_read_the_same(world: World, *, every: bool) -> None:
     gate = world.gate()
     failing = "pipeline: ends.one\ntarget: local\nparameters: {way: raises, retries: 0}\n"
     assert world.submit(DIAMOND + PER_STEP).exit_code == 0
-    assert world.submit(DIAMOND).exit_code == 0
     assert world.submit(failing).exit_code == 1
     assert world.submit(waiting(gate, PER_STEP), "--async").exit_code == 0
-    world.wait_until(lambda: world.runs()[3].statuses.get("wait") == "running", "the step runs")
+    world.wait_until(lambda: world.runs()[2].statuses.get("wait") == "running", "the step runs")
+    if every:
+        assert world.submit(DIAMOND).exit_code == 0
     runs = [(run.id, run.name) for run in world.runs()]
 
     by_requests, by_zenml = world.zenml(READ.format(runs=runs))
 
-    assert len(by_requests) > 60
+    assert len(by_requests) > 15 * len(runs)
     for ours, theirs in zip(by_requests, by_zenml, strict=True):
         assert ours == theirs
-    running, done = runs[3][0], runs[0][0]
-    few = [("status", runs[2][1]), ("status", running), ("list",), ("logs", done)]
+    done, failed, running = runs[0][0], runs[1][1], runs[2][0]
+    few = [("status", running), ("list",), ("logs", done)]
     others = [
+        ("status", failed),
         ("status", done),
         ("status", done, "--output", "json"),
         ("status", running, "--exit-status"),
         ("list", "--all", "--output", "json"),
         ("logs", running),
-        ("logs", runs[2][1]),
+        ("logs", failed),
         ("status", "nothing-like-it"),
         ("logs", "0" * 8),
     ]
@@ -148,17 +150,12 @@ def test_both_ways_read_the_same(world: World, *, every: bool) -> None:
             (full.exit_code, plain(full.stdout), plain(full.stderr))
         ), arguments
     gate.open()
-    world.wait_until(lambda: world.runs()[3].status == "completed", "the run completes")
+    world.wait_until(lambda: world.runs()[2].status == "completed", "the run completes")
 
 
-@pytest.mark.parametrize(
-    "force",
-    [False, pytest.param(True, marks=pytest.mark.exhaustive)],
-    ids=["graceful", "forced"],
-)
-@pytest.mark.parametrize(
-    "mode", ["", pytest.param(PER_STEP, marks=pytest.mark.exhaustive)], ids=["pipeline", "per_step"]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("force", [False, True], ids=["graceful", "forced"])
+@pytest.mark.parametrize("mode", ["", PER_STEP], ids=["pipeline", "per_step"])
 def test_stop(world: World, mode: str, force: bool) -> None:
     """Both ways leave the same in ZenML."""
     left: list[Any] = []
