@@ -179,6 +179,7 @@ result = None
 """
 
 
+@pytest.mark.exhaustive
 def test_the_driver_needs_no_package_of_the_stack(world: World) -> None:
     """It reads and writes records only; also to look a step up in the cache."""
     (world.project / "buckets.py").write_text(BUCKETS)

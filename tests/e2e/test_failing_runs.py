@@ -78,7 +78,8 @@ def test_the_run_goes_on_for_every_command(world: World, mode: str) -> None:
     assert_all_over(world)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
 def test_it_is_stopped_by_force(world: World, mode: str) -> None:
     _, _, run = begun(world, mode, "--async")
 

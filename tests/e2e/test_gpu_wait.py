@@ -212,6 +212,7 @@ def test_a_stop_while_a_step_waits(world: World, *, dynamic: bool, force: bool) 
     assert not any(box.started_at for box in world.sandboxes() if box.gpu)
 
 
+@pytest.mark.exhaustive
 def test_an_interrupt_while_a_step_waits(world: World) -> None:
     script(world, scheduling={"H100": None})
     command = world.popen(per_step("diamond.diamond", "gpu: H100", count=3))

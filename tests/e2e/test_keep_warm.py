@@ -70,6 +70,7 @@ def test_steps_share_a_sandbox_and_nothing_of_their_own(world: World) -> None:
     assert_all_over(world)
 
 
+@pytest.mark.exhaustive
 def test_a_users_module_may_be_named_like_one_of_modalruns(world: World) -> None:
     done = world.popen(per_step("process.passes", WARM)).finish(LONG)
 

@@ -121,6 +121,7 @@ def test_every_command_with_closed_streams(
     assert done.exit_code == code, done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_run_with_all_streams_closed(world: World) -> None:
     world.spec(SPEC)
 

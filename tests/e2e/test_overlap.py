@@ -66,6 +66,7 @@ def test_changed_code_runs_as_it_is_now(world: World) -> None:
     assert "imported anew" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_zenml_refuses_waits_for_nothing_of_modals(world: World) -> None:
     spec = f"{SPEC}run_name: once\n"
     assert world.submit(spec).exit_code == 0

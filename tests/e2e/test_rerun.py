@@ -192,6 +192,7 @@ def test_names_with_placeholders(world: World) -> None:
     assert first.name.startswith("nightly-me-2") and second.name.startswith(f"{first.name}-")
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_is_not_over_is_refused(world: World) -> None:
     gate = world.gate()
     command = world.popen(

@@ -94,6 +94,7 @@ def test_a_missing_secret_of_zenml_is_not_found(world: World) -> None:
     assert "zenml secret create absent-a" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_zenml_logs_for_debugging_where_its_variable_says_so(world: World) -> None:
     (world.project / "values.py").write_text(PIPELINE)
     verbose = SPEC.replace("${PASSWORD}", "x").replace("MODE: NO", "ZENML_LOGGING_VERBOSITY: DEBUG")

@@ -87,6 +87,7 @@ def test_a_step_that_spoils_its_process_and_fails_has_its_own_reason(
     assert "failed: KeyError: 'bad luck of " in run.reason
 
 
+@pytest.mark.exhaustive
 def test_a_dynamic_run_goes_on_after_an_inline_step_that_spoils_its_process(world: World) -> None:
     done = world.submit("pipeline: spoiling_failures.dynamic\ntarget: local\n")
 

@@ -218,11 +218,8 @@ def test_errors(world: World, proxy: Proxy) -> None:
     assert lean.exit_code == 8
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [{}, pytest.param(BY_ZENML, marks=pytest.mark.exhaustive)],
-    ids=["requests", "zenml"],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("environment", [{}, BY_ZENML], ids=["requests", "zenml"])
 def test_a_service_account_stops_its_own_newest_run(
     world: World, environment: dict[str, str]
 ) -> None:
