@@ -37,8 +37,12 @@ SET_BEFORE_IMPORTS = {"ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_LOGGING_COLORS_D
 """What a command sets for itself before it imports ZenML (`modalrun.submit.prepare`)."""
 
 REQUEST = Preload(
-    # Not the SDK: its import reads its configuration file. Its messages are most of its time.
-    modules=(*ZENML_MODULES, "modal_proto.api_pb2"),
+    # Not the SDK: its import reads its configuration file. What it imports is most of its time.
+    modules=(
+        *ZENML_MODULES,
+        *("modal_proto.api_pb2", "grpclib.client", "synchronicity", "aiohttp"),
+        *("modalrun.cli", "modalrun.submit.submission", "modalrun.control.stop"),
+    ),
     programs=("modalrun", "ask_zenml"),
     env=SET_BEFORE_IMPORTS,
     late=(*PRELOAD.late, *SET_BEFORE_IMPORTS),
