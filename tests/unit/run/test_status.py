@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -261,12 +262,15 @@ def test_events_say_nothing_of_a_run_that_is_over() -> None:
     [
         ({}, ["failed", "not run", "not run", "waiting"]),
         ({"starts_nothing": True}, ["failed", "not run", "not run", "not run"]),
+        ({"status": "stopping"}, ["failed", "not run", "not run", "not run"]),
+        (
+            {"metadata": replace(FACTS, stop_requested=True)},
+            ["failed", "not run", "not run", "not run"],
+        ),
     ],
-    ids=["others go on", "no more begin"],
+    ids=["others go on", "no more begin", "stopping", "asked to stop"],
 )
-def test_a_step_that_will_not_run_does_not_wait(
-    changes: dict[str, bool], states: list[str]
-) -> None:
+def test_a_step_that_will_not_run_does_not_wait(changes: dict[str, Any], states: list[str]) -> None:
     steps = [
         StepRecord("fails", "failed"),
         StepRecord("after", NOT_RUN, upstream=("fails",)),
