@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from modalrun.errors import Interrupted
+from modalrun.errors import NOTHING_BEGUN, Interrupted
 
 
 def main() -> NoReturn:
@@ -25,7 +25,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         # It arrived before the handlers were installed, or after the command.
         if code is None:
-            os.write(2, b"Interrupted; nothing was begun.\n")
+            os.write(2, f"{NOTHING_BEGUN}\n".encode())
         code = 130
     except Interrupted as interruption:
         code = interruption.exit_code

@@ -195,6 +195,7 @@ class InternalError(ModalrunError):
     exit_code = 70
 
 
+NOTHING_BEGUN = "Interrupted; nothing was begun."
 NOTHING_SUBMITTED = "Interrupted; nothing was submitted."
 
 

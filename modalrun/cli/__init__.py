@@ -150,9 +150,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each kind of error)
+    # Before the handlers: a signal until now is told by `main`.
+    commands = typer.main.get_command(app)
     interrupts.install()
     try:
-        result = app(list(arguments), prog_name="modalrun", standalone_mode=False)
+        result = commands(list(arguments), prog_name="modalrun", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Exit as error:
         return error.exit_code

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from modalrun.cli import completion
-from modalrun.errors import UsageError
+from modalrun.cli.run_argument import Interruption
+from modalrun.errors import NOTHING_BEGUN, UsageError
 from modalrun.output.terminal import writer
 from modalrun.output.terminal.wrapping import NO_BREAK
 
@@ -107,7 +108,9 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_shared_options(**values: Any) -> None:
         flags = {name: values.pop(name) for name in common}
-        command(**values, given=_given(**flags))
+        with Interruption(NOTHING_BEGUN):
+            given = _given(**flags)
+        command(**values, given=given)
 
     with_shared_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_shared_options.__annotations__ = {p.name: p.annotation for p in parameters}
