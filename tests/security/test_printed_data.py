@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import typer
 
 from modalrun import cli, errors
 from modalrun.flavor import runs
@@ -37,10 +38,13 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
     """Let every command end with the exception in this list."""
     raised: list[BaseException] = []
 
-    def fail(*_: object, **__: object) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def fail() -> None:
         raise raised[0]
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "app", app)
     yield raised
 
 
