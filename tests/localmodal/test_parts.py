@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import marshal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalrun.localmodal.idleness import Idleness
-from modalrun.localmodal.sandbox import keeper, rootfs
+from modalrun.localmodal.sandbox import execs, keeper, rootfs
 from modalrun.localmodal.sandbox.nursery import Nursery
-from modalrun.localmodal.sandbox.process import Command, SandboxProcess
+from modalrun.localmodal.sandbox.process import Command, Exit, SandboxProcess
 from modalrun.localmodal.sandbox.recipe import File, Recipe
 from modalrun.localmodal.server.auth import Guard
 from modalrun.localmodal.storage.ids import Clock, new_id, new_sandbox_ids
@@ -226,3 +228,32 @@ def test_what_has_stopped_is_never_idle() -> None:
         return happened
 
     assert asyncio.run(use()) == []
+
+
+def test_a_cancelled_caller_leaves_a_command_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A readiness probe is cancelled between the end of its command and that of its keeper."""
+
+    async def cancel() -> None:
+        started = asyncio.get_running_loop().create_future()
+
+        async def start(_nurseries: Any, _command: Any, new: Any, _given_up: Any) -> Any:
+            started.set_result(new())
+            return started.result()
+
+        monkeypatch.setattr(execs, "start_one", start)
+        commands = execs.Execs(tmp_path, Any, Any, contextlib.nullcontext)
+        caller = asyncio.ensure_future(commands.run(Command(["probe"], {}, tmp_path)))
+        process: SandboxProcess = await started
+        process.ended.set_result(Exit(1, killed=False))
+        while not process.exited._callbacks:
+            await asyncio.sleep(0)
+        caller.cancel()
+        closing = asyncio.ensure_future(commands.close())
+        await asyncio.wait({closing}, timeout=0.01)
+        assert caller.cancelled() and not closing.done()
+        process.exited.set_result(Exit(1, killed=False))
+        await closing
+
+    asyncio.run(cancel())

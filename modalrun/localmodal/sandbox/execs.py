@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,7 +219,7 @@ class Execs:
     nursery: Nursery
     busy: Callable[[], AbstractContextManager[None]]
     _all: dict[str, Exec] = field(default_factory=dict)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _running: dict[asyncio.Task[None], Exec] = field(default_factory=dict)
     _closed: asyncio.Future[None] = field(default_factory=future)
 
     def find(self, exec_id: str) -> Exec | None:
@@ -247,10 +255,7 @@ class Execs:
                 number: Output(self.folder / f"output-{number}", self.disk) for number in streams
             }
             new = self._all[exec_id] = Exec(outputs, at_end)
-            # A task of its own: the caller may disconnect.
-            task = asyncio.get_running_loop().create_task(self._live(new, command, timeout))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(new, self._live(new, command, timeout))
         return await asyncio.shield(self._all[exec_id].started) is not None
 
     def _with_room(self, command: Command) -> Command:
@@ -272,11 +277,19 @@ class Execs:
     async def run(self, command: Command) -> int:
         """Run a command whose output nobody reads; return its exit code."""
         one = Exec({})
+        running = self._begin(one, one.run(self.nursery, command, 0.0, self._closed))
         try:
-            await one.run(self.nursery, command, 0.0, self._closed)
+            await asyncio.shield(running)
             return one.ended.result()
         finally:
             one.kill()
+
+    def _begin(self, one: Exec, running: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run a command in a task of its own, because the caller may disconnect or be cancelled."""
+        task = asyncio.get_running_loop().create_task(running)
+        self._running[task] = one
+        task.add_done_callback(self._running.pop)
+        return task
 
     def _forget_old(self) -> None:
         ended = [one for one in self._all.values() if one.ended.done() and not one.is_closed]
@@ -287,9 +300,9 @@ class Execs:
     async def close(self) -> None:
         """Kill all that runs, and wait until nothing of it is left."""
         settle(self._closed)
-        for one in self._all.values():
+        for one in self._running.values():
             one.kill()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._running:
+            await asyncio.wait(self._running)
         for one in self._all.values():
             one.close()
