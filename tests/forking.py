@@ -37,15 +37,15 @@ SET_BEFORE_IMPORTS = {"ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_LOGGING_COLORS_D
 """What a command sets for itself before it imports ZenML (`modalrun.submit.prepare`)."""
 
 REQUEST = Preload(
-    # Not the SDK: its import reads its configuration file. What it imports is most of its time.
     modules=(
         *ZENML_MODULES,
-        *("modal_proto.api_pb2", "grpclib.client", "synchronicity", "aiohttp"),
+        "modal",
         *("modalrun.cli", "modalrun.submit.submission", "modalrun.control.stop"),
     ),
     programs=("modalrun", "ask_zenml"),
     env=SET_BEFORE_IMPORTS,
-    late=(*PRELOAD.late, *SET_BEFORE_IMPORTS),
+    # The SDK finds its configuration file by HOME and the last one; `Forge` looks into the file.
+    late=(*PRELOAD.late, *SET_BEFORE_IMPORTS, "MODAL_CONFIG_PATH"),
 )
 
 
@@ -128,7 +128,11 @@ class Forge:
             streams: Its standard output and standard error, which are pipes.
         """
         others = SET_BEFORE_IMPORTS.keys() & env.keys() or "--debug" in argv
-        if others or not warm.is_program(argv, env, sys.executable, REQUEST.programs):
+        if (
+            others
+            or _configures_modal(env)
+            or not warm.is_program(argv, env, sys.executable, REQUEST.programs)
+        ):
             return None
         if self._warm is None:
             found = json.loads(self._ours.makefile("r").readline())
@@ -168,6 +172,12 @@ def start(
         env=env,
         start_new_session=True,
     )
+
+
+def _configures_modal(env: Mapping[str, str]) -> bool:
+    """Return whether Modal's SDK finds a configuration file, which it reads at its import."""
+    path = Path(env.get("MODAL_CONFIG_PATH") or Path(env["HOME"]) / ".modal.toml")
+    return path.exists() and path.stat().st_size > 0
 
 
 def _become(command: Mapping[str, Any], known: warm.Warm, streams: Sequence[int]) -> NoReturn:

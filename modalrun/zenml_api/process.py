@@ -40,6 +40,9 @@ def zenml_process(source_root: Path) -> Iterator[None]:
         prepare_process(source_root)
         try:
             _create_store(folder)
+            if _is_current():
+                # ZenML's own check takes 0.2 s.
+                os.environ.setdefault(config_files.DISABLE_MIGRATION, "true")
             yield
         except (ModalrunError, OSError):
             raise
@@ -65,14 +68,10 @@ def zenml_session() -> Iterator[None]:
         AuthenticationError: ZenML's server refuses the credentials.
     """
     folder = config_files.folder()
-    with zenml_process(Path.cwd()):
-        # ZenML's own check takes 0.2 s.
-        if _is_current():
-            os.environ.setdefault(config_files.DISABLE_MIGRATION, "true")
-        with zenml_server(folder) as found:
-            if not found:
-                stores.open_zenml()
-            yield
+    with zenml_process(Path.cwd()), zenml_server(folder) as found:
+        if not found:
+            stores.open_zenml()
+        yield
 
 
 @contextlib.contextmanager
