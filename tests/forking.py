@@ -30,6 +30,8 @@ from typing import Any, NoReturn
 
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import warm
+from modalrun.localmodal.server_lock import is_locked, start_lock
+from modalrun.localmodal.storage.paths import StateDir
 from modalrun.run.zenml_modules import ZENML_MODULES
 from modalrun.submit.preload import PRELOAD
 
@@ -41,12 +43,17 @@ REQUEST = Preload(
         *ZENML_MODULES,
         "modal",
         *("modalrun.cli", "modalrun.submit.submission", "modalrun.control.stop"),
+        "modalrun.localmodal.local_server",
     ),
     programs=("modalrun", "ask_zenml"),
     env=SET_BEFORE_IMPORTS,
     # The SDK finds its configuration file by HOME and the last one; `Forge` looks into the file.
     late=(*PRELOAD.late, *SET_BEFORE_IMPORTS, "MODAL_CONFIG_PATH"),
 )
+
+
+OPTIONS = {"MODALRUN_LOCAL_ISOLATED_PYTHON", "MODALRUN_LOCAL_LENIENT", "MODALRUN_LOCAL_UNISOLATED"}
+"""The variables from which the launcher makes options of a server, or a warning."""
 
 
 class Forked:
@@ -172,6 +179,32 @@ def start(
         env=env,
         start_new_session=True,
     )
+
+
+def serve(forge: Forge | None, folder: Path, env: Mapping[str, str], idle_timeout: float) -> None:
+    """Start a local Modal server from the forge if possible; else the launcher has to do it.
+
+    Args:
+        folder: Its state folder.
+        env: Its whole environment.
+        idle_timeout: As for the launcher.
+    """
+    state = StateDir(folder)
+    if forge is None or OPTIONS & env.keys() or is_locked(state):
+        return
+    state.create()
+    command = [sys.executable, "-m", "modalrun.localmodal", "--detach", "--state-dir", str(folder)]
+    command += ["--idle-timeout", str(idle_timeout)]
+    ours = {name: value for name, value in env.items() if not name.startswith("PYTHON")}
+    with state.server_log.open("ab") as log, start_lock(state):
+        process = forge.start(command, ours, Path("/"), (log.fileno(), log.fileno()))
+        if process is not None:
+            process.wait()
+            # The launcher would start another one until then.
+            until = time.monotonic() + 60
+            while not is_locked(state):
+                assert time.monotonic() < until
+                time.sleep(0.002)
 
 
 def _configures_modal(env: Mapping[str, str]) -> bool:

@@ -156,6 +156,8 @@ class World:
         """
         if isinstance(spec, str):
             spec = self.spec(spec)
+        if "target: local" in Path(spec).read_text(encoding="utf-8"):
+            self._serve(environment)
         command = [sys.executable, "-m", "modalrun", "submit", str(spec), *arguments]
         return self.start(command, cwd=cwd, terminal=terminal, **environment)
 
@@ -223,6 +225,7 @@ class World:
 
     def server(self) -> dict[str, str]:
         """Start this world's server if needed; return the variables that point to it."""
+        self._serve({})
         if launcher.running(self.state) is None:
             done = self.start([sys.executable, "-m", "modalrun", "local", "start"]).finish()
             assert done.exit_code == 0, done.stderr
@@ -345,6 +348,11 @@ class World:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             pytest.fail(f"left running: {left}")
+
+    def _serve(self, environment: dict[str, str]) -> None:
+        env = self.environment | environment
+        if Path(env["MODALRUN_LOCAL_STATE"]) == self.state:
+            forking.serve(self.forge, self.state, env, idle_timeout=0)
 
     def _server(self, query: str) -> list[Any]:
         database = self.state / "state.sqlite3"

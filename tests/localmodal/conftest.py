@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forking
 import modal
 import pytest
+from forking import Forge
 
 from modalrun.localmodal import launcher
 from modalrun.localmodal.server_info import ServerInfo
@@ -16,6 +18,8 @@ from modalrun.localmodal.storage.paths import StateDir
 from tests.folders import remove_sandboxes
 
 from .support import Sdk, close, processes_of
+
+IDLE_TIMEOUT = 120.0
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def start(state: Path) -> Callable[..., ServerInfo]:
     """Start the server of the test, or find it."""
 
-    def ensure(idle_timeout: float = 120.0) -> ServerInfo:
+    def ensure(idle_timeout: float = IDLE_TIMEOUT) -> ServerInfo:
         return launcher.ensure_running(state, idle_timeout=idle_timeout)
 
     return ensure
@@ -62,8 +66,14 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ServerInfo], 
 
 
 @pytest.fixture
-def sdk(start: Callable[..., ServerInfo], connect: Callable[[ServerInfo], Sdk]) -> Sdk:
+def sdk(
+    state: Path,
+    forge: Forge | None,
+    start: Callable[..., ServerInfo],
+    connect: Callable[[ServerInfo], Sdk],
+) -> Sdk:
     """A running server and the SDK pointed at it."""
+    forking.serve(forge, state, os.environ, IDLE_TIMEOUT)
     return connect(start())
 
 
