@@ -45,6 +45,12 @@ print(launcher.ensure_running(Path(sys.argv[1])).pid)
 """
 
 
+@pytest.fixture
+def sdk(start: Callable[..., ServerInfo], connect: Callable[[ServerInfo], Sdk]) -> Sdk:
+    """A server that the launcher has started."""
+    return connect(start())
+
+
 def test_racing_commands_start_one_server(state: Path) -> None:
     reader, writer = os.pipe()
     racers = [
