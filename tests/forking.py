@@ -195,10 +195,9 @@ def serve(forge: Forge | None, folder: Path, env: Mapping[str, str], idle_timeou
     state.create()
     command = [sys.executable, "-m", "modalrun.localmodal", "--detach", "--state-dir", str(folder)]
     command += ["--idle-timeout", str(idle_timeout)]
-    ours = {name: value for name, value in env.items() if not name.startswith("PYTHON")}
     log = os.open(state.server_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(log, "ab"), start_lock(state):
-        process = forge.start(command, ours, Path("/"), (log, log))
+        process = forge.start(command, env, Path("/"), (log, log))
         if process is not None:
             process.wait()
             # The launcher would start another one until then.

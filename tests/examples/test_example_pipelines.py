@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import pytest
 
 from tests.world import copy_zenml
 
-pytest.importorskip("sklearn")
+# Not by its import, which takes seconds.
+pytestmark = pytest.mark.skipif(not find_spec("sklearn"), reason="there is no scikit-learn")
 
 
 class Example(NamedTuple):

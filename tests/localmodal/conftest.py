@@ -16,6 +16,7 @@ from modalrun.localmodal import launcher
 from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.storage.paths import StateDir
 from tests.folders import remove_sandboxes
+from tests.world import clean_environment
 
 from .support import Sdk, close, processes_of
 
@@ -73,7 +74,10 @@ def sdk(
     connect: Callable[[ServerInfo], Sdk],
 ) -> Sdk:
     """A running server and the SDK pointed at it."""
-    forking.serve(forge, state, os.environ, IDLE_TIMEOUT)
+    given = {
+        name: value for name, value in os.environ.items() if name.startswith(("MODALRUN_", "HOME"))
+    }
+    forking.serve(forge, state, clean_environment() | given, IDLE_TIMEOUT)
     return connect(start())
 
 
