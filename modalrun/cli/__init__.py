@@ -99,7 +99,7 @@ app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("report")(report.report)
 app.command("open")(report.open_)
-app.command("exec")(exec_command.exec_)
+app.command("exec", cls=exec_command.AfterDashes)(exec_command.exec_)
 app.command("list")(list_runs.list_)
 app.command("advise")(advise.advise)
 app.command("reconcile")(reconcile.reconcile)
@@ -163,9 +163,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
         error.show(shown)
         # Typer's wording of a wrong choice, since it checks with pydantic.
         writer.err(shown.getvalue().replace(": Value error, ", ": ", 1))
-        if getattr(error, "option_name", None) == "--debug":
-            command = " ".join(one for one in arguments if one != "--debug")
-            writer.err(f"'--debug' stands before the command: modalrun --debug {command}")
+        _show_where(error, arguments)
         return error.exit_code
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):
@@ -199,6 +197,17 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
         internal.__cause__ = error
         _show(internal)
         return internal.exit_code
+
+
+def _show_where(error: Any, arguments: Sequence[str]) -> None:
+    """Print where an option belongs that the command does not know, if it is known elsewhere."""
+    if not hasattr(error, "possibilities"):
+        return
+    if error.option_name == "--debug":
+        command = " ".join(one for one in arguments if one != "--debug")
+        writer.err(f"'--debug' stands before the command: modalrun --debug {command}")
+    elif "exec" in arguments[:2] and "--" not in arguments:
+        writer.err("Options of COMMAND stand after '--': modalrun exec RUN -- COMMAND")
 
 
 def _show(error: ModalrunError) -> None:

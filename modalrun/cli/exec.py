@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import sys
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from modalrun.cli import completion
 from modalrun.cli.run_argument import Run, resolved
@@ -15,14 +16,25 @@ from modalrun.output.terminal import writer
 from modalrun.util import interrupts
 
 
+class AfterDashes(TyperCommand):
+    """Take all that follows '--' as the command, also where RUN is left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        at = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:at])
+        ctx.params["command"] = [*(ctx.params["command"] or ()), *args[at + 1 :]]
+        return rest
+
+
 def exec_(
     run: Run = None,
     command: Annotated[
-        list[str] | None,
+        list[str],
         typer.Argument(
             metavar="COMMAND", help="What to run, after RUN and '--'; without it, a shell."
         ),
-    ] = None,
+    ] = [],  # noqa: B006
     *,
     step: Annotated[
         str | None,
@@ -59,7 +71,7 @@ def exec_(
     with interrupts.raw(stdin) if terminal else contextlib.nullcontext():
         return execution.execute(
             place,
-            command or [],
+            command,
             lambda stream, data: streams[stream].write(data),
             stdin=stdin,
             terminal=terminal,

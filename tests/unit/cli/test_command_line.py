@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from commands import after_its_reader_left
 
 from modalrun import __main__, __version__, cli
@@ -256,3 +258,35 @@ def test_completion_for_another_shell() -> None:
     done = modalrun("--install-completion", "tcsh")
     assert done.returncode == 2
     assert "'tcsh' is none of the shells bash, zsh, fish." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "run", "command"),
+    [
+        (["--", "ls", "--", "-la"], None, ["ls", "--", "-la"]),
+        (["latest", "--", "ls", "-la"], "latest", ["ls", "-la"]),
+        (["latest", "ls"], "latest", ["ls"]),
+        (["latest", "--step", "train", "--"], "latest", []),
+        ([], None, []),
+    ],
+)
+def test_what_follows_two_dashes_is_the_command_of_exec(
+    arguments: list[str], run: str | None, command: list[str]
+) -> None:
+    commands: Any = typer.main.get_command(cli.app)
+    context = commands.commands["exec"].make_context("exec", arguments)
+    assert (context.params["run"], context.params["command"]) == (run, command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["exec", "latest", "ls", "-la"], "stand after '--'"),
+        (["status", "latest", "--debug"], "modalrun --debug status latest"),
+    ],
+)
+def test_where_an_option_belongs(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == 2
+    assert hint in capsys.readouterr().err
