@@ -10,7 +10,7 @@ from pathlib import Path
 
 from modalrun.driver.processes.process import log_failed_termination
 from modalrun.errors import ModalrunError
-from modalrun.run.contract import ATTEMPT, RUN_ID, STEP
+from modalrun.run.contract import ATTEMPT, ENDED, RUN_ID, STEP
 from modalrun.run.reporting import log_line
 
 
@@ -54,16 +54,18 @@ def _record(run_id: str, reason: str) -> None:
 
 
 def _record_end(run_id: str, reason: str, lines: list[str]) -> None:
+    ended = float(os.environ[ENDED])
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step
 
         step, attempt = os.environ[STEP], int(os.environ.get(ATTEMPT, "1"))
-        fail_step(run_id, step, reason, attempt=attempt, lines=lines)
+        fail_step(run_id, step, reason, attempt=attempt, lines=lines, ended=ended)
     else:
         from modalrun.zenml_api.records.updates import finalize_run
 
         # A driver of step sandboxes prints lines of its own.
-        finalize_run(run_id, reason, lines=lines if len(sys.argv) == 2 else [])
+        lines = lines if len(sys.argv) == 2 else []
+        finalize_run(run_id, reason, lines=lines, ended=ended)
 
 
 def _terminate_steps(file: Path) -> None:

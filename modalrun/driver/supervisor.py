@@ -230,7 +230,8 @@ def _finalize(reason: str, environment: Mapping[str, str]) -> None:
     # In a session of its own: the sandbox's init forwards signals to this process group.
     subprocess.run(  # noqa: S603 (the command is ours)
         command,
-        env=environment,
+        # ZenML's import takes seconds.
+        env={**environment, contract.ENDED: str(time.time())},
         input=last_lines.encoded(),
         check=False,
         start_new_session=spawn.OWN_SESSION,

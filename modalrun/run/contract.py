@@ -73,6 +73,8 @@ ORDER = "MODALRUN_ORDER"
 # Variables that the supervisor sets for its child.
 STARTED = "MODALRUN_STARTED"
 """When the supervisor began; the step worker sets it for its first step (seconds since 1970)."""
+ENDED = "MODALRUN_ENDED"
+"""When the process ended whose end `driver.finalize` records (seconds since 1970)."""
 CONTROL = "MODALRUN_CONTROL"
 """The descriptor that control lines are read from."""
 EVENT_KEY = "MODALRUN_EVENT_KEY"

@@ -6,6 +6,7 @@ TypeError, ValueError or AttributeError.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, datetime, timezone
@@ -198,9 +199,14 @@ def _failure(info: Json | None) -> Failure | None:
     return read_failure(info["traceback"], info["source"], info["message"]) if info else None
 
 
-def utc_now() -> str:
-    """Return the time as ZenML encodes it: in UTC, without a zone."""
-    return datetime.now(timezone.utc).replace(tzinfo=None).isoformat()
+def encoded_time(seconds: float | None = None) -> str:
+    """Encode a time as ZenML does: in UTC, without a zone.
+
+    Args:
+        seconds: Seconds since 1970; None for now.
+    """
+    moment = time.time() if seconds is None else seconds
+    return datetime.fromtimestamp(moment, timezone.utc).replace(tzinfo=None).isoformat()
 
 
 def _utc(moment: str | None) -> datetime | None:

@@ -18,7 +18,7 @@ from modalrun.run.usage import StepUsage, usage_to_metadata
 from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import UNDECODABLE, get_run, step_runs
-from modalrun.zenml_api.records.responses import utc_now
+from modalrun.zenml_api.records.responses import encoded_time
 
 
 def step_states(run_id: str) -> dict[str, StepRecord]:
@@ -46,6 +46,7 @@ def fail_step(
     attempt: int = 1,
     final: bool = False,
     lines: Sequence[str] = (),
+    ended: float | None = None,
 ) -> StepRecord | None:
     """Record that a step has failed; create a record if there is none.
 
@@ -55,6 +56,7 @@ def fail_step(
     Args:
         reason: The reason, in a sentence; stored with the record.
         attempt: Which attempt it is, from 1. Its process may have died before it made a record.
+        ended: When it has ended (seconds since 1970); None for now.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
             has no other final status that leaves the rest of the run alone.
 
@@ -71,7 +73,7 @@ def fail_step(
             if state is None or (retrying and state.attempt < attempt):
                 state = _create_failed(run_id, step, info)
             elif not state.finished and state.status != "retrying":
-                state = end_step(state.id, "failed", reason, lines)
+                state = end_step(state.id, "failed", reason, lines, ended=ended)
             while final and state.status == "retrying":
                 state = _create_failed(run_id, step, info)
         except NotAllowedError:
@@ -108,12 +110,21 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
 
 
 def end_step(
-    step_run_id: str, status: str, reason: str, lines: Sequence[str] = (), used: Sequence[str] = ()
+    step_run_id: str,
+    status: str,
+    reason: str,
+    lines: Sequence[str] = (),
+    *,
+    used: Sequence[str] = (),
+    ended: float | None = None,
 ) -> StepRecord:
     """Record the end of a step, the reason, and the last lines before it; return the record.
 
     If its process has died in this sandbox, or with one that has told it, what it has used is
     stored too.
+
+    Args:
+        ended: When it has ended (seconds since 1970); None for now.
 
     Raises:
         NotAllowedError: ZenML takes no such status any more.
@@ -123,15 +134,18 @@ def end_step(
     if (usage := dead or usage_log.of_killed(step_run_id, used)) is not None:
         record_metadata(step_run_id, usage)
     try:
-        ended = store.update_step(
-            step_run_id, status=status, end_time=utc_now(), exception_info=_exception(reason, lines)
+        state = store.update_step(
+            step_run_id,
+            status=status,
+            end_time=encoded_time(ended),
+            exception_info=_exception(reason, lines),
         )
     except UNDECODABLE:
         # It is stored, but ZenML can't decode metadata to return.
-        ended = store.step(step_run_id, hydrate=False)
-        if ended.status != status:
+        state = store.step(step_run_id, hydrate=False)
+        if state.status != status:
             raise
-    return ended
+    return state
 
 
 def _exception(reason: str, lines: Sequence[str]) -> dict[str, str]:

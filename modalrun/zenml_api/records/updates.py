@@ -54,6 +54,7 @@ def finalize_run(
     stopped: bool = False,
     lines: Mapping[str, Sequence[str]] | Sequence[str] = (),
     used: Sequence[str] = (),
+    ended: float | None = None,
 ) -> bool:
     """Record the end of a run whose process has ended.
 
@@ -65,6 +66,7 @@ def finalize_run(
         reason: The reason, in a sentence; stored with each step and the run.
         lines: What steps have printed last, by their names; or what the only unfinished one has.
         used: What they have used, as the killed sandbox has told it.
+        ended: When they have ended (seconds since 1970); None for now.
 
     Returns:
         Whether any record was unfinished.
@@ -84,8 +86,8 @@ def finalize_run(
             # that has failed.
             changed = _end_run(run, status, reason)
         for child in _children(run):
-            ended = finalize_run(child, reason, stopped=status == "stopped")
-            changed = ended or changed
+            also = finalize_run(child, reason, stopped=status == "stopped", ended=ended)
+            changed = also or changed
         steps = step_runs(run_id)
         unfinished = [step for step in steps if not step.finished]
         if not isinstance(lines, Mapping):
@@ -97,13 +99,14 @@ def finalize_run(
             with _recorded(run):
                 for final in dict.fromkeys((status, "stopped")):
                     last = lines.get(step.name, ())
-                    if end_step(step.id, final, reason, last, used).finished:
+                    if end_step(step.id, final, reason, last, used=used, ended=ended).finished:
                         break
             changed = True
         if status == "failed" and not run.finished and not run.dynamic:
-            ends = [time.time() if step.ended is None else step.ended for step in steps]
+            now = time.time() if ended is None else ended
+            ends = [now if step.ended is None else step.ended for step in steps]
             with only_logged("The end of the run's last step was not stored"):
-                publish_metadata(run_id, {f"{PREFIX}ended": max(ends, default=time.time())})
+                publish_metadata(run_id, {f"{PREFIX}ended": max(ends, default=now)})
         return _end_run(get_run(run_id), status, reason) or changed
 
 

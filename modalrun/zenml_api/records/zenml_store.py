@@ -28,10 +28,10 @@ from modalrun.zenml_api.records.responses import (
     StoredDeployment,
     StoredRun,
     StoredStep,
+    encoded_time,
     stored_deployment,
     stored_run,
     stored_step,
-    utc_now,
 )
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def create_failed_step(run_id: str, step: str, info: Mapping[str, str]) -> Store
         "pipeline_run_id": run_id,
         "project": Client().active_project.id,
         "status": "failed",
-        "start_time": (now := utc_now()),
+        "start_time": (now := encoded_time()),
         "end_time": now,
         "exception_info": info,
     }

@@ -20,6 +20,7 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "open_store", lambda *, in_sandbox: None)
+    monkeypatch.setenv("MODALRUN_ENDED", "12.5")
 
 
 def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +28,7 @@ def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         step_records,
         "fail_step",
-        lambda *arguments, attempt, lines: calls.append((*arguments, attempt, lines)),
+        lambda *arguments, attempt, **more: calls.append((*arguments, attempt, more)),
     )
     monkeypatch.setenv("MODALRUN_ATTEMPT", "2")
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
@@ -35,7 +36,8 @@ def test_records_the_end_of_a_step_in_its_sandbox(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["finalize", "It died."])
     monkeypatch.setattr(sys, "stdin", io.StringIO("its\nlast words"))
     assert finalize.main() == 0
-    assert calls == [("some-run", "train", "It died.", 2, ["its", "last words"])]
+    told = {"lines": ["its", "last words"], "ended": 12.5}
+    assert calls == [("some-run", "train", "It died.", 2, told)]
 
 
 def test_says_in_two_lines_that_the_end_is_not_recorded(
@@ -58,13 +60,14 @@ def test_says_in_two_lines_that_the_end_is_not_recorded(
 def test_records_the_end_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(
-        updates, "finalize_run", lambda *arguments, lines: calls.append((*arguments, lines))
+        updates, "finalize_run", lambda *arguments, **more: calls.append((*arguments, more))
     )
     monkeypatch.setattr(sys, "stdin", io.StringIO("its\nlast words"))
     monkeypatch.setenv("MODALRUN_RUN_ID", "some-run")
     monkeypatch.setattr(sys, "argv", ["finalize", "The runner died of SIGSEGV."])
     assert finalize.main() == 0
-    assert calls == [("some-run", "The runner died of SIGSEGV.", ["its", "last words"])]
+    told = {"lines": ["its", "last words"], "ended": 12.5}
+    assert calls == [("some-run", "The runner died of SIGSEGV.", told)]
 
 
 @pytest.mark.parametrize("trouble", [False, True])
