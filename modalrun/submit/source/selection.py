@@ -36,8 +36,8 @@ NEVER = (
 )
 """Folders that no pipeline imports from and that are large, private or made for this machine."""
 
-_REPORT = re.compile(r"report-[0-9a-f]{8}\.html")
-"""The pages that `modalrun report` writes. An untracked one would be new source to each run."""
+_WRITTEN = re.compile(r"report-[0-9a-f]{8}\.html|nohup\.out")
+"""What `modalrun report` and `nohup` write. Untracked, it would be new source to each run."""
 
 MAX_LINKED_FOLDERS = 1_000
 """Links to folders that are followed. They can lead to one another in very many ways."""
@@ -105,8 +105,8 @@ class _Selecting:
             self._leave_out(path, rule)
             return
         self._ignored.discard(path)
-        if _REPORT.fullmatch(path.name) and not (tracked[path] or self._is_named(path)):
-            self._tree.left_out[path] = "a page of 'modalrun report'"
+        if _WRITTEN.fullmatch(path.name) and not (tracked[path] or self._is_named(path)):
+            self._tree.left_out[path] = "written by 'modalrun report' or nohup"
             return
         real = self._real(path)
         if real is None:
