@@ -6,17 +6,17 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import forking
+import one_for_all
 import pytest
 import shared_nursery
 from commands import DEADLINE
-from forking import Forge
+from forking import REQUEST, Forge
 from servers import sharing, workspace
 from servers.together import Servers
 from world import World, clean_environment
@@ -41,46 +41,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Import the modules of sandboxes once for the session; each server forks from the process."""
-    path = tmp_path_factory.mktemp("nursery") / "socket"
+    """Import the modules of sandboxes once for all tests; each server forks from the process."""
+    folder = one_for_all.shared_folder(tmp_path_factory, "nursery")
     if sys.platform != "linux":
-        yield path
+        yield folder / "socket"
         return
-    program = [sys.executable, shared_nursery.__file__, str(path)]
-    process = subprocess.Popen(
-        [*program, json.dumps(PRELOAD.to_json())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=clean_environment(),
-        start_new_session=True,
-    )
-    yield path
-    # It ends when its input is closed.
-    output, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, output
-    # The Modal SDK warns of the old Python.
-    assert output == b"" or b"Python 3.10 is EOL" in output
+    program, request = [sys.executable, shared_nursery.__file__], json.dumps(PRELOAD.to_json())
+    with one_for_all.running(
+        folder, lambda path: [*program, str(path), request], clean_environment()
+    ) as path:
+        yield path
 
 
 @pytest.fixture(scope="session")
-def forge(request: pytest.FixtureRequest) -> Iterator[Forge | None]:
+def forge(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Forge | None]:
     """Start modalrun's commands with ZenML in memory (see `forking`)."""
     if sys.platform != "linux" or request.config.getoption("--cold-commands"):
         yield None
         return
-    made = Forge(clean_environment())
-    yield made
-    made.close()
+    folder = one_for_all.shared_folder(tmp_path_factory, "forge")
+    with one_for_all.running(folder, forking.command, clean_environment() | REQUEST.env) as path:
+        yield Forge(path)
 
 
 @pytest.fixture(scope="session")
 def zenml_template(tmp_path_factory: pytest.TempPathFactory, forge: Forge | None) -> Path:
     """Create a ZenML configuration with a fresh SQLite database once, because it takes 5 s."""
-    base = tmp_path_factory.getbasetemp()
-    # The workers of pytest-xdist share the folder above.
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zenml-template"
-    with root.with_suffix(".lock").open("w") as lock:
+    root = one_for_all.shared_folder(tmp_path_factory, "zenml-template")
+    with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / "made").exists():
             _make_zenml(root, forge)
@@ -89,7 +79,6 @@ def zenml_template(tmp_path_factory: pytest.TempPathFactory, forge: Forge | None
 
 
 def _make_zenml(root: Path, forge: Forge | None) -> None:
-    root.mkdir()
     environment = clean_environment() | {
         "HOME": str(root),
         "ZENML_CONFIG_PATH": str(root / "zenml-config"),

@@ -1,11 +1,12 @@
 """Fork modalrun's commands from a process that has imported ZenML.
 
-The import takes most of a command's time, some 2.5 s of CPU. So a test session imports ZenML once
+The import takes most of a command's time, some 2.5 s of CPU. So a test run imports ZenML once
 and forks the commands from that process, like sandboxes of the local Modal server
 (`localmodal.sandbox.warm`). Commands with a terminal, with another value of a variable that the
 imports read, or of another program start as usual, and with `--cold-commands` all of them do.
 
-`python forking.py SOCKET REQUEST` is the process; the rest is the test session's side.
+`python forking.py SOCKET REQUEST` is the process; it ends with its standard input. The rest is the
+side of the tests.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from modalrun.localmodal.preload import Preload
 from modalrun.localmodal.sandbox import warm
@@ -56,12 +57,16 @@ OPTIONS = {"MODALRUN_LOCAL_ISOLATED_PYTHON", "MODALRUN_LOCAL_LENIENT", "MODALRUN
 """The variables from which the launcher makes options of a server, or a warning."""
 
 
+def command(path: Path) -> list[str]:
+    """Return the command of the process, which listens at a path."""
+    return [sys.executable, __file__, str(path), json.dumps(REQUEST.to_json())]
+
+
 class Forked:
     """A process that is not our child, with the part of `subprocess.Popen` that tests use."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control.makefile("r")
-        control.close()
+    def __init__(self, control: TextIO) -> None:
+        self._control = control
         self.pid = int(self._control.readline())
         self.returncode: int | None = None
 
@@ -97,27 +102,14 @@ class Forked:
 
 
 class Forge:
-    """Starts the commands of a test session."""
+    """Starts the commands of a test run.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        """Begin to import; the first command that suits waits for its end.
+    Args:
+        path: Where the process listens. It imports first; a command that suits waits for that.
+    """
 
-        Args:
-            environment: What commands have in common, for what the imports look at.
-        """
-        self._ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), json.dumps(REQUEST.to_json())],
-                # Pipes like those of commands, because Python inspects its streams once.
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**environment, **REQUEST.env},
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self._warm: warm.Warm | None = None
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def start(
         self,
@@ -141,24 +133,19 @@ class Forge:
             or not warm.is_program(argv, env, sys.executable, REQUEST.programs)
         ):
             return None
-        if self._warm is None:
-            found = json.loads(self._ours.makefile("r").readline())
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._path))
+            control = connection.makefile("r")
+            found = json.loads(control.readline())
             assert found["problem"] is None, found
-            self._warm = warm.Warm(sys.executable, REQUEST.programs, (), found["values"])
-        if not self._warm.suits(argv, env):
-            return None
-        ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self._ours, [b" "], [theirs.fileno(), *streams])
-        message = {"argv": list(argv), "env": dict(env), "cwd": str(cwd)}
-        ours.sendall(json.dumps(message).encode() + b"\n")
-        return Forked(ours)
-
-    def close(self) -> None:
-        """End it; no command may have been left running."""
-        self._ours.close()
-        output = self._process.communicate(timeout=60)
-        assert (self._process.returncode, output) == (0, (b"", b"")), output
+            known = warm.Warm(sys.executable, REQUEST.programs, (), found["values"])
+            if not known.suits(argv, env):
+                control.close()
+                return None
+            socket.send_fds(connection, [b" "], streams)
+            message = {"argv": list(argv), "env": dict(env), "cwd": str(cwd)}
+            connection.sendall(json.dumps(message).encode() + b"\n")
+        return Forked(control)
 
 
 def start(
@@ -216,7 +203,8 @@ def _configures_modal(env: Mapping[str, str]) -> bool:
 def _become(command: Mapping[str, Any], known: warm.Warm, streams: Sequence[int]) -> NoReturn:
     """Turn a forked process into the command."""
     os.setsid()
-    for number, descriptor in enumerate(streams, 1):
+    stdin = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in enumerate((stdin, *streams)):
         os.dup2(descriptor, number)
     os.chdir(command["cwd"])
     env = command["env"]
@@ -232,29 +220,34 @@ def _read_line(control: socket.socket) -> bytes:
     return text
 
 
-def _serve(channel: socket.socket, known: warm.Warm, wakeup: int) -> None:
-    """Fork a process per message and report its end, until the channel closes."""
+def _serve(listener: socket.socket, report: bytes, known: warm.Warm, wakeup: int) -> None:
+    """Fork a process per connection and report its end, until the standard input ends."""
     running: dict[int, socket.socket] = {}
     poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    poll.register(wakeup, select.POLLIN)
+    for descriptor in (0, listener.fileno(), wakeup):
+        poll.register(descriptor, select.POLLIN)
     while True:
         for descriptor, _ in poll.poll():
+            if descriptor == 0:
+                return
             if descriptor == wakeup:
                 os.read(wakeup, 512)
                 for pid, code in _ended():
                     with running.pop(pid) as control, contextlib.suppress(OSError):
                         control.sendall(b"%d\n" % code)
                 continue
-            message, descriptors, *_ = socket.recv_fds(channel, 1, 3)
+            control, _ = listener.accept()
+            control.sendall(report)
+            message, streams, *_ = socket.recv_fds(control, 1, 2)
             if not message:
-                return
-            control = socket.socket(fileno=descriptors[0])
+                # The command does not suit.
+                control.close()
+                continue
             command = json.loads(_read_line(control))
             pid = os.fork()
             if pid == 0:
-                _become(command, known, descriptors[1:])
-            for stream in descriptors[1:]:
+                _become(command, known, streams)
+            for stream in streams:
                 os.close(stream)
             running[pid] = control
             control.sendall(b"%d\n" % pid)
@@ -270,21 +263,22 @@ def _ended() -> Iterator[tuple[int, int]]:
 
 
 def main() -> None:
-    """Import, report the result and serve."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    """Listen, import, and serve."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen(128)
     began = time.monotonic()
     # Like modalrun's commands, because ZenML keeps the streams of its import.
     with contextlib.redirect_stdout(sys.stderr):
         known, problem = warm.preload({**json.loads(sys.argv[2]), "python": sys.executable})
     found = {"problem": problem, "values": dict(known.values), "seconds": time.monotonic() - began}
-    channel.sendall(json.dumps(found).encode() + b"\n")
     wakeup, trigger = os.pipe()
     os.set_blocking(trigger, False)
     signal.set_wakeup_fd(trigger, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm.own_environment()
-    _serve(channel, known, wakeup)
+    _serve(listener, json.dumps(found).encode() + b"\n", known, wakeup)
     # Skip the teardown of the imported modules.
     os._exit(0)
 
