@@ -36,8 +36,8 @@ NEVER = (
 )
 """Folders that no pipeline imports from and that are large, private or made for this machine."""
 
-_WRITTEN = re.compile(r"report-[0-9a-f]{8}\.html|nohup\.out")
-"""What `modalrun report` and `nohup` write. Untracked, it would be new source to each run."""
+_REPORT = re.compile(r"report-[0-9a-f]{8}\.html")
+"""The pages that `modalrun report` writes. An untracked one would be new source to each run."""
 
 MAX_LINKED_FOLDERS = 1_000
 """Links to folders that are followed. They can lead to one another in very many ways."""
@@ -70,6 +70,7 @@ class _Selecting:
         self._followed = 0
         self._tree = SourceTree(selection.root, self._real_root)
         self._ignored: set[Path] = set()
+        self._output = set(_own_output())
         included = [self._included(name) for name in selection.include]
         self._named = [path for path in included if self._may_be_named(path)]
 
@@ -105,8 +106,8 @@ class _Selecting:
             self._leave_out(path, rule)
             return
         self._ignored.discard(path)
-        if _WRITTEN.fullmatch(path.name) and not (tracked[path] or self._is_named(path)):
-            self._tree.left_out[path] = "written by 'modalrun report' or nohup"
+        if _REPORT.fullmatch(path.name) and not (tracked[path] or self._is_named(path)):
+            self._tree.left_out[path] = "a page of 'modalrun report'"
             return
         real = self._real(path)
         if real is None:
@@ -117,7 +118,12 @@ class _Selecting:
             # It was deleted meanwhile.
             return
         reason = self._credential(path, real)
-        if not stat.S_ISREG(found.st_mode):
+        if (found.st_dev, found.st_ino) in self._output and not (
+            tracked[path] or self._is_named(path)
+        ):
+            # It grows, so that it would keep the run from `resume` and `rerun`.
+            self._tree.left_out[path] = "this command's own output"
+        elif not stat.S_ISREG(found.st_mode):
             self._tree.left_out[path] = "no regular file"
         elif real != path and (never := _never(real)):
             self._tree.left_out[path] = never
@@ -301,6 +307,14 @@ class _Selecting:
 def _never(path: Path) -> str | None:
     found = next((part for part in path.parts if part.casefold() in NEVER), None)
     return found and f"{found} never goes"
+
+
+def _own_output() -> Iterator[tuple[int, int]]:
+    """Yield device and inode of what this process prints to, if it has standard streams."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            found = os.fstat(descriptor)
+            yield found.st_dev, found.st_ino
 
 
 def _is_utf8(path: Path) -> bool:

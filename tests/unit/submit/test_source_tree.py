@@ -72,19 +72,11 @@ def test_tracked_file_that_is_ignored_too(repository: Path) -> None:
     assert "model.bin" in listed(repository)
 
 
-def test_what_modalrun_and_nohup_write_goes_along_only_if_it_is_tracked_or_named(
-    repository: Path,
-) -> None:
-    make(
-        repository,
-        "report-00c0ffee.html",
-        "sub/report-0d1f5b62.html",
-        "report-final.html",
-        "nohup.out",
-    )
+def test_a_report_goes_along_only_if_it_is_tracked_or_named(repository: Path) -> None:
+    make(repository, "report-00c0ffee.html", "sub/report-0d1f5b62.html", "report-final.html")
     tree = select(SourceSelection(repository))
     assert [file.path.name for file in tree.files] == ["report-final.html"]
-    assert set(tree.left_out.values()) == {"written by 'modalrun report' or nohup"}
+    assert set(tree.left_out.values()) == {"a page of 'modalrun report'"}
     git(repository, "add", "sub")
     assert listed(repository) == ["report-final.html", "sub/report-0d1f5b62.html"]
     make(repository, "kept/report-00000000.html")
