@@ -11,6 +11,36 @@ _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 _COMMENT = re.compile(r"\s#")
 
 
+_KNOWN = (
+    (
+        "but found another document",
+        "a second document begins here",
+        "A run spec is one document: remove the '---', or write a file for each.",
+    ),
+    (
+        r"found character '\\t'",
+        "a tab stands here",
+        "YAML is indented with spaces: put spaces in its place.",
+    ),
+    (
+        "found character '(.)' that cannot start",
+        r"no value begins with \1",
+        r"Put quotes around a text that begins with \1.",
+    ),
+    (
+        "mapping values are not allowed here",
+        "no key can stand here",
+        "Put quotes around a value that holds ': '. Keys of one mapping are indented alike.",
+    ),
+    (
+        "expected <block end>",
+        "this does not fit what stands before it",
+        "Entries of one mapping or list are indented alike, and nothing follows a text in quotes.",
+    ),
+)
+"""The parser's problem -> what is wrong, and what to do."""
+
+
 def explained(
     error: yaml.MarkedYAMLError, text: str, opened: Sequence[yaml.Mark]
 ) -> tuple[yaml.Mark | None, str, str | None]:
@@ -44,5 +74,9 @@ def explained(
             return began, f"the {mark} that begins here is not closed{also}", hint
     place = place or error.context_mark
     line = "".join(lines[place.line : place.line + 1]) if place else ""
-    hint = "Inside of { } and [ ], put quotes around '${...}'." if "${" in line else None
-    return place, problem or context, hint
+    if "${" in line:
+        return place, problem or context, "Inside of { } and [ ], put quotes around '${...}'."
+    for pattern, told, hint in _KNOWN:
+        if found := re.match(pattern, problem):
+            return place, found.expand(told), found.expand(hint)
+    return place, problem or context, None

@@ -46,15 +46,18 @@ def test_not_a_mapping(tmp_path: Path, text: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "place", "reason"),
     [
-        ("a: 1\nb:\n\tc: d\n", "3:1", r"character '\t'"),
         ("a: [1\n", "1:4", "the [ that begins here is not closed."),
-        ("a: b: c\n", "1:5", "mapping values are not allowed"),
         ("a: 'open\nb: 1\n", "1:4", "the ' that begins here is not closed."),
         ('a: {b: "open\n', "1:8", 'the " that begins here is not closed.'),
         ("a: {b: [\n", "1:8", "the [ that begins here is not closed."),
         ("a: {b: 1,\n  c: 2\nd: 5\n", "1:4", "not closed, or a comma is missing before line 3."),
         ("a: {b: 'it's', c: 2}\nd: 5\n", "1:12", "expected ',' or '}'"),
-        ("a: 1\n---\nb: 2\n", "2:1", "another document"),
+        ("a: 1\n---\nb: 2\n", "2:1", "a second document begins here"),
+        ("a:\n\tb: 1\n", "2:1", "put spaces in its place"),
+        ("a: @b\n", "1:4", "Put quotes around a text that begins with @."),
+        ("a: b: c\n", "1:5", "Put quotes around a value that holds ': '."),
+        ("a:\n  - 1\n - 2\n", "3:2", "indented alike"),
+        ('a: "x" y\n', "1:8", "nothing follows a text in quotes"),
         ("a: *nowhere\n", "1:4", "undefined alias"),
         ("? [a, b]\n: 1\n", "1:3", "unhashable key"),
         ("a: {<<: 1}\n", "1:9", "only mappings can be merged"),
@@ -63,9 +66,9 @@ def test_not_a_mapping(tmp_path: Path, text: str, kind: str) -> None:
 )
 def test_not_yaml(tmp_path: Path, text: str, place: str, reason: str) -> None:
     path = write(tmp_path, text)
-    message = problem(path).message
-    assert message.startswith(f"{path}:{place}: this is not YAML: ")
-    assert reason in message
+    error = problem(path)
+    assert error.message.startswith(f"{path}:{place}: this is not YAML: ")
+    assert reason in f"{error.message}\n{error.hint}"
 
 
 @pytest.mark.parametrize("below", ["", "b: 2\n"])
