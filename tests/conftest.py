@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +18,12 @@ import one_for_all
 import pytest
 import shared_nursery
 from commands import DEADLINE
-from forking import REQUEST, Forge
+from forking import Forge
 from servers import sharing, workspace
 from servers.together import Servers
 from world import World, clean_environment
 
+from modalrun.localmodal.preload import Preload
 from modalrun.submit.preload import PRELOAD
 
 pytest_plugins = ["servers.option"]
@@ -61,9 +64,15 @@ def forge(
     if sys.platform != "linux" or request.config.getoption("--cold-commands"):
         yield None
         return
-    folder = one_for_all.shared_folder(tmp_path_factory, "forge")
-    with one_for_all.running(folder, forking.command, clean_environment() | REQUEST.env) as path:
-        yield Forge(path)
+    with contextlib.ExitStack() as running:
+
+        def place(name: str, wanted: Preload) -> Path:
+            folder = one_for_all.shared_folder(tmp_path_factory, f"forge-{name}")
+            command = partial(forking.command, wanted)
+            env = clean_environment() | dict(wanted.env)
+            return running.enter_context(one_for_all.running(folder, command, env))
+
+        yield Forge(place("commands", forking.COMMANDS), place("servers", forking.SERVERS))
 
 
 @pytest.fixture(scope="session")

@@ -39,27 +39,28 @@ from modalrun.submit.preload import PRELOAD
 SET_BEFORE_IMPORTS = {"ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_LOGGING_COLORS_DISABLED": "true"}
 """What a command sets for itself before it imports ZenML (`modalrun.submit.prepare`)."""
 
-REQUEST = Preload(
+COMMANDS = Preload(
     modules=(
         *ZENML_MODULES,
         "modal",
         *("modalrun.cli", "modalrun.submit.submission", "modalrun.control.stop"),
-        "modalrun.localmodal.local_server",
     ),
     programs=("modalrun", "ask_zenml"),
     env=SET_BEFORE_IMPORTS,
     # The SDK finds its configuration file by HOME and the last one; `Forge` looks into the file.
     late=(*PRELOAD.late, *SET_BEFORE_IMPORTS, "MODAL_CONFIG_PATH"),
 )
-
+SERVERS = Preload(
+    modules=("modalrun.localmodal.local_server",), programs=("modalrun.localmodal",), late=("HOME",)
+)
 
 OPTIONS = {"MODALRUN_LOCAL_ISOLATED_PYTHON", "MODALRUN_LOCAL_LENIENT", "MODALRUN_LOCAL_UNISOLATED"}
 """The variables from which the launcher makes options of a server, or a warning."""
 
 
-def command(path: Path) -> list[str]:
-    """Return the command of the process, which listens at a path."""
-    return [sys.executable, __file__, str(path), json.dumps(REQUEST.to_json())]
+def command(request: Preload, path: Path) -> list[str]:
+    """Return the command of the process for a request, which listens at a path."""
+    return [sys.executable, __file__, str(path), json.dumps(request.to_json())]
 
 
 class Forked:
@@ -105,11 +106,14 @@ class Forge:
     """Starts the commands of a test run.
 
     Args:
-        path: Where the process listens. It imports first; a command that suits waits for that.
+        commands: Where the process for `COMMANDS` listens. It imports first; a command that suits
+            waits for that.
+        servers: The same for `SERVERS`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, commands: Path, servers: Path) -> None:
+        # A server is also a program of `COMMANDS`.
+        self._places = ((SERVERS, servers), (COMMANDS, commands))
 
     def start(
         self,
@@ -126,19 +130,19 @@ class Forge:
             cwd: Its working folder.
             streams: Its standard output and standard error, which are pipes.
         """
-        others = SET_BEFORE_IMPORTS.keys() & env.keys() or "--debug" in argv
-        if (
-            others
-            or _configures_modal(env)
-            or not warm.is_program(argv, env, sys.executable, REQUEST.programs)
-        ):
+        if SET_BEFORE_IMPORTS.keys() & env.keys() or "--debug" in argv or _configures_modal(env):
+            return None
+        for request, path in self._places:
+            if warm.is_program(argv, env, sys.executable, request.programs):
+                break
+        else:
             return None
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._path))
+            connection.connect(str(path))
             control = connection.makefile("r")
             found = json.loads(control.readline())
             assert found["problem"] is None, found
-            known = warm.Warm(sys.executable, REQUEST.programs, (), found["values"])
+            known = warm.Warm(sys.executable, request.programs, (), found["values"])
             if not known.suits(argv, env):
                 control.close()
                 return None

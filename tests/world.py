@@ -84,6 +84,9 @@ class World:
         forge: Starts commands with ZenML in memory; None to start them cold.
         place: The workspace on a ZenML server; None for a local SQLite store.
         servers: The servers of `place`.
+
+    Attributes:
+        serves_ahead: Whether the local Modal server may run before a submission starts it.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class World:
         }
         if place is not None:
             self.environment |= place.environment()
+        self.serves_ahead = True
         self._commands: list[Command] = []
 
     def spec(self, text: str, name: str = "run.yaml") -> Path:
@@ -156,8 +160,7 @@ class World:
         """
         if isinstance(spec, str):
             spec = self.spec(spec)
-        if "target: local" in Path(spec).read_text(encoding="utf-8"):
-            self._serve(environment)
+        self._serve_ahead(Path(spec), environment)
         command = [sys.executable, "-m", "modalrun", "submit", str(spec), *arguments]
         return self.start(command, cwd=cwd, terminal=terminal, **environment)
 
@@ -225,7 +228,7 @@ class World:
 
     def server(self) -> dict[str, str]:
         """Start this world's server if needed; return the variables that point to it."""
-        self._serve({})
+        forking.serve(self.forge, self.state, self.environment, idle_timeout=0)
         if launcher.running(self.state) is None:
             done = self.start([sys.executable, "-m", "modalrun", "local", "start"]).finish()
             assert done.exit_code == 0, done.stderr
@@ -349,9 +352,12 @@ class World:
                     os.kill(pid, signal.SIGKILL)
             pytest.fail(f"left running: {left}")
 
-    def _serve(self, environment: dict[str, str]) -> None:
+    def _serve_ahead(self, spec: Path, environment: dict[str, str]) -> None:
+        """Start the server that a submission is about to start, with less work."""
         env = self.environment | environment
-        if Path(env["MODALRUN_LOCAL_STATE"]) == self.state:
+        if not self.serves_ahead or Path(env["MODALRUN_LOCAL_STATE"]) != self.state:
+            return
+        if spec.is_file() and b"target: local" in spec.read_bytes():
             forking.serve(self.forge, self.state, env, idle_timeout=0)
 
     def _server(self, query: str) -> list[Any]:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.e2e
 def nothing_preloaded(world: World) -> None:
     """Nothing is run here that would be worth preparing for."""
     world.environment["MODALRUN_LOCAL_PRELOAD"] = ""
+    world.serves_ahead = False
 
 
 START = "pipeline: refused.training\ntarget: local\n"
