@@ -132,11 +132,14 @@ class Forge:
         """
         if SET_BEFORE_IMPORTS.keys() & env.keys() or "--debug" in argv or _configures_modal(env):
             return None
-        for request, path in self._places:
-            if warm.is_program(argv, env, sys.executable, request.programs):
-                break
-        else:
+        suiting = (
+            place
+            for place in self._places
+            if warm.is_program(argv, env, sys.executable, place[0].programs)
+        )
+        if (place := next(suiting, None)) is None:
             return None
+        request, path = place
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(path))
             control = connection.makefile("r")

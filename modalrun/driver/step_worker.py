@@ -43,6 +43,7 @@ ORPHAN_SECONDS = 60.0
 """How much longer than agreed it waits for an order: its driver is gone then."""
 
 _STEP_MODULE = "modalrun.driver.step"
+_FINALIZE_MODULE = "modalrun.driver.finalize"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -249,7 +250,7 @@ class _Imported:
 
     def suits(self, command: Sequence[str], _env: Mapping[str, str]) -> bool:
         """Return whether a fork can become the command."""
-        return list(command[2:]) == [_STEP_MODULE]
+        return command[2] in {_STEP_MODULE, _FINALIZE_MODULE}
 
     def become(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         """Turn a fork of the supervisor into the step's process."""
@@ -262,7 +263,7 @@ class _Imported:
                     os.close(int(name))
         _set_environment(env)
         sys.argv = list(command[2:])
-        importlib.import_module(_STEP_MODULE).main()
+        os._exit(importlib.import_module(command[2]).main())
 
 
 def _set_environment(environment: Mapping[str, str]) -> None:

@@ -46,6 +46,7 @@ _FROM_OUTSIDE = (contract.EXIT_INTERRUPTED, contract.EXIT_KILLED, contract.EXIT_
 _token: dict[str, str] = {}
 _brokers: list[BrokerLink] = []
 _broker_pumps: list[threading.Thread] = []
+_forks: list[spawn.Ahead] = []
 
 
 def main() -> int:
@@ -66,6 +67,9 @@ def main() -> int:
         if not (contract.STEP in os.environ or _is_driver()):
             _finalize(reason, os.environ)
         return contract.EXIT_UNPREPARED
+    if contract.RUN_ID in environment and (fork := spawn.ahead()) is not None:
+        # For `_finalize`.
+        _forks.append(fork)
     try:
         return _Supervision(environment).run()
     finally:
@@ -227,15 +231,18 @@ def _finalize(reason: str, environment: Mapping[str, str]) -> None:
     # With the manifest of a static run, it terminates the step sandboxes.
     manifest = [] if _has_broker() else sys.argv[2:]
     command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
-    # In a session of its own: the sandbox's init forwards signals to this process group.
-    subprocess.run(  # noqa: S603 (the command is ours)
-        command,
-        # ZenML's import takes seconds.
-        env={**environment, contract.ENDED: str(time.time())},
-        input=last_lines.encoded(),
-        check=False,
-        start_new_session=spawn.OWN_SESSION,
-    )
+    # ZenML's import takes seconds.
+    environment = {**environment, contract.ENDED: str(time.time())}
+    lines = last_lines.encoded()
+    if not any(fork.run(command, environment, lines) for fork in _forks):
+        # In a session of its own: the sandbox's init forwards signals to this process group.
+        subprocess.run(  # noqa: S603 (the command is ours)
+            command,
+            env=environment,
+            input=lines,
+            check=False,
+            start_new_session=spawn.OWN_SESSION,
+        )
 
 
 def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thread]]:

@@ -8,6 +8,7 @@ else the program is started as usual.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -110,6 +111,55 @@ class Forked:
         # Not `os.kill`: the process may be gone, and its id reused.
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._end, number)
+
+
+class Ahead:
+    """Run a program in a fork that was made ahead: once there are threads, nothing is forked."""
+
+    def __init__(self, warm: Any) -> None:
+        self._warm = warm
+        order, self._order = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                os.close(self._order)
+                os.setsid()
+                if first := _read_line(order):
+                    os.dup2(order, 0)
+                    warm.become(*json.loads(first))
+            finally:
+                os._exit(126)
+        os.close(order)
+
+    def run(self, command: Sequence[str], env: Mapping[str, str], text: bytes) -> bool:
+        """Run a command to its end, with a text as its input and the output of this process.
+
+        Returns:
+            Whether it has begun: not if the fork can't become it, or was killed.
+        """
+        if not self._warm.suits(command, env):
+            return False
+        order = json.dumps([list(command), dict(env)]).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError), os.fdopen(self._order, "wb") as pipe:
+            pipe.write(order + text)
+        _, status = os.waitpid(self._pid, 0)
+        return not os.WIFSIGNALED(status)
+
+
+def ahead() -> Ahead | None:
+    """Make a fork for a program that is run later; None if this process is not warm."""
+    warm = getattr(sys, MARK, None)
+    return Ahead(warm) if warm is not None and threading.active_count() == 1 else None
+
+
+def _read_line(descriptor: int) -> bytes:
+    """Read a line and nothing after it; b"" if the other end is closed."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (byte := os.read(descriptor, 1)):
+            return b""
+        line += byte
+    return line
 
 
 Child = Forked | subprocess.Popen[bytes]
