@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from modalrun.run.contract import CODE_FOLDER, LAST_LINES, OWN_FOLDER
 from modalrun.run.values import LONGEST_TEXT
-from modalrun.util.text import indented_line, one_line
+from modalrun.util.text import cut, indented_line, one_line
 
 _LONGEST_NAME = 200
 _LONGEST_LINE = 1_000
@@ -117,16 +117,21 @@ def trace_of(error: BaseException) -> list[str]:
     return "".join(own).splitlines()[-2 * LAST_LINES :]
 
 
+RUN_REASON = 250
+"""Characters of a reason that ZenML stores with a run (a column of 255)."""
+
+
 def of_steps(failed: Mapping[str, str]) -> str:
-    """Say which steps of a run have failed, and why the first one has.
+    """Say which steps of a run have failed, and why the first one has, as far as there is room.
 
     Args:
         failed: Why each has, by its name, the first one first.
     """
     name, reason = next(iter(failed.items()))
     more = len(failed) - 1
-    others = f" {more} more step{'s' * (more > 1)} failed." if more else ""
-    return f"Step `{name}` failed: {reason}{others and f';{others}'}"
+    begin = f"Step `{name}` failed: "
+    others = f"; {more} more step{'s' * (more > 1)} failed." if more else ""
+    return f"{begin}{cut(reason, RUN_REASON - len(begin) - len(others))}{others}"
 
 
 def relative(line: str) -> str:

@@ -73,6 +73,7 @@ class RunMetadata:
         created: When it had created it.
         commit: The Git commit that was checked out at the source root when it was submitted.
         ended: When the last step of a failed run had ended, in seconds since the epoch.
+        lost_at: When a run has ended at the latest whose end nobody has seen.
     """
 
     __pydantic_config__ = CHECKED
@@ -100,6 +101,7 @@ class RunMetadata:
     created: Moment | None = None
     commit: Commit | None = None
     ended: Moment | None = None
+    lost_at: Moment | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:

@@ -17,6 +17,11 @@ def without_surrogates(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def cut(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters, with "..." where its end is missing."""
+    return text if len(text) <= limit else f"{text[: max(0, limit - 3)]}..."
+
+
 def one_line(text: str, limit: int) -> str:
     """Return a text as one line of at most `limit` characters, without control characters."""
     return indented_line(text, limit, strip=True)
@@ -27,7 +32,7 @@ def indented_line(text: str, limit: int, *, strip: bool = False) -> str:
     # A text of megabytes is not searched to its end for what is cut off.
     text = _CONTROLS.sub(" ", _ESCAPES.sub("", without_surrogates(text[: 8 * limit]))).rstrip()
     text = text.lstrip() if strip else text
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return cut(text, limit)
 
 
 def listing(names: Collection[str], most: int = 5) -> str:

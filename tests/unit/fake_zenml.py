@@ -106,6 +106,7 @@ class FakeZenML:
         stopped: bool = False,
         lines: Sequence[str] = (),
         used: Sequence[str] = (),
+        lost: bool = False,
     ) -> bool:
         self.lines = lines
         self.effects.add("finalize run")

@@ -56,10 +56,12 @@ class StoredStep(StepRecord):
     Attributes:
         created: When its record was created.
         run: The id of its run; None where metadata were not asked for.
+        heartbeat: When its process last told ZenML that it runs; None in a dynamic pipeline.
     """
 
     created: datetime
     run: str | None
+    heartbeat: datetime | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     end = _utc(known["end_time"])
     if status == "failed":
         end = None if failing else _end(end, place)
+    if end is not None and place is not None and place.lost_at is not None:
+        end = min(end, datetime.fromtimestamp(place.lost_at, timezone.utc))
     return StoredRun(
         id=run["id"],
         name=run["name"],
@@ -167,6 +171,7 @@ def stored_step(step: Json) -> StoredStep:
         outputs=tuple(_outputs(step["name"], step.get("resources"))),
         created=_utc(body["created"]) or _EPOCH,
         run=metadata["pipeline_run_id"] if metadata else None,
+        heartbeat=_utc(body["latest_heartbeat"]),
     )
 
 

@@ -8,19 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modalrun.errors import NotFoundError
+from modalrun.run.failure import RUN_REASON
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import FINISHED
+from modalrun.util.text import cut
 from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import UNDECODABLE, all_pages, get_run, step_runs
-from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun
+from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun, StoredStep
 from modalrun.zenml_api.records.step_records import end_step
 
 _URL = "orchestrator_url"
 """The metadata that ZenML's dashboard shows as a link (`zenml.constants`, 0.98.0)."""
 
-_REASON = 250
-"""Characters of a reason that ZenML stores with a run (a column of 255)."""
+HEARTBEAT_SECONDS = 15.0
+"""How often the process of a step tells ZenML that it runs (`steps/heartbeat.py:43`, 0.98.0)."""
 
 
 def publish_metadata(run_id: str, metadata: Mapping[str, Any]) -> None:
@@ -55,6 +57,7 @@ def finalize_run(
     lines: Mapping[str, Sequence[str]] | Sequence[str] = (),
     used: Sequence[str] = (),
     ended: float | None = None,
+    lost: bool = False,
 ) -> bool:
     """Record the end of a run whose process has ended.
 
@@ -67,6 +70,7 @@ def finalize_run(
         lines: What steps have printed last, by their names; or what the only unfinished one has.
         used: What they have used, as the killed sandbox has told it.
         ended: When they have ended (seconds since 1970); None for now.
+        lost: Whether nobody has seen that. Then a step has ended with its last heartbeat.
 
     Returns:
         Whether any record was unfinished.
@@ -86,28 +90,37 @@ def finalize_run(
             # that has failed.
             changed = _end_run(run, status, reason)
         for child in _children(run):
-            also = finalize_run(child, reason, stopped=status == "stopped", ended=ended)
+            also = finalize_run(child, reason, stopped=status == "stopped", ended=ended, lost=lost)
             changed = also or changed
         steps = step_runs(run_id)
         unfinished = [step for step in steps if not step.finished]
         if not isinstance(lines, Mapping):
             lines = {step.name: lines for step in unfinished} if len(unfinished) == 1 else {}
+        now = time.time() if ended is None else ended
+        ends = {step.id: now if step.ended is None else step.ended for step in steps}
+        if lost:
+            ends |= {step.id: _last_sign(step, now) for step in unfinished}
         for step in unfinished:
             # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
             # No retry follows here, and only STOPPED is final then.
             # Somebody else may end it at the same time, or end the run: ZenML then refuses.
             with _recorded(run):
                 for final in dict.fromkeys((status, "stopped")):
-                    last = lines.get(step.name, ())
-                    if end_step(step.id, final, reason, last, used=used, ended=ended).finished:
+                    last, end = lines.get(step.name, ()), ends[step.id]
+                    if end_step(step.id, final, reason, last, used=used, ended=end).finished:
                         break
             changed = True
-        if status == "failed" and not run.finished and not run.dynamic:
-            now = time.time() if ended is None else ended
-            ends = [now if step.ended is None else step.ended for step in steps]
+        if not run.finished and (lost or (status == "failed" and not run.dynamic)):
+            known = f"{PREFIX}{'lost_at' if lost else 'ended'}"
             with only_logged("The end of the run's last step was not stored"):
-                publish_metadata(run_id, {f"{PREFIX}ended": max(ends, default=now)})
+                publish_metadata(run_id, {known: max(ends.values(), default=now)})
         return _end_run(get_run(run_id), status, reason) or changed
+
+
+def _last_sign(step: StoredStep, now: float) -> float:
+    """Return when a step has ended at the latest whose process is gone."""
+    beat = step.heartbeat
+    return now if beat is None else min(now, beat.timestamp() + HEARTBEAT_SECONDS)
 
 
 def mark_stopping(run_id: str, reason: str) -> bool:
@@ -125,7 +138,7 @@ def mark_stopping(run_id: str, reason: str) -> bool:
         _require_deployment(run)
         recorded = False
         with _recorded(run):
-            _update_run(run, status="stopping", status_reason=reason[:_REASON])
+            _update_run(run, status="stopping", status_reason=cut(reason, RUN_REASON))
             recorded = True
         return recorded  # noqa: RET504 (the block may end early)
 
@@ -146,14 +159,14 @@ def _end_run(run: StoredRun, status: str, reason: str) -> bool:
         if unexplained and run.deployment is not None:
             # ZenML ends a run with its failed step, or function, and gives no reason.
             with _recorded(run):
-                _update_run(run, status="failed", status_reason=reason[:_REASON])
+                _update_run(run, status="failed", status_reason=cut(reason, RUN_REASON))
         return run.failing
     # ZenML computes a run's status from its steps. Without a stopped step, only STOPPING leads
     # to STOPPED (`pipeline_run_schemas.py:1310`, 0.98.0).
     first = "stopping" if status == "stopped" else status
     # The end of the last step may have ended the run meanwhile.
     with _recorded(run):
-        _update_run(run, status=first, status_reason=reason[:_REASON])
+        _update_run(run, status=first, status_reason=cut(reason, RUN_REASON))
         if first == "stopping" and run.dynamic:
             # ZenML computes no status for the run of a dynamic pipeline.
             _update_run(run, status="stopped")

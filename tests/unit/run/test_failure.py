@@ -120,6 +120,9 @@ def test_a_run_names_its_first_failed_step_and_counts_the_others() -> None:
     assert failure.of_steps({"train": reasons["train"]}) == first
     assert failure.of_steps(reasons) == f"{first}; 1 more step failed."
     assert failure.of_steps({**reasons, "b": "", "c": ""}) == f"{first}; 3 more steps failed."
+    long = failure.of_steps({"train": "ValueError: " + 5000 * "x", "report": "KeyError"})
+    assert len(long) == failure.RUN_REASON
+    assert long.endswith("xxx...; 1 more step failed.")
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,14 @@ class _Store:
 
     def steps(self, *, hydrate: bool, **_: Any) -> Page[StoredStep]:
         records = (
-            StoredStep("load", "completed", 1, created=_NOW, run=_RUN.id),
-            StoredStep(*("train", "completed", 1), upstream=("load",), created=_NOW, run=_RUN.id),
+            StoredStep("load", "completed", 1, created=_NOW, run=_RUN.id, heartbeat=None),
+            StoredStep(
+                *("train", "completed", 1),
+                upstream=("load",),
+                created=_NOW,
+                run=_RUN.id,
+                heartbeat=None,
+            ),
         )
         return Page([one if hydrate else replace(one, upstream=()) for one in records], 1)
 
