@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError, UsageError
+from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.localmodal import launcher
 from modalrun.modal_api.configuration import require_readable_configuration
 from modalrun.modal_api.errors import translated
@@ -62,8 +62,7 @@ class Connection:
                 The local Modal server has a token of its own.
 
         Raises:
-            AuthenticationError: There is no token, or Modal refuses it.
-            UsageError: Modal's configuration holds half a token.
+            AuthenticationError: There is no token, or half of one, or Modal refuses it.
             ConnectionLostError: The server can't be reached.
         """
         self.target = target
@@ -194,7 +193,7 @@ def require_owner(sandbox_id: str, tags: Mapping[str, str], run_id: str) -> None
 
 
 def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
-    """Raise an AuthenticationError for no token, and a UsageError for half of one."""
+    """Raise an AuthenticationError for no token and for half of one."""
     if not token_id and not token_secret:
         raise AuthenticationError(
             "There is no Modal token.",
@@ -204,8 +203,9 @@ def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
         )
     if not token_id or not token_secret:
         given, missing = ("id", "secret") if token_id else ("secret", "id")
-        raise UsageError(
+        raise AuthenticationError(
             f"Modal's configuration holds the {given} of a token without its {missing}.",
+            effect="Nothing was created.",
             hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run 'modal setup'.",
         )
 
@@ -224,7 +224,9 @@ def require_server(url: str, seconds: float = CONNECT_SECONDS) -> None:
             hint="Set them again with 'eval \"$(modalrun local env)\"', or remove them with"
             " 'eval \"$(modalrun local env --unset)\"'.",
         )
-    problem = connection_problem(url.split(",", maxsplit=1)[0], seconds)
+    # Others follow, which the SDK tries when this one fails.
+    url = url.split(",", maxsplit=1)[0]
+    problem = connection_problem(url, seconds)
     if problem is not None:
         raise ConnectionLostError(
             f"Modal can't be reached at {url}: {problem}.",

@@ -1,11 +1,12 @@
-"""The Modal environment of the variable and of the profiles, as the SDK finds it."""
+"""Modal's configuration: the environment of the variable and of the profiles, and the token."""
 
 from pathlib import Path
 
 import pytest
 
-from modalrun.errors import UsageError
+from modalrun.errors import AuthenticationError, UsageError
 from modalrun.localmodal import launcher
+from modalrun.modal_api.client import require_whole_token
 from modalrun.modal_api.configuration import configured_environment, local_server_note
 from modalrun.run.run_plan import Target
 
@@ -89,3 +90,19 @@ def test_a_shell_that_points_to_the_local_server(
     assert local_server_note("local") is None
     monkeypatch.setenv("MODAL_SERVER_URL", "https://api.modal.com")
     assert local_server_note("modal") is None
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ((None, None), "There is no Modal token"),
+        (("ak-1", None), "the id of a token without its secret"),
+        (("", "as-1"), "the secret of a token without its id"),
+    ],
+)
+def test_a_missing_part_of_a_token_is_a_missing_token(
+    token: tuple[str | None, str | None], said: str
+) -> None:
+    with pytest.raises(AuthenticationError, match=said) as caught:
+        require_whole_token(*token)
+    assert caught.value.exit_code == 3
