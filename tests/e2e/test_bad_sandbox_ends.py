@@ -25,6 +25,7 @@ def pipeline_mode(pipeline: str, more: str = "", **parameters: object) -> str:
     return per_step(pipeline, more, **parameters).replace("mode: per_step", "mode: pipeline")
 
 
+@pytest.mark.exhaustive
 def test_a_failure_with_exit_code_0_is_a_completion_if_zenml_says_so(world: World) -> None:
     script(world, sandboxes=[{"end": "failure-0", "times": None}])
 

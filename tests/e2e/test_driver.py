@@ -121,6 +121,7 @@ def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: st
     assert "the gate is open" in logs.stdout, logs.stderr
 
 
+@pytest.mark.exhaustive
 def test_modal_that_does_not_answer(world: World) -> None:
     world.server()
     rules = [

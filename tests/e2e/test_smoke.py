@@ -70,6 +70,7 @@ def test_it_passes_on_the_local_server_and_leaves_nothing(world: World) -> None:
     assert_nothing_is_left(world)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_removes_everything(world: World) -> None:
     command = [sys.executable, "-m", "modalrun", *LOCAL]
     running = world.start(command)

@@ -67,6 +67,7 @@ execution_mode: continue_on_failure
 SPOILERS = ("deletes_its_folder", "closes_descriptors", "closes_streams", "replaces_streams")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
 )

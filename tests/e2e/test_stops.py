@@ -78,6 +78,7 @@ def test_several_forced_stops_at_once(world: World, mode: str) -> None:
     assert all(box.finished_at for box in world.sandboxes())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_that_is_deleted_while_it_goes(world: World, mode: str) -> None:
     gate = world.gate()

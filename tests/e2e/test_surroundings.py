@@ -105,6 +105,7 @@ def test_two_runs_at_the_same_time_share_nothing_but_the_app(world: World) -> No
     assert "r.yaml" in one["files"] and "diamond.py" in one["files"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "mode", ["per_step", pytest.param("pipeline", marks=pytest.mark.exhaustive)]
 )

@@ -61,6 +61,7 @@ def test_a_pipe(world: World, mode: str) -> None:
     assert world.only_run().status == "stopped"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", MODES)
 def test_a_terminal(world: World, mode: str) -> None:
     ours, out = pty.openpty()

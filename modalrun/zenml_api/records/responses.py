@@ -61,7 +61,7 @@ class StoredStep(StepRecord):
 
     created: datetime
     run: str | None
-    heartbeat: datetime | None
+    heartbeat: datetime | None = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from modalrun.zenml_api.lazy_integrations import _LazyMaterializers
 
 
@@ -67,6 +69,7 @@ def answer(how: str, config: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_lazy_activation_is_as_good_as_zenmls_own(tmp_path: Path) -> None:
     # One test, for it takes two processes that import all that is installed.
     lazy, eager = (answer(how, tmp_path / how) for how in ("lazy", "eager"))
