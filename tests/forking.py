@@ -193,11 +193,11 @@ def serve(forge: Forge | None, folder: Path, env: Mapping[str, str], idle_timeou
     with os.fdopen(log, "ab"), start_lock(state):
         process = forge.start(command, env, Path("/"), (log, log))
         if process is not None:
-            process.wait()
+            assert process.wait() == 0, state.server_log.read_text()
             # The launcher would start another one until then.
             until = time.monotonic() + 60
             while not is_locked(state):
-                assert time.monotonic() < until
+                assert time.monotonic() < until, state.server_log.read_text()
                 time.sleep(0.002)
 
 
@@ -223,7 +223,9 @@ def _become(command: Mapping[str, Any], known: warm.Warm, streams: Sequence[int]
 def _read_line(control: socket.socket) -> bytes:
     text = b""
     while not text.endswith(b"\n"):
-        text += control.recv(65536)
+        if not (part := control.recv(65536)):
+            raise EOFError
+        text += part
     return text
 
 
@@ -244,20 +246,23 @@ def _serve(listener: socket.socket, report: bytes, known: warm.Warm, wakeup: int
                         control.sendall(b"%d\n" % code)
                 continue
             control, _ = listener.accept()
-            control.sendall(report)
-            message, streams, *_ = socket.recv_fds(control, 1, 2)
-            if not message:
-                # The command does not suit.
+            streams: list[int] = []
+            try:
+                control.sendall(report)
+                streams += socket.recv_fds(control, 1, 2)[1]
+                command = json.loads(_read_line(control))
+            except (OSError, EOFError):
+                # The command does not suit, or its test has ended.
                 control.close()
-                continue
-            command = json.loads(_read_line(control))
-            pid = os.fork()
-            if pid == 0:
-                _become(command, known, streams)
+            else:
+                pid = os.fork()
+                if pid == 0:
+                    _become(command, known, streams)
+                running[pid] = control
+                with contextlib.suppress(OSError):
+                    control.sendall(b"%d\n" % pid)
             for stream in streams:
                 os.close(stream)
-            running[pid] = control
-            control.sendall(b"%d\n" % pid)
 
 
 def _ended() -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,15 +48,15 @@ def running(
 
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            first = not users.exists()
-            if first:
-                os.mkfifo(users)
-                os.mkfifo(output)
+            for path in (users, output):
+                if not path.exists():
+                    os.mkfifo(path)
             # For both, so that the opening does not wait.
             open_(users, os.O_RDWR)
             printed = open_(output, os.O_RDWR | os.O_NONBLOCK)
             process = None
-            if first:
+            if not _listens(place):
+                place.unlink(missing_ok=True)
                 with (
                     os.fdopen(os.open(users, os.O_RDONLY)) as stdin,
                     os.fdopen(os.open(output, os.O_WRONLY), "wb") as out,
@@ -69,12 +70,25 @@ def running(
                         start_new_session=True,
                     )
             until = time.monotonic() + SECONDS
-            while not place.exists():
-                assert time.monotonic() < until and not (process and process.poll())
+            while not _listens(place):
+                ended = process and process.poll()
+                assert ended is None and time.monotonic() < until, _read(printed)
                 time.sleep(0.01)
         yield place
-        assert process is None or process.poll() is None, process.returncode
-        with contextlib.suppress(BlockingIOError):
-            text = os.read(printed, 65_536)
-            # The Modal SDK warns of the old Python.
-            assert b"Python 3.10 is EOL" in text, text
+        text = _read(printed)
+        assert process is None or process.poll() is None, (process.returncode, text)
+        # The Modal SDK warns of the old Python.
+        assert not text or b"Python 3.10 is EOL" in text, text
+
+
+def _listens(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+        connection.connect(str(place))
+        return True
+    return False
+
+
+def _read(printed: int) -> bytes:
+    with contextlib.suppress(BlockingIOError):
+        return os.read(printed, 65_536)
+    return b""

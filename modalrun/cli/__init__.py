@@ -206,7 +206,7 @@ def _show_where(error: Any, arguments: Sequence[str]) -> None:
     if error.option_name == "--debug":
         command = " ".join(one for one in arguments if one != "--debug")
         writer.err(f"'--debug' stands before the command: modalrun --debug {command}")
-    elif "exec" in arguments[:2] and "--" not in arguments:
+    elif error.ctx is not None and error.ctx.info_name == "exec" and "--" not in arguments:
         writer.err("Options of COMMAND stand after '--': modalrun exec RUN -- COMMAND")
 
 

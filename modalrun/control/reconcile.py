@@ -73,7 +73,7 @@ def reconcile(
             connection = connect(status.run.id, status.run.metadata, zenml=zenml, modal=modal)
             sandbox = modal.run_sandbox(connection, status.run.id, status.run.metadata)
             used = sandbox.told_usage()
-    changed = zenml.finalize_run(status.run.id, reason, used=used, lost=True)
+    changed = zenml.finalize_run(status.run.id, reason, used=used, unseen=True)
     after = derive_status(*zenml.read_run_and_steps(status.run.id), status.modal)
     text = f"The run's sandbox {end}: the run is now recorded as '{after.run.status}'.{hint}"
     return Reconciled(after, changed, text)

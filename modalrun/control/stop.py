@@ -124,7 +124,7 @@ def by_force(
             if isinstance(unrecorded, NotFoundError)
             else f"Run 'modalrun stop {run_id}' again when the server is back.",
         ) from unrecorded
-    zenml.finalize_run(run_id, reason, stopped=True, lost=not ended)
+    zenml.finalize_run(run_id, reason, stopped=True, unseen=not ended)
     if wait:
         # The driver may have been creating a sandbox when it ended.
         sandboxes.terminate(seconds=seconds)
@@ -243,7 +243,7 @@ class _Stop:
             self.say(f"{text} Waiting for them to finish.")
             sandboxes.wait("step")
         reason = ASKED if asked else self._reason(run, ASKED)
-        self.zenml.finalize_run(run.id, reason, stopped=True, lost=not asked)
+        self.zenml.finalize_run(run.id, reason, stopped=True, unseen=not asked)
         return _result(self.zenml.read_run(run.id), failing=run.failing)
 
     def _reason(self, run: RunRecord, stop: str) -> str:

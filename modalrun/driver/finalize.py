@@ -54,18 +54,23 @@ def _record(run_id: str, reason: str) -> None:
 
 
 def _record_end(run_id: str, reason: str, lines: list[str]) -> None:
-    ended = float(os.environ[ENDED])
     if STEP in os.environ:
         from modalrun.zenml_api.records.step_records import fail_step
 
         step, attempt = os.environ[STEP], int(os.environ.get(ATTEMPT, "1"))
-        fail_step(run_id, step, reason, attempt=attempt, lines=lines, ended=ended)
+        fail_step(run_id, step, reason, attempt=attempt, lines=lines, ended=_ended())
     else:
         from modalrun.zenml_api.records.updates import finalize_run
 
-        # A driver of step sandboxes prints lines of its own.
-        lines = lines if len(sys.argv) == 2 else []
-        finalize_run(run_id, reason, lines=lines, ended=ended)
+        if len(sys.argv) == 2:
+            finalize_run(run_id, reason, lines=lines, ended=_ended())
+        else:
+            # A driver of step sandboxes prints lines of its own, and they have run until now.
+            finalize_run(run_id, reason)
+
+
+def _ended() -> float:
+    return float(os.environ[ENDED])
 
 
 def _terminate_steps(file: Path) -> None:

@@ -263,7 +263,9 @@ class _Imported:
                     os.close(int(name))
         _set_environment(env)
         sys.argv = list(command[2:])
-        os._exit(importlib.import_module(command[2]).main())
+        code = importlib.import_module(command[2]).main()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def _set_environment(environment: Mapping[str, str]) -> None:
@@ -287,7 +289,7 @@ def _orders(patience: float) -> Iterator[StepOrder]:
 
 def _import() -> None:
     """Import what a step needs before the code of its user."""
-    from modalrun.driver import step  # noqa: F401
+    from modalrun.driver import finalize, step  # noqa: F401
     from modalrun.run import metadata, values
     from modalrun.zenml_api.execution import single_step
 

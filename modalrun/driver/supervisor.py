@@ -65,11 +65,8 @@ def main() -> int:
         reason = f"The {_subject()} can't start: {error}."
         _log(reason)
         if not (contract.STEP in os.environ or _is_driver()):
-            _finalize(reason, os.environ)
+            _finalize(reason, os.environ, time.time())
         return contract.EXIT_UNPREPARED
-    if contract.RUN_ID in environment and (fork := spawn.ahead()) is not None:
-        # For `_finalize`.
-        _forks.append(fork)
     try:
         return _Supervision(environment).run()
     finally:
@@ -89,6 +86,7 @@ class _Supervision:
         self._earlier_kills = death.out_of_memory_kills()
         # The first signal; later ones change nothing.
         self._asked: int | None = None
+        self._ended = 0.0
         self._children: list[spawn.Child] = []
         self._pumps: list[threading.Thread] = []
 
@@ -110,6 +108,7 @@ class _Supervision:
                 _write(self._environment[contract.END_REASON_FILE], reason)
                 _log(reason)
             code = _end(self._children[-1], margin(self._timeout) * 0.7)
+        self._ended = time.time()
         _drain(self._pumps)
         return self._settle(code, timed_out=timed_out)
 
@@ -211,7 +210,8 @@ class _Supervision:
         if contract.RUN_ID in environment and not left_to_driver:
             if not all(broker.terminate_sandboxes() for broker in _brokers):
                 _log("The step sandboxes may still run.")
-            _finalize(reason, environment)
+            # Step sandboxes run until they are terminated.
+            _finalize(reason, environment, time.time() if _brokers else self._ended)
         return result
 
     def _is_meant(self, code: int) -> bool:
@@ -226,13 +226,12 @@ class _Supervision:
             return None
 
 
-def _finalize(reason: str, environment: Mapping[str, str]) -> None:
-    """Have an end recorded in ZenML by a process of its own."""
+def _finalize(reason: str, environment: Mapping[str, str], ended: float) -> None:
+    """Have an end (seconds since 1970) recorded in ZenML by a process of its own."""
     # With the manifest of a static run, it terminates the step sandboxes.
     manifest = [] if _has_broker() else sys.argv[2:]
     command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
-    # ZenML's import takes seconds.
-    environment = {**environment, contract.ENDED: str(time.time())}
+    environment = {**environment, contract.ENDED: str(ended)}
     lines = last_lines.encoded()
     if not any(fork.run(command, environment, lines) for fork in _forks):
         # In a session of its own: the sandbox's init forwards signals to this process group.
@@ -258,6 +257,9 @@ def _start(environment: dict[str, str]) -> tuple[spawn.Child, list[threading.Thr
             _token.clear()
         descriptors = (*descriptors, _brokers[0].connect())
         environment[contract.BROKER] = str(descriptors[-1])
+    # For `_finalize`; without the token, because it imports what user code may have changed.
+    if not _forks and contract.RUN_ID in environment and (fork := spawn.ahead()) is not None:
+        _forks.append(fork)
     child, key = _launch(sys.argv[1:], environment, descriptors)
     for descriptor in descriptors:
         os.close(descriptor)

@@ -73,7 +73,7 @@ class RunMetadata:
         created: When it had created it.
         commit: The Git commit that was checked out at the source root when it was submitted.
         ended: When the last step of a failed run had ended, in seconds since the epoch.
-        lost_at: When a run has ended at the latest whose end nobody has seen.
+        lost_at: The end of a run that was lost, as its steps' last heartbeats suggest.
     """
 
     __pydantic_config__ = CHECKED

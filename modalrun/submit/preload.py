@@ -5,7 +5,7 @@ from __future__ import annotations
 from modalrun.localmodal.preload import Preload
 from modalrun.run.zenml_modules import ZENML_MODULES
 
-_PROGRAMS = ("supervisor", "step", "step_worker", "per_step", "pipeline", "dynamic")
+_PROGRAMS = ("supervisor", "step", "step_worker", "per_step", "pipeline", "dynamic", "finalize")
 
 PRELOAD = Preload(
     # None of the user's: they may change meanwhile.
@@ -16,6 +16,7 @@ PRELOAD = Preload(
         *(f"modalrun.driver.{name}" for name in _PROGRAMS),
         # They import these when they begin.
         "modalrun.zenml_api.execution.single_step",
+        "modalrun.zenml_api.records.updates",
         "modalrun.zenml_api.records.zenml_store",
         "modalrun.modal_api.sandboxes.step_sandboxes",
         "modalrun.zenml_api.orchestrator_config:ModalOrchestratorConfig.model_rebuild",

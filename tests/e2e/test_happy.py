@@ -89,6 +89,7 @@ def assert_stored(world: World) -> None:
 
 
 def test_a_diamond_runs_and_a_second_submit_finds_its_results_cached(world: World) -> None:
+    world.serves_ahead = False
     config = world.zenml_config / "config.yaml"
     before = config.read_bytes()
 

@@ -60,5 +60,5 @@ def test_an_hour_in_which_nothing_ran_is_no_time_of_a_step(
     shown = world.modalrun("status", "--output", "json", world.only_run().id).finish()
     seen = json.loads(shown.stdout)
     (wait,) = (step for step in seen["steps"] if step["name"] == "wait")
-    assert 0 <= wait["duration"] <= 16
+    assert 0 <= wait["duration"] <= 120
     assert 0 <= seen["duration"] < 600

@@ -106,7 +106,7 @@ class FakeZenML:
         stopped: bool = False,
         lines: Sequence[str] = (),
         used: Sequence[str] = (),
-        lost: bool = False,
+        unseen: bool = False,
     ) -> bool:
         self.lines = lines
         self.effects.add("finalize run")

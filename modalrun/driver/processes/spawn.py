@@ -23,6 +23,12 @@ from modalrun.driver.processes import privileges
 OWN_SESSION = sys.platform == "linux"
 """Elsewhere the local Modal server ends a sandbox by its process group (`sandbox/keeper.py`)."""
 
+_NOT_BEGUN = 126
+"""The exit code of a fork that could not become its program, as of a shell."""
+
+_SIZE = 8
+"""Bytes in which `Ahead` gets the length of its program."""
+
 MARK = "_modalrun_warm"
 """The attribute of `sys` that a warm process has."""
 
@@ -72,7 +78,7 @@ class Forked:
                     os.set_inheritable(descriptor, True)
                 warm.become(list(command), env)
             finally:
-                os._exit(126)
+                os._exit(_NOT_BEGUN)
         os.close(their_out)
         os.close(their_err)
         self.stdout: IO[bytes] | None = os.fdopen(out, "rb", 0)
@@ -124,26 +130,28 @@ class Ahead:
             try:
                 os.close(self._order)
                 os.setsid()
-                if first := _read_line(order):
+                if size := _read(order, _SIZE):
+                    program = json.loads(_read(order, int.from_bytes(size, "big")))
                     os.dup2(order, 0)
-                    warm.become(*json.loads(first))
+                    warm.become(*program)
             finally:
-                os._exit(126)
+                os._exit(_NOT_BEGUN)
         os.close(order)
 
     def run(self, command: Sequence[str], env: Mapping[str, str], text: bytes) -> bool:
         """Run a command to its end, with a text as its input and the output of this process.
 
         Returns:
-            Whether it has begun: not if the fork can't become it, or was killed.
+            Whether it has come to its own end: not if the fork can't become it, or was killed.
         """
         if not self._warm.suits(command, env):
             return False
-        order = json.dumps([list(command), dict(env)]).encode() + b"\n"
+        program = json.dumps([list(command), dict(env)]).encode()
         with contextlib.suppress(BrokenPipeError), os.fdopen(self._order, "wb") as pipe:
-            pipe.write(order + text)
+            pipe.write(len(program).to_bytes(_SIZE, "big") + program + text)
         _, status = os.waitpid(self._pid, 0)
-        return not os.WIFSIGNALED(status)
+        code = os.waitstatus_to_exitcode(status)
+        return code >= 0 and code != _NOT_BEGUN
 
 
 def ahead() -> Ahead | None:
@@ -152,14 +160,14 @@ def ahead() -> Ahead | None:
     return Ahead(warm) if warm is not None and threading.active_count() == 1 else None
 
 
-def _read_line(descriptor: int) -> bytes:
-    """Read a line and nothing after it; b"" if the other end is closed."""
-    line = b""
-    while not line.endswith(b"\n"):
-        if not (byte := os.read(descriptor, 1)):
+def _read(descriptor: int, size: int) -> bytes:
+    """Read as many bytes; b"" if the other end is closed before."""
+    found = bytearray()
+    while len(found) < size:
+        if not (part := os.read(descriptor, size - len(found))):
             return b""
-        line += byte
-    return line
+        found += part
+    return bytes(found)
 
 
 Child = Forked | subprocess.Popen[bytes]

@@ -138,7 +138,7 @@ class Warm:
         sys.executable = shutil.which(argv[0]) or self.python
         sys.orig_argv = list(argv)
         sys.argv = list(argv[1:2] + argv[3:])
-        here = [] if os.environ.get("PYTHONSAFEPATH") else [os.getcwd()]  # noqa: PTH109 - a text.
+        here = [] if os.environ.get("PYTHONSAFEPATH") else [_working_folder()]
         sys.path[:] = [*here, *self.path]
         sys.modules["__main__"] = ModuleType("__main__")
         sys.modules["__main__"].__dict__["__builtins__"] = sys.modules["builtins"]
@@ -148,6 +148,14 @@ class Warm:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def _working_folder() -> str:
+    """Return the working folder; "" if it was deleted, as in `python -m`."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - a text.
+    except OSError:
+        return ""
 
 
 def _leave(code: object) -> NoReturn:

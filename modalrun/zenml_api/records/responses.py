@@ -56,7 +56,7 @@ class StoredStep(StepRecord):
     Attributes:
         created: When its record was created.
         run: The id of its run; None where metadata were not asked for.
-        heartbeat: When its process last told ZenML that it runs; None in a dynamic pipeline.
+        heartbeat: When its process last told ZenML that it runs, if it does so at all.
     """
 
     created: datetime

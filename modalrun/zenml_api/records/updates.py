@@ -57,7 +57,7 @@ def finalize_run(
     lines: Mapping[str, Sequence[str]] | Sequence[str] = (),
     used: Sequence[str] = (),
     ended: float | None = None,
-    lost: bool = False,
+    unseen: bool = False,
 ) -> bool:
     """Record the end of a run whose process has ended.
 
@@ -70,7 +70,8 @@ def finalize_run(
         lines: What steps have printed last, by their names; or what the only unfinished one has.
         used: What they have used, as the killed sandbox has told it.
         ended: When they have ended (seconds since 1970); None for now.
-        lost: Whether nobody has seen that. Then a step has ended with its last heartbeat.
+        unseen: Whether nobody knows when that was. A step that has given heartbeats then counts
+            as ended `HEARTBEAT_SECONDS` after the last one, any other one as ended now.
 
     Returns:
         Whether any record was unfinished.
@@ -90,7 +91,9 @@ def finalize_run(
             # that has failed.
             changed = _end_run(run, status, reason)
         for child in _children(run):
-            also = finalize_run(child, reason, stopped=status == "stopped", ended=ended, lost=lost)
+            also = finalize_run(
+                child, reason, stopped=status == "stopped", ended=ended, unseen=unseen
+            )
             changed = also or changed
         steps = step_runs(run_id)
         unfinished = [step for step in steps if not step.finished]
@@ -98,8 +101,9 @@ def finalize_run(
             lines = {step.name: lines for step in unfinished} if len(unfinished) == 1 else {}
         now = time.time() if ended is None else ended
         ends = {step.id: now if step.ended is None else step.ended for step in steps}
-        if lost:
-            ends |= {step.id: _last_sign(step, now) for step in unfinished}
+        signs = {step.id: sign for step in unfinished if (sign := _last_sign(step, now))}
+        if unseen:
+            ends |= signs
         for step in unfinished:
             # ZenML sets a failed step with retries left to RETRYING (`sql_zen_store.py:13129`).
             # No retry follows here, and only STOPPED is final then.
@@ -110,6 +114,8 @@ def finalize_run(
                     if end_step(step.id, final, reason, last, used=used, ended=end).finished:
                         break
             changed = True
+        # What the run sandbox did after its last step leaves no sign.
+        lost = unseen and 0 < len(signs) == len(unfinished) and run.metadata is not None
         if not run.finished and (lost or (status == "failed" and not run.dynamic)):
             known = f"{PREFIX}{'lost_at' if lost else 'ended'}"
             with only_logged("The end of the run's last step was not stored"):
@@ -117,10 +123,14 @@ def finalize_run(
         return _end_run(get_run(run_id), status, reason) or changed
 
 
-def _last_sign(step: StoredStep, now: float) -> float:
-    """Return when a step has ended at the latest whose process is gone."""
-    beat = step.heartbeat
-    return now if beat is None else min(now, beat.timestamp() + HEARTBEAT_SECONDS)
+def _last_sign(step: StoredStep, now: float) -> float | None:
+    """Return the end of an unfinished step of which nobody knows it; None without a heartbeat.
+
+    One that waits for its next attempt has an end.
+    """
+    if step.ended is not None or step.heartbeat is None:
+        return step.ended
+    return min(now, step.heartbeat.timestamp() + HEARTBEAT_SECONDS)
 
 
 def mark_stopping(run_id: str, reason: str) -> bool:

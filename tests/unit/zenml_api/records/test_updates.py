@@ -1,0 +1,85 @@
+"""Record the end of a run of which nobody has seen the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from modalrun.run.metadata import RunMetadata
+from modalrun.zenml_api.records import updates
+from modalrun.zenml_api.records.responses import StoredRun, StoredStep
+
+BEGIN = datetime(2026, 11, 1, tzinfo=timezone.utc)
+RUN = StoredRun(
+    id="some-run",
+    name="some-run",
+    pipeline="training",
+    status="running",
+    created=BEGIN,
+    metadata=RunMetadata("local", "pipeline", "app", "ap-1", "sb-1"),
+    deployment="some-deployment",
+    stack=None,
+    project="some-project",
+    failing=False,
+    dynamic=False,
+    values={},
+    orchestrator_run_id=None,
+)
+STEP = StoredStep("train", "running", created=BEGIN, run=RUN.id, heartbeat=None, id="train")
+
+
+def at(minutes: float) -> datetime:
+    return BEGIN + timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends", "end"),
+    [
+        # The last heartbeat, and the next one that did not come.
+        ([replace(STEP, heartbeat=at(5))], [5.25], 5.25),
+        # It waits for its next attempt.
+        ([replace(STEP, status="retrying", end=at(4), heartbeat=at(3))], [4], 4),
+        (
+            [replace(STEP, heartbeat=at(5)), replace(STEP, id="b", heartbeat=at(9))],
+            [5.25, 9.25],
+            9.25,
+        ),
+        # Nobody knows how long these have run, nor what the run did after its last step.
+        ([STEP], [None], None),
+        ([replace(STEP, heartbeat=at(5)), replace(STEP, id="b")], [5.25, None], None),
+        ([replace(STEP, status="completed", end=at(4))], [], None),
+        ([], [], None),
+    ],
+)
+def test_a_lost_run_ends_with_its_steps_last_heartbeats(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[StoredStep],
+    ends: list[float | None],
+    end: float | None,
+) -> None:
+    recorded: list[float | None] = []
+    stored: dict[str, Any] = {}
+
+    def minutes(seconds: float) -> float | None:
+        found = (seconds - BEGIN.timestamp()) / 60
+        return found if found < 60 else None
+
+    def end_step(*_: Any, ended: float, **__: Any) -> SimpleNamespace:
+        recorded.append(minutes(ended))
+        return SimpleNamespace(finished=True)
+
+    monkeypatch.setattr(updates, "get_run", lambda _: RUN)
+    monkeypatch.setattr(updates, "step_runs", lambda _: steps)
+    monkeypatch.setattr(updates, "end_step", end_step)
+    monkeypatch.setattr(updates, "_update_run", lambda *_, **__: None)
+    monkeypatch.setattr(updates, "publish_metadata", lambda _, given: stored.update(given))
+
+    assert updates.finalize_run(RUN.id, "It was lost.", unseen=True)
+
+    assert recorded == ends
+    lost_at = stored.get("modalrun_lost_at")
+    assert (None if lost_at is None else minutes(lost_at)) == end
