@@ -12,6 +12,7 @@ import termios
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from forking import Forked
 from servers import sharing
@@ -127,6 +128,22 @@ class Command:
         self.stdout.finish()
         self.stderr.finish()
         return Result(code, self.stdout.text, self.stderr.text)
+
+
+class Gate:
+    """A named pipe: a step that opens it waits until the test opens it too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def open(self) -> None:
+        """Wait until the step has arrived, then let it continue."""
+        with self.path.open("wb"):
+            pass
 
 
 def after_its_reader_left(code: str) -> Result:

@@ -30,7 +30,7 @@ import folders
 import forking
 import pytest
 import shared_nursery
-from commands import DEADLINE, Command, Result, Stream
+from commands import DEADLINE, Command, Gate, Result, Stream
 from forking import Forge, Forked
 from servers import workspace
 from servers.records import ServerRecords, SQLiteRecords, sqlite_rows
@@ -371,22 +371,6 @@ class World:
             if "no such table" not in str(error):
                 raise
             return []
-
-
-class Gate:
-    """A named pipe: a step that opens it waits until the test opens it too."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        os.mkfifo(path)
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def open(self) -> None:
-        """Wait until the step has arrived, then let it continue."""
-        with self.path.open("wb"):
-            pass
 
 
 def clean_environment() -> dict[str, str]:
