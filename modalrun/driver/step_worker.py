@@ -43,7 +43,6 @@ ORPHAN_SECONDS = 60.0
 """How much longer than agreed it waits for an order: its driver is gone then."""
 
 _STEP_MODULE = "modalrun.driver.step"
-_FINALIZE_MODULE = "modalrun.driver.finalize"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -250,7 +249,7 @@ class _Imported:
 
     def suits(self, command: Sequence[str], _env: Mapping[str, str]) -> bool:
         """Return whether a fork can become the command."""
-        return command[2] in {_STEP_MODULE, _FINALIZE_MODULE}
+        return command[2] in {_STEP_MODULE, supervisor.FINALIZE_MODULE}
 
     def become(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         """Turn a fork of the supervisor into the step's process."""

@@ -43,6 +43,8 @@ _RECORDED = (contract.EXIT_COMPLETED, contract.EXIT_FAILED, contract.EXIT_TERMIN
 _FROM_OUTSIDE = (contract.EXIT_INTERRUPTED, contract.EXIT_KILLED, contract.EXIT_TERMINATED)
 
 
+FINALIZE_MODULE = "modalrun.driver.finalize"
+
 _token: dict[str, str] = {}
 _brokers: list[BrokerLink] = []
 _broker_pumps: list[threading.Thread] = []
@@ -230,7 +232,7 @@ def _finalize(reason: str, environment: Mapping[str, str], ended: float) -> None
     """Have an end (seconds since 1970) recorded in ZenML by a process of its own."""
     # With the manifest of a static run, it terminates the step sandboxes.
     manifest = [] if _has_broker() else sys.argv[2:]
-    command = [sys.executable, "-m", "modalrun.driver.finalize", reason, *manifest]
+    command = [sys.executable, "-m", FINALIZE_MODULE, reason, *manifest]
     environment = {**environment, contract.ENDED: str(ended)}
     lines = last_lines.encoded()
     if not any(fork.run(command, environment, lines) for fork in _forks):

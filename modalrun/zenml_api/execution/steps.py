@@ -12,7 +12,6 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus, StoreType
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
-from zenml.orchestrators.step_run_utils import fetch_step_runs_by_names
 from zenml.utils import source_utils
 
 from modalrun.zenml_api import compat
@@ -108,12 +107,6 @@ def load_ahead(run_id: str, step: str) -> None:
     store: Any = Client().zen_store
     try:
         _ahead[run_id] = LoadedRun(run_id, only=[step], begun=True)
-        if store.type == StoreType.SQL:
-            # SQLAlchemy keeps the statements that it compiles for these requests; a step makes the
-            # same ones.
-            while not (records := fetch_step_runs_by_names([step], _ahead[run_id].run)):
-                time.sleep(POLL_SECONDS)
-            store.get_run_step(records[step].id)
     finally:
         if store.type == StoreType.SQL:
             store.engine.dispose()
