@@ -300,8 +300,10 @@ def _import() -> None:
 def _end_orphans() -> None:
     """End the processes that a step has left, and wait for them."""
     with contextlib.suppress(ChildProcessError, psutil.Error):
-        while children := psutil.Process().children(recursive=True):
-            for child in children:
+        while True:
+            # It raises when there is none, as nearly always; a look at all processes takes longer.
+            os.waitpid(-1, os.WNOHANG)
+            for child in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     child.kill()
             # Their own children become this process's (`adopt_orphans`).
