@@ -102,7 +102,12 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
     assert spec.rerun is not None
     compiled = prepare.load_deployment(spec, looks=True)
     assert compiled.rerun is not None
-    priced = prepare.plan_deployment(compiled.deployment, compiled.stack_description, spec)
+    priced = prepare.plan_deployment(
+        compiled.deployment,
+        compiled.stack_description,
+        spec,
+        skipped=compiled.rerun.skipped,
+    )
     notes = [f"note: {note}" for note in priced.notes]
     if spec.rerun.source is not None:
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:

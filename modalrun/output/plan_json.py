@@ -49,6 +49,7 @@ def as_json(found: PricedPlan, tree: SourceTree, *, files: bool = False) -> str:
             "currency": "USD",
             "ceiling": _amount(cost.ceiling),
             "unpriced": list(cost.unpriced),
+            "unknown": cost.unknown,
             "holds_above_request": cost.has_limits,
             "prices_as_of": cost.table.as_of,
             "prices_source": cost.table.source,

@@ -239,7 +239,7 @@ def _shown(setting: str, value: Value) -> str:
 def _money(cost: Cost, plan: Plan) -> list[str]:
     where = " on Modal; the local Modal server costs nothing" if plan.target == "local" else ""
     if cost.ceiling is None:
-        amount = f"unknown: no price for {', '.join(cost.unpriced)}"
+        amount = f"unknown: {cost.unknown}"
     else:
         amount = f"at most {dollars(cost.ceiling)}{where}"
     result = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
@@ -86,8 +86,9 @@ class Cost:
 
     Attributes:
         steps: The steps' sandboxes, by step (`per_step` mode).
-        ceiling: All sandboxes together, in USD; None if one has no known price.
+        ceiling: All sandboxes together, in USD; None if that is not known.
         unpriced: GPU types without a price.
+        unknown: Why the ceiling is not known; None if it is.
         has_limits: Whether every sandbox has limits on CPU and memory, so that the ceiling holds
             even for a run that uses more than it requests.
     """
@@ -96,23 +97,31 @@ class Cost:
     steps: Mapping[str, SandboxCost]
     ceiling: Decimal | None
     unpriced: tuple[str, ...]
+    unknown: str | None
     has_limits: bool
     table: PriceTable
 
 
-def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
+def cost(plan: RunPlan, table: PriceTable = LIST_PRICES, *, skipped: Collection[str] = ()) -> Cost:
     """Price a plan: for each sandbox an hour's price, and timeout times price.
 
     A run can't outlast its run sandbox, and no more steps than `max_parallelism` run at once; the
-    ceiling takes both into account. With `keep_warm`, each attempt may be followed by a wait, and
-    sandboxes that wait do not count for `max_parallelism`.
+    ceiling takes both into account. A lost sandbox may be lost at the end of its timeout. With
+    `keep_warm`, each attempt may be followed by a wait, and sandboxes that wait do not count for
+    `max_parallelism`. How many sandboxes a dynamic pipeline starts in `per_step` mode, and with
+    which resources, only its function knows.
+
+    Args:
+        skipped: Steps that the run takes from an earlier one; they are not in the ceiling.
     """
     longest = plan.run_sandbox.timeout
-    warm = plan.settings.keep_warm
+    warm, lost = plan.settings.keep_warm, plan.settings.infrastructure_retries
     run = _sandbox_cost(plan.run_sandbox, longest, table)
     steps = {
         step.name: _sandbox_cost(
-            step.sandbox, min(longest, (step.sandbox.timeout + warm) * (1 + step.retries)), table
+            step.sandbox,
+            min(longest, (step.sandbox.timeout + warm) * (1 + step.retries + lost)),
+            table,
         )
         for step in plan.steps
         if step.sandbox is not None
@@ -121,12 +130,18 @@ def cost(plan: RunPlan, table: PriceTable = LIST_PRICES) -> Cost:
     gpus = [gpu for asked in resources for gpu in asked.gpus]
     unpriced = without_price(gpus, table)
     at_once = None if warm else plan.settings.max_parallelism
-    total = _total(run, list(steps.values()), at_once)
+    total = _total(run, [one for name, one in steps.items() if name not in skipped], at_once)
+    unknown = None
+    if unpriced:
+        unknown = f"no price for the GPU type {', '.join(unpriced)}"
+    elif plan.dynamic and plan.settings.mode == "per_step":
+        unknown = "the pipeline's function decides how many sandboxes its steps get"
     return Cost(
         run=run,
         steps=steps,
-        ceiling=None if unpriced else total,
+        ceiling=None if unknown else total,
         unpriced=unpriced,
+        unknown=unknown,
         has_limits=all(None not in (asked.cpu_limit, asked.memory_limit) for asked in resources),
         table=table,
     )
@@ -146,10 +161,12 @@ def check_limit(cost: Cost, limit: Decimal) -> None:
     """
     if cost.ceiling is None:
         raise CostLimitError(
-            f"The price of the GPU type {', '.join(cost.unpriced)} is not known, so the limit of"
+            f"What the run can cost is not known ({cost.unknown}), so the limit of"
             f" {dollars(limit)} can't be kept.",
             effect="Nothing was created.",
-            hint="Name a type that has a price ('modalrun plan' shows them), or remove the limit.",
+            hint="Name a type that has a price ('modalrun plan' shows them), or remove the limit."
+            if cost.unpriced
+            else "Remove the limit, or use 'mode: pipeline', where all steps share one sandbox.",
         )
     if cost.ceiling > limit:
         raise CostLimitError(

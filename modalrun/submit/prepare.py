@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Collection
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -116,11 +117,14 @@ def plan_deployment(
     stack: StackDescription,
     spec: RunSpec,
     python_version: str | None = None,
+    *,
+    skipped: Collection[str] = (),
 ) -> PricedPlan:
     """Plan a compiled deployment and price the plan.
 
     Args:
         python_version: The Python that compiled it, "3.11"; None for the one of this process.
+        skipped: Steps that the run takes from an earlier one.
 
     Raises:
         UsageError: A setting is not supported, or settings contradict one another.
@@ -145,7 +149,7 @@ def plan_deployment(
         # A machine of a cloud may have credentials of its own, which the sandboxes here use too.
         plan = replace(plan, notes=(*plan.notes, *no_login))
     source = _source_selection(plan, deployment, spec)
-    cost = pricing.cost(plan, LIST_PRICES)
+    cost = pricing.cost(plan, LIST_PRICES, skipped=skipped)
     return PricedPlan(plan, cost, stack, source, spec, tuple(problems), tuple(no_login))
 
 

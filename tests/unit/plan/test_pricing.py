@@ -19,8 +19,16 @@ def sandbox(timeout: int = 3600, regions: tuple[str, ...] = (), **asked: Any) ->
     return SandboxSpec(("x",), "im-1", Resources(**asked), timeout, regions=regions)
 
 
-def plan(run: SandboxSpec, *steps: PlannedStep, at_once: int | None = None) -> RunPlan:
-    return RunPlan("local", "p", RunSettings(app_name="app", max_parallelism=at_once), run, steps)
+def plan(
+    run: SandboxSpec, *steps: PlannedStep, at_once: int | None = None, lost: int = 0
+) -> RunPlan:
+    settings = RunSettings(
+        app_name="app",
+        mode="per_step" if steps else "pipeline",
+        max_parallelism=at_once,
+        infrastructure_retries=lost,
+    )
+    return RunPlan("local", "p", settings, run, steps)
 
 
 def test_an_hour_of_a_sandbox() -> None:
@@ -89,6 +97,19 @@ def test_a_gpu_without_a_price() -> None:
         check_limit(found, Decimal(10**9))
 
 
+def test_the_sandboxes_of_a_dynamic_pipeline_are_not_known_before() -> None:
+    steps = [PlannedStep("a", sandbox=sandbox(10, gpus=("H100:8",)))]
+    found = cost(dataclasses.replace(plan(sandbox(10), *steps), dynamic=True))
+    assert found.ceiling is None
+    assert found.unpriced == ()
+    with pytest.raises(CostLimitError, match="the pipeline's function decides") as caught:
+        check_limit(found, Decimal(10**9))
+    assert caught.value.hint is not None
+    assert "mode: pipeline" in caught.value.hint
+    inline = cost(dataclasses.replace(plan(sandbox(10)), dynamic=True))
+    assert inline.ceiling == inline.run.ceiling, "all of its steps are in one sandbox"
+
+
 def test_steps_cost_their_retries_but_not_more_than_the_run() -> None:
     steps = [
         PlannedStep("a", retries=2, sandbox=sandbox(1000)),
@@ -98,6 +119,20 @@ def test_steps_cost_their_retries_but_not_more_than_the_run() -> None:
     assert found.steps["a"].seconds == 3000
     assert found.steps["b"].seconds == 5000
     assert found.ceiling == sum(c.ceiling or 0 for c in (found.run, *found.steps.values()))
+
+
+def test_a_lost_sandbox_costs_as_much_as_one_that_is_not_lost() -> None:
+    steps = [PlannedStep("a", retries=1, sandbox=sandbox(1000))]
+    assert cost(plan(sandbox(5000), *steps, lost=2)).steps["a"].seconds == 4000
+
+
+def test_steps_that_a_rerun_skips_cost_nothing() -> None:
+    steps = [PlannedStep(name, sandbox=sandbox(1000, gpus=("T4",))) for name in "ab"]
+    whole = cost(plan(sandbox(1000), *steps))
+    part = cost(plan(sandbox(1000), *steps), skipped=("a",))
+    assert part.steps == whole.steps
+    assert whole.ceiling is not None
+    assert part.ceiling == whole.ceiling - (part.steps["a"].ceiling or 0)
 
 
 def test_no_more_steps_than_allowed_cost_at_once() -> None:
