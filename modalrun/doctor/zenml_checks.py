@@ -33,7 +33,7 @@ from modalrun.plan.stack import (
 )
 from modalrun.run.run_plan import Target
 from modalrun.spec.run_spec import RunSpec
-from modalrun.submit import prepare
+from modalrun.submit import preflight, prepare
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.runtime_packages import engine_packages
 from modalrun.submit.source.selection import select
@@ -132,7 +132,7 @@ class ZenMLChecks:
                 priced = prepare.plan_deployment(
                     compiled.deployment, compiled.stack_description, self._spec
                 )
-                self._findings.put(_pipeline(priced.plan))
+                self._findings.put(_finding("pipeline", partial(_pipeline, priced.plan), zenml))
                 selection = priced.source
                 self._findings.put(_finding("source", lambda: _source(selection), zenml))
             except Exception as error:
@@ -286,10 +286,16 @@ def _database(url: str, client: str) -> Finding:
     )
 
 
-def _pipeline(plan: Plan) -> Finding:
+def _pipeline(plan: Plan) -> str:
+    """Describe a plan.
+
+    Raises:
+        UsageError: The local Modal server would refuse it.
+    """
+    preflight.check_catalog(plan)
     count = len(plan.steps)
     steps = f"{count} step{'s' if count != 1 else ''}"
-    return Finding("pipeline", "ok", f"'{plan.pipeline}', {steps}, mode {plan.settings.mode}")
+    return f"'{plan.pipeline}', {steps}, mode {plan.settings.mode}"
 
 
 def _source(selection: SourceSelection) -> str:

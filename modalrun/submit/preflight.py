@@ -83,7 +83,12 @@ def check(
         ModalrunError: The class names the check that failed. Nothing was created.
     """
     with timeline.phase("plan"):
-        priced = plan_deployment(compiled.deployment, compiled.stack_description, spec)
+        priced = plan_deployment(
+            compiled.deployment,
+            compiled.stack_description,
+            spec,
+            skipped=compiled.rerun.skipped if compiled.rerun else (),
+        )
     plan = priced.plan
     for note in plan.notes:
         observer.say(f"note: {note}", "yellow")
@@ -125,7 +130,7 @@ def connect_account(
     with _collected(problems):
         priced.check_stack()
     with _collected(problems):
-        _check_catalog(plan)
+        check_catalog(plan)
     if connection is not None:
         with _collected(problems):
             plan = _in_its_environment(modal, connection, plan, earlier)
@@ -162,7 +167,7 @@ def _together(problems: Sequence[ModalrunError]) -> ModalrunError:
     )
 
 
-def _check_catalog(plan: Plan) -> None:
+def check_catalog(plan: Plan) -> None:
     """Refuse, before there is a run, what the local Modal server would refuse afterwards.
 
     Raises:

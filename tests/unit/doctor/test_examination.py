@@ -272,6 +272,17 @@ def test_a_pipeline_that_can_t_be_compiled(load: Callable[[str], RunSpec]) -> No
     assert modal.needs == AccountNeeds(credentials=TOKEN)
 
 
+def test_a_pipeline_that_the_local_server_would_refuse(load: Callable[[str], RunSpec]) -> None:
+    asked = {Origin.SPEC_PIPELINE: SettingsLayer({"gpu": "H10O"})}
+    found = run(
+        spec=load("pipeline: project.training\ntarget: local\n"),
+        compiled=replace(DEPLOYMENT, layers=asked),
+        target="local",
+    )["pipeline"]
+    assert (found.state, found.exit_code) == ("problem", 2)
+    assert "H10O" in found.message
+
+
 def test_a_stored_deployment_has_its_own_stack(load: Callable[[str], RunSpec]) -> None:
     never = AssertionError("the active stack is not asked for")
     found = run(zenml=FakeZenML(stack_of=never), spec=load("deployment: training-1\n"))
