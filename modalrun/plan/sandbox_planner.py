@@ -144,16 +144,23 @@ class SandboxPlanner:
 
 
 def _check_mount_points(step: str, volumes: Mapping[str, str], source: str) -> None:
-    """Raise UsageError for a volume over the files that modalrun itself mounts.
+    """Raise UsageError for a volume over another one, or over the files that modalrun mounts.
 
     Modal ends a sandbox that has a volume on a path with files: "cannot mount volume on non-empty
     path" (reports of several users, 2026-11-28).
     """
+    owner = f"step '{step}'" if step else "the pipeline"
+    by_path: dict[str, str] = {}
     for name, path in volumes.items():
+        other = by_path.setdefault(path, name)
+        if other != name:
+            raise UsageError(
+                f"{owner}: the volumes '{other}' and '{name}' are both mounted at {path}.",
+                hint="The volumes of all places join by name: mount one of them elsewhere.",
+            )
         files = (PurePosixPath(PACKAGE_FILE), PurePosixPath(MANIFEST_FILE))
         for own in (CODE_FOLDER, *(str(file.parent) for file in files)):
             if PurePosixPath(own).is_relative_to(path):
-                owner = f"step '{step}'" if step else "the pipeline"
                 raise UsageError(
                     f"{owner}: the volume '{name}' can't be mounted at {path} ({source}): modalrun"
                     f" puts its files into {own}, and Modal mounts volumes on empty paths only.",

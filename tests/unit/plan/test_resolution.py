@@ -302,6 +302,15 @@ def test_a_volume_over_modalruns_own_files(path: str) -> None:
     plan(deployment({Origin.CODE_PIPELINE: SettingsLayer({"volumes": {"data": f"{path}/more"}})}))
 
 
+def test_two_volumes_of_two_places_at_one_path() -> None:
+    layers = {
+        Origin.CODE_PIPELINE: SettingsLayer({"volumes": {"datasets": "/old", "models": "/data"}}),
+        Origin.SPEC_PIPELINE: SettingsLayer({"volumes": {"datasets": "/data"}}),
+    }
+    with pytest.raises(UsageError, match="'datasets' and 'models' are both mounted at /data"):
+        plan(deployment(layers))
+
+
 def test_unknown_names_are_passed_on_with_a_warning() -> None:
     made = plan(
         deployment(
