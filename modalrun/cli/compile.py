@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Given, Spec, shared
+from modalrun.errors import UsageError
 from modalrun.output.terminal import writer
 from modalrun.output.terminal.spinner import Spinner
 
@@ -29,6 +30,14 @@ def compile_(
     with a deployment, including the pipeline's environment variables; only its owner can read it.
     """
     checked = given.load(spec)
+
+    if output.suffix != ".json":
+        # By its name the other commands know it from a run spec.
+        raise UsageError(
+            f"--output {output}: the name of a deployment file ends in '.json'.",
+            effect="Nothing was written.",
+            hint=f"As in '--output {output.with_suffix('.json')}'.",
+        )
 
     from modalrun.submit.prepare import compile_to_file
 

@@ -64,6 +64,12 @@ def initialize(
     root = source_root_of(folder)
     existing = _read_spec(folder / spec)
     found = [] if existing is not None else pipeline_discovery.pipelines(root)
+    if existing is None and not os.access(into := (folder / spec).parent, os.W_OK):
+        raise UsageError(
+            f"{spec} can't be written: {into} is no folder that you may write to. Nothing was"
+            " registered.",
+            hint="Create the folder, or name another file with --spec.",
+        )
     if pipeline is not None:
         if "." not in pipeline or not all(part.isidentifier() for part in pipeline.split(".")):
             raise UsageError(
@@ -85,7 +91,7 @@ def initialize(
         made = registration.register(stack, name, target)
     steps = list(made.steps)
     undo = list(made.undo)
-    ready = _write_spec(folder / spec, found, name, target, steps)
+    ready = _write_spec(folder / spec, root, found, name, target, steps=steps)
     if ready and steps[-1][1]:
         undo.append(f"rm {shlex.quote(str(spec))}")
         existing = _read_spec(folder / spec)
@@ -151,9 +157,11 @@ def _run_script(existing: _ExistingSpec, folder: Path) -> str | None:
 
 def _write_spec(
     path: Path,
+    root: Path,
     found: Sequence[FoundPipeline],
     stack: str,
     target: Target,
+    *,
     steps: list[tuple[str, bool]],
 ) -> bool:
     """Write the run spec if possible; return whether there is one."""
@@ -172,18 +180,22 @@ def _write_spec(
     try:
         # "x": another process may have written it meanwhile.
         with path.open("x", encoding="utf-8") as file:
-            file.write(spec_text(found[0], stack, target, path.parent))
+            file.write(spec_text(found[0], stack, target, path.parent, root))
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}.") from error
     steps.append((f"{path.name}, a run spec for {found[0].source}", True))
     return True
 
 
-def spec_text(pipeline: FoundPipeline, stack: str, target: Target, folder: Path) -> str:
-    """Return a run spec for a folder, with comments for a new user."""
+def spec_text(
+    pipeline: FoundPipeline, stack: str, target: Target, folder: Path, project: Path
+) -> str:
+    """Return a run spec for a folder of a project, with comments for a new user."""
     arguments = "".join(f"#   {name}: {value}\n" for name, value in pipeline.parameters)
     parameters = f"# parameters:\n{arguments}" if arguments else ""
     root = beside = ""
+    if source_root_of(folder) != project:
+        root = f"source_root: {os.path.relpath(project, folder)}\n"
     if pipeline.src:
         src = os.path.relpath(pipeline.src, folder)
         root = f"source_root: {src}  # nothing beside it goes along: see PYTHONPATH below\n"

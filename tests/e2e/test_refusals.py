@@ -98,6 +98,25 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compile", "SPEC", "-o", "dep.yaml"], "'--output dep.json'"),
+        (["init", "--target", "local", "--spec", "absent/run.yaml"], "Nothing was registered"),
+    ],
+)
+def test_a_file_that_can_t_be_written_or_used_is_refused_before_all_else(
+    world: World, arguments: list[str], said: str
+) -> None:
+    spec = str(world.spec(START))
+    done = world.modalrun(*(spec if part == "SPEC" else part for part in arguments)).finish()
+    assert done.exit_code == 2, done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert not (world.project / "dep.yaml").exists()
+    ask = "from zenml.client import Client\nresult = [s.name for s in Client().list_stacks()]"
+    assert "modalrun_local" not in world.zenml(ask)
+
+
+@pytest.mark.parametrize(
     ("text", "line", "said"),
     [
         ("pipeline: unimportable.training\n", 1, r"unimportable\.py:3.*RuntimeError: no such luck"),

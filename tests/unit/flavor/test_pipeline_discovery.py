@@ -79,7 +79,7 @@ def test_modules_of_a_src_layout_are_named_without_src(
 
     (found,) = pipelines(tmp_path)
 
-    data = yaml.safe_load(spec_text(found, "default", "local", tmp_path))
+    data = yaml.safe_load(spec_text(found, "default", "local", tmp_path, tmp_path))
     assert (data["pipeline"], data.get("source_root")) == expected
 
 
@@ -91,6 +91,16 @@ def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:
     assert source_root_of(inner) == tmp_path / "project"
 
 
+def test_a_run_spec_in_a_folder_of_the_project_names_the_source_root(tmp_path: Path) -> None:
+    found = FoundPipeline("training.training", ())
+    folder = tmp_path / "configs"
+    data = yaml.safe_load(spec_text(found, "default", "local", folder, tmp_path))
+    assert data["source_root"] == ".."
+    (tmp_path / ".zen").mkdir()
+    data = yaml.safe_load(spec_text(found, "default", "local", folder, tmp_path))
+    assert "source_root" not in data, "it is found"
+
+
 @pytest.mark.parametrize("src", [None, "src"])
 def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(
     tmp_path: Path, src: str | None
@@ -100,7 +110,7 @@ def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(
     (tmp_path / "src").mkdir()
     folder = tmp_path / src if src else None
     found = FoundPipeline("training.training", (("epochs", "3"),), src=folder)
-    text = spec_text(found, "my stack", "local", tmp_path)
+    text = spec_text(found, "my stack", "local", tmp_path, tmp_path)
     path = tmp_path / "modalrun.yaml"
     path.write_text(text)
     spec = load_spec(path)
