@@ -50,12 +50,16 @@ LONG_VALUE = 8
 """Characters. A value as long is masked inside of words, too."""
 
 
+_OWN_WORDS = frozenset({"modal", "local", "pipeline", "per_step", "default"})
+"""Values of keys that the commands in hints have, too."""
+
+
 def show_as(value: str, variable: str) -> None:
     """Show a variable's name in place of its value from now on: it may be a secret.
 
-    Words that are everywhere (less than 4 characters, or a number) are left.
+    Words that are everywhere (less than 4 characters, or a number, or one of modalrun's) are left.
     """
-    if len(value) >= 4 and not value.isdigit():
+    if len(value) >= 4 and not value.isdigit() and value not in _OWN_WORDS:
         _VARIABLES[value] = variable
 
 

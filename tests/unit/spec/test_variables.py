@@ -194,6 +194,14 @@ def test_words_that_are_everywhere_are_not_replaced(load: Load) -> None:
     assert errors.without_credentials(text) == "3 ${FLAG} ${REGION} xus-eastx (${REGION})"
 
 
+def test_words_that_commands_have_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TARGET", "modal")
+    mistakes(tmp_path, f"{PIPELINE}target: ${{TARGET}}\ntimeout: x\n")
+    assert errors.without_credentials("Run 'modal setup'.") == "Run 'modal setup'."
+
+
 def test_a_long_value_is_masked_inside_of_a_word(load: Load) -> None:
     load(PIPELINE + "parameters: {a: '${PASSWORD}'}\n")
     text = "xhunter2 # x: yy"
