@@ -19,7 +19,7 @@ from modalrun.spec.overrides import CommandLineSource, Override, command_line, m
 from modalrun.spec.places import TOP_KEYS
 from modalrun.spec.precedence import Layers, Origin
 from modalrun.spec.sandbox_settings import SandboxSettings, read_sandboxes
-from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, REFUSED, OurKeys
+from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, INHERITED_KEYS, REFUSED, OurKeys
 from modalrun.spec.short_forms import expanded
 from modalrun.spec.spec_argument import source_root_of, spec_source
 from modalrun.spec.validation import Checker, Mistakes, run_name_problem
@@ -164,6 +164,7 @@ def check_spec(
     checkers = Checker(source, mistakes), Checker(flags, mistakes)
     for checker in checkers:
         checker.variables()
+        checker.note_numbers()
     in_file, in_flags = map(expanded, checkers)
 
     def mistake(key: str, problem: str, hint: str | None = None) -> None:
@@ -188,7 +189,7 @@ def check_spec(
         stack=ours.stack,
         target=target or ours.target,
         source_root=source_root,
-        run_configuration=merged(of_file.rest, of_flags.rest),
+        run_configuration=_merged(of_file.rest, of_flags.rest),
         source=in_file.source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
@@ -209,6 +210,19 @@ def check_spec(
         notes=tuple(mistakes.notes),
         command_line=flags,
     )
+
+
+def _merged(of_file: Mapping[str, Any], of_flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge ZenML's part of the command line over that of the file, its steps' included.
+
+    For ZenML a step's own value is above the pipeline's, wherever they are from.
+    """
+    inherited = {key: value for key, value in of_flags.items() if key in INHERITED_KEYS}
+    steps = {
+        name: merged(step, {key: inherited[key] for key in inherited.keys() & step.keys()})
+        for name, step in (of_file.get("steps") or {}).items()
+    }
+    return merged({**of_file, "steps": steps} if steps else of_file, of_flags)
 
 
 def _our_keys(checker: Checker) -> OurKeys:

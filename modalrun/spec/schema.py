@@ -152,6 +152,9 @@ class StepKeys(_CommonKeys):
     outputs: dict[str, Any] = {}
 
 
+INHERITED_KEYS = frozenset(_CommonKeys.model_fields) - {"parameters"}
+"""The keys of a run configuration that hold for each step that has none of its own."""
+
 HOOK_KEYS = {
     f"on_{event}": f"{event}_hook_source"
     for event in ("init", "cleanup", "failure", "success", "start", "end", "pause", "resume")

@@ -29,6 +29,9 @@ from modalrun.util.nearest import misspelling_of
 
 M = TypeVar("M", bound=BaseModel)
 
+_UNTYPED = frozenset({"parameters", "environment", "extra"})
+"""Keys below which the user's own code says what a value is."""
+
 
 class Mistakes:
     """Collect the mistakes in a spec, to report them at once, and notes to show with the plan."""
@@ -120,6 +123,15 @@ class Checker:
         for at, problem in self.source.unset.items():
             self._add(at, f"'{path_name(at)}': {problem}")
 
+    def note_numbers(self) -> None:
+        """Note the numbers that people read as other ones: 010 is 8, and 2:00 is 120."""
+        for at, scalar in self.source.scalars.items():
+            is_number = isinstance(scalar.value, int | float) and not isinstance(scalar.value, bool)
+            others = any(part in _UNTYPED or str(part).startswith("x-") for part in at)
+            if scalar.is_surprising and is_number and scalar.written is None and not others:
+                place = self.source.where(at)
+                self.mistakes.notes.append(f"{place}: '{path_name(at)}' is {as_written(scalar)}")
+
     def name(self, path: KeyPath) -> str:
         """Return the path of a key as it is written."""
         return path_name(self.source.written(path))
@@ -176,6 +188,8 @@ class Checker:
 
     def _owner(self, at: KeyPath, model: type[BaseModel], owner: dict[str, Any]) -> None:
         checked = self.values(at, model, owner)
+        # Of a text such as "false" ZenML makes the same; `bool` would not.
+        owner.update({k: v for k in owner if isinstance(v := getattr(checked, k, None), bool)})
         if (retry := getattr(checked, "retry", None)) and "delay" in retry.model_fields_set:
             owner["retry"] = {**owner["retry"], "delay": retry.delay}
         docker = (owner.get("settings") or {}).get("docker")

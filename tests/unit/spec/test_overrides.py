@@ -185,3 +185,46 @@ def test_the_place_of_a_key_is_its_flag_or_its_line(tmp_path: Path) -> None:
     spec = load(tmp_path, set_option("stack=x"), text="stack: y\ntarget: local\n")
     assert spec.where(("stack",)) == "--set stack"
     assert spec.where(("target",)).endswith("run.yaml:3")
+
+
+def test_the_command_line_is_above_a_steps_own_values_in_the_file(tmp_path: Path) -> None:
+    text = (
+        "steps:\n  train: {enable_cache: true, retry: {max_retries: 2, delay: 3},"
+        " parameters: {rate: 1}}\n  load: {}\n"
+    )
+    given = _given(
+        no_cache=True,
+        param=["rate=2"],
+        set_=["retry.max_retries=5", "steps.load.enable_cache=true"],
+    )
+    spec = load(tmp_path, *given.overrides, text=text)
+    assert spec.run_configuration["enable_cache"] is False
+    assert spec.run_configuration["steps"] == {
+        "train": {
+            "enable_cache": False,
+            "retry": {"max_retries": 5, "delay": 3},
+            "parameters": {"rate": 1},
+        },
+        "load": {"enable_cache": True},
+    }, "of the command line, a step is above the pipeline"
+
+
+@pytest.mark.parametrize("text", ["false", "n"])
+def test_a_text_for_a_flag_is_what_zenml_makes_of_it(tmp_path: Path, text: str) -> None:
+    spec = load(tmp_path, text=f"enable_cache: '{text}'\nsteps: {{a: {{enable_cache: 'yes'}}}}\n")
+    assert spec.run_configuration["enable_cache"] is False
+    assert spec.run_configuration["steps"]["a"]["enable_cache"] is True
+
+
+def test_a_number_that_people_read_as_another_one_has_a_note(tmp_path: Path) -> None:
+    text = (
+        "timeout: 2:00\nmax_parallelism: 010\nx-own: {a: 010}\nparameters: {a: 010}\n"
+        "enable_cache: yes\ncpu: 1_0\nextra: {a: 1:30}\n"
+    )
+    notes = load(tmp_path, text=text).notes
+    place = tmp_path / "run.yaml"
+    quotes = "(put quotes around text)"
+    assert notes == (
+        f"{place}:2: 'timeout' is 2:00, which YAML reads as 120 {quotes}",
+        f"{place}:3: 'max_parallelism' is 010, which YAML reads as 8 {quotes}",
+    )
