@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
 
@@ -119,6 +119,14 @@ class RunRecord:
     def finished(self) -> bool:
         """Whether the status is final."""
         return self.status in FINISHED
+
+    def latest(self, now: datetime) -> datetime:
+        """Return its end; without one the present, but no later than its sandbox's timeout."""
+        if self.end is not None or self.metadata is None or not self.metadata.timeout:
+            return self.end or now
+        began = self.metadata.created or (self.start or self.created).timestamp()
+        until = min(now.timestamp(), began + self.metadata.timeout)
+        return datetime.fromtimestamp(until, timezone.utc)
 
     @property
     def zenml_status(self) -> str:
