@@ -86,7 +86,7 @@ def fitted(
     return [
         Text(part, style=style)
         for line in text.splitlines() or [""]
-        for part in wrapped(harmless(line, colours=False), width, indent=indent) or [""]
+        for part in wrapped(harmless(line, colours=False), width, indent=indent)
     ]
 
 
