@@ -11,6 +11,9 @@ from modalrun.errors import UsageError
 DURATION_FORMS = "a whole number of seconds, or a duration such as '90s', '2h' or '1h30m'"
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_FIRST_YEAR = 1000
+"""ZenML's filter takes years of four digits."""
+
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
 _DURATION = re.compile(rf"(?:{_NUMBER}[smhdw])+")
 _PART = re.compile(rf"({_NUMBER})([smhdw])")
@@ -59,7 +62,10 @@ def moment(text: str, *, option: str, now: datetime) -> datetime:
             # Python 3.10 reads neither "Z" nor a blank that RFC 3339 allows in place of the "T".
             found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
         # Local time had the offset of that day, not today's.
-        return found.astimezone(timezone.utc)
+        found = found.astimezone(timezone.utc)
+        if found.year < _FIRST_YEAR:
+            raise ValueError
+        return found
     except (ValueError, OverflowError):
         raise UsageError(
             f"{option} {text}: this is not a time.",
