@@ -20,6 +20,7 @@ import pytest
         (["list", "--since", "yesterday"], "this is not a time"),
         (["list", "--limit", "0"], "--limit"),
         (["status", "latest", "--output", "yaml"], "--output"),
+        (["advise", "latest", "--write", "--output", "json"], "--write and '--output json'"),
     ],
 )
 def test_a_mistake_is_found_without_zenml(arguments: list[str], says: str) -> None:
