@@ -18,6 +18,7 @@ from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
 from modalrun.run.usage import StepUsage
+from modalrun.util.text import checked_utf8
 
 LATEST = "latest"
 MIN_PREFIX = 4
@@ -237,11 +238,11 @@ def run_argument(text: str | None, *, interactive: bool) -> str:
     """Return the RUN argument of a command; on a terminal it defaults to the latest run.
 
     Raises:
-        UsageError: It is missing and there is no terminal: in a script, the latest run may be
-            another one by then.
+        UsageError: It is not UTF-8 text. Or it is missing and there is no terminal: in a script,
+            the latest run may be another one by then.
     """
     if text is not None and text.strip():
-        return text.strip()
+        return checked_utf8(text.strip(), "RUN")
     if text is None and interactive:
         return LATEST
     raise UsageError(
