@@ -9,6 +9,7 @@ import typer
 from modalrun.cli import completion
 from modalrun.cli.options import Output
 from modalrun.cli.run_argument import interactive
+from modalrun.errors import UsageError
 from modalrun.output.terminal import writer
 from modalrun.output.terminal.spinner import Spinner
 
@@ -38,6 +39,9 @@ def advise(
     A suggestion is a quarter above the highest peak of the runs, rounded up. What it saves is
     counted at Modal's list prices. Steps that took less than a second are not measured.
     """
+    if write and output == "json":
+        raise UsageError("--write and '--output json' exclude each other.")
+
     from modalrun.observe.advice import read_advice
     from modalrun.run.records import run_argument
     from modalrun.zenml_api import process

@@ -14,6 +14,7 @@ from modalrun.cli import completion
 from modalrun.cli.run_argument import Run, resolved
 from modalrun.output.terminal import writer
 from modalrun.util import interrupts
+from modalrun.util.text import checked_utf8
 
 
 class AfterDashes(TyperCommand):
@@ -59,6 +60,8 @@ def exec_(
     """
     from modalrun.control import exec as execution
 
+    for word in command:
+        checked_utf8(word, "COMMAND")
     with resolved(run) as (found, spinner):
         spinner.show("Connecting to the sandbox")
         place = execution.find_place(found.id, step)

@@ -10,6 +10,7 @@ from modalrun.cli import completion
 from modalrun.cli.options import Output, moment_option
 from modalrun.output.terminal import writer
 from modalrun.output.terminal.spinner import Spinner
+from modalrun.util.text import checked_utf8
 
 
 def list_(
@@ -53,6 +54,8 @@ def list_(
     from modalrun.zenml_api.gateway import ZENML
 
     states = list_runs.check_states(state or ())
+    if pipeline is not None:
+        checked_utf8(pipeline, "--pipeline")
     begin = moment_option(since, "--since")
     with Spinner("Reading runs", quiet=output == "json"), process.zenml_session():
         newest = ZENML.newest_runs(

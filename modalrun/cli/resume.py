@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Interrupt, exit_with, on_interrupt
-from modalrun.cli.run_argument import Run, interactive
+from modalrun.cli.run_argument import Interruption, Run, interactive
 from modalrun.util.paths import checked_path
 
 
@@ -42,31 +42,34 @@ def resume(
 
     Exit codes: as for 'submit'; 2 also if the source tree is missing or has changed.
     """
-    from modalrun.control import resume as resuming
-    from modalrun.control.stop import by_force
-    from modalrun.observe import attach, status
-    from modalrun.observe.outcome import accepted
-    from modalrun.output import reporter
-    from modalrun.run import records
-    from modalrun.spec.spec_argument import source_root_of
-    from modalrun.zenml_api import process
+    with Interruption("Interrupted. No run was resumed.") as interruption:
+        from modalrun.control import resume as resuming
+        from modalrun.control.stop import by_force
+        from modalrun.observe import attach, status
+        from modalrun.observe.outcome import accepted
+        from modalrun.output import reporter
+        from modalrun.run import records
+        from modalrun.spec.spec_argument import source_root_of
+        from modalrun.zenml_api import process
 
-    text = records.run_argument(run, interactive=interactive())
-    with reporter() as shown, contextlib.ExitStack() as zenml:
-        # ZenML takes seconds to import.
-        shown.phase("Reading the run")
-        zenml.enter_context(process.zenml_session())
-        found = status.resolve(text)
-        folder = source_root_of(Path.cwd())
-        if source_root:
-            folder = checked_path(source_root, "--source-root").resolve()
-        resumed = resuming.resume(found.id, shown, source_root=folder)
-        if isinstance(resumed, str):
-            shown.say(resumed)
-            return
-        if sync:
-            outcome = attach.follow(resumed, shown, on_interrupt(interrupt), stop=by_force)
-        else:
-            outcome = accepted(resumed)
-        shown.summary(outcome)
+        text = records.run_argument(run, interactive=interactive())
+        with reporter() as shown, contextlib.ExitStack() as zenml:
+            # ZenML takes seconds to import.
+            shown.phase("Reading the run")
+            zenml.enter_context(process.zenml_session())
+            found = status.resolve(text)
+            folder = source_root_of(Path.cwd())
+            if source_root:
+                folder = checked_path(source_root, "--source-root").resolve()
+            # It says itself what has become of the run.
+            interruption.text = ""
+            resumed = resuming.resume(found.id, shown, source_root=folder)
+            if isinstance(resumed, str):
+                shown.say(resumed)
+                return
+            if sync:
+                outcome = attach.follow(resumed, shown, on_interrupt(interrupt), stop=by_force)
+            else:
+                outcome = accepted(resumed)
+            shown.summary(outcome)
     exit_with(outcome)

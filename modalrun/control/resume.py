@@ -9,9 +9,10 @@ where the run was, which is checked, and which files it had, to compare them.
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
-from modalrun.errors import NotFoundError, UsageError
+from modalrun.errors import Interrupted, NotFoundError, UsageError
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.handle import RunHandle, RunObserver
 from modalrun.run.outcome import PAUSED
@@ -24,8 +25,16 @@ from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source.staging import new_files_note, stage_again
+from modalrun.submit.withdrawal import Withdrawal, say_at_last
+from modalrun.util import interrupts
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
+
+NOT_RESUMED = "Interrupted. The run {} was not resumed: it is as it was."
+UNANSWERED = (
+    "Interrupted. Modal has not answered whether the new sandbox of the run {0} runs. 'modalrun"
+    " resume {0}' says so, and resumes the run if it does not."
+)
 
 
 def resume(
@@ -37,6 +46,8 @@ def resume(
     modal: ModalGateway = MODAL,
 ) -> RunHandle | str:
     """Give a run that can continue another run sandbox. Call it inside `zenml_session`.
+
+    A signal ends the new sandbox and leaves the run as it was; the observer is told.
 
     A paused run of a dynamic pipeline continues in either mode. For a `per_step` run whose driver
     has ended, the new driver reads from ZenML which steps have ended and from Modal which still
@@ -53,7 +64,30 @@ def resume(
         NotFoundError: There is no such run, or its deployment, app or local server is gone.
         UsageError: It can't continue, or the source tree is missing or has changed.
         ModalrunError: ZenML or Modal can't be reached.
+        KeyboardInterrupt, Interrupted: A signal came.
     """
+    begun: list[Withdrawal] = []
+    try:
+        return _resume(run_id, observer, source_root, zenml, modal, begun=begun)
+    except (KeyboardInterrupt, Interrupted):
+        # More signals must not interrupt this.
+        with interrupts.deferred():
+            interrupts.forget()
+            undone = all(creation.undo_resume(run_id) for creation in begun)
+            say_at_last(observer, (NOT_RESUMED if undone else UNANSWERED).format(run_id))
+        raise
+
+
+def _resume(
+    run_id: str,
+    observer: RunObserver,
+    source_root: Path,
+    zenml: ZenMLGateway,
+    modal: ModalGateway,
+    *,
+    begun: list[Withdrawal],
+) -> RunHandle | str:
+    """Resume a run; add to `begun` what undoes the creation of its sandbox, before it begins."""
     observer.phase("Reading the run")
     run = zenml.read_run(run_id)
     if run.finished:
@@ -94,13 +128,16 @@ def resume(
         )
         record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
         _, steps = zenml.read_run_and_steps(run.id)
+        built, unanswered = plan.with_images(images), threading.Event()
+        begun.append(Withdrawal(job, built, zenml, observer, unanswered, resumed=True))
         handle = create_run_sandbox(
             job,
-            plan.with_images(images),
+            built,
             record,
             staged,
             observer=observer,
             zenml=zenml,
+            unanswered=unanswered,
             earlier=earlier,
             ended=[step.name for step in steps if step.finished],
             take_over=True,

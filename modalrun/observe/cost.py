@@ -16,6 +16,7 @@ from decimal import Decimal
 from modalrun.plan.pricing import LIST_PRICES, PriceTable, dollars, per_second, without_price
 from modalrun.run.events import Idle
 from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.outcome import PAUSED
 from modalrun.run.records import RunRecord, StepRecord
 from modalrun.run.run_plan import RunPlan
 from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources
@@ -83,8 +84,8 @@ def estimate(
     """Estimate the cost of a recorded run in USD; None where it is not known.
 
     Args:
-        attempts: All attempts of its steps, in `per_step` mode.
-        now: The present, at which sandboxes without an end are counted.
+        attempts: All attempts of its steps, in `per_step` mode or if it is paused.
+        now: The present.
     """
     if run.place is not None and (
         run.place.target == "local" or (run.metadata is None and run.finished)
@@ -102,10 +103,14 @@ def spent(
     Args:
         attempts: All attempts of its steps. Those without a sandbox of their own share the cost of
             the run sandbox by their times.
-        now: The present, at which sandboxes without an end are counted.
+        now: The present. Sandboxes without an end are counted until then, and at most until the run
+            sandbox's timeout; those of a paused run until the end of its last step.
     """
     if run.metadata is None:
         return RunCost(None, {})
+    now = run.latest(now)
+    if run.status == PAUSED:
+        now = max((a.end for a in attempts if a.end), default=now)
     whole = _amount(run.metadata, run.start, run.end, now, table)
     steps: dict[str, Decimal | None] = {}
     # The metadata of a cached step are those of the run that it is from.

@@ -10,6 +10,7 @@ from decimal import Decimal
 from modalrun.errors import UsageError
 from modalrun.observe.cost import estimate
 from modalrun.plan.pricing import LIST_PRICES
+from modalrun.run.outcome import PAUSED
 from modalrun.run.records import STATES, RunRecord
 from modalrun.zenml_api.gateway import ZENML
 
@@ -36,7 +37,9 @@ def with_costs(found: Sequence[RunRecord]) -> list[ListedRun]:
     priced = [
         run
         for run in found
-        if run.metadata and (run.metadata.target, run.metadata.mode) == ("modal", "per_step")
+        if run.metadata
+        and run.metadata.target == "modal"
+        and (run.metadata.mode == "per_step" or run.status == PAUSED)
     ]
     attempts = ZENML.step_attempts(priced)
     now = datetime.now(timezone.utc)

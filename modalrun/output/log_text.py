@@ -118,10 +118,10 @@ def printer(*, jsonl: bool, timestamps: bool) -> Callable[[Sequence[LogLine]], N
 
 def _for_stdout(*, timestamps: bool) -> tuple[StepLabels | None, Callable[[LogLine], str]]:
     """Create the labels of steps, on a terminal, and a function that renders a line."""
-    from modalrun.output.terminal.console import is_live, make_console
+    from modalrun.output.terminal.console import is_live, is_terminal, make_console
 
     console = make_console(stderr=False)
-    labels = StepLabels(label_width(console.width)) if console.file.isatty() else None
+    labels = StepLabels(label_width(console.width)) if is_terminal(console) else None
     colours = is_live(console) and not console.no_color
     width = (lambda: console.width) if labels is not None else None
     renderer = LineRenderer(labels, colours=colours, timestamps=timestamps, width=width)

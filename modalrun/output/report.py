@@ -289,7 +289,8 @@ def _picture(one: Visualization, name: str) -> dict[str, Any]:
     label, kind, content = f"Visualization of {name}", one.kind, one.content
     found: dict[str, Any] = {"kind": "note", "content": content, "label": label}
     if kind == "image" and isinstance(content, bytes):
-        if (mime := _IMAGES.get(content[:4])) is None:
+        mime = next((mime for magic, mime in _IMAGES.items() if content.startswith(magic)), None)
+        if mime is None:
             return found | {"content": "An image of an unknown format."}
         encoded = base64.b64encode(content).decode()
         return found | {"kind": "image", "content": f"data:image/{mime};base64,{encoded}"}

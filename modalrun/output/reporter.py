@@ -14,7 +14,14 @@ from modalrun.errors import Interrupted
 from modalrun.output.live import LiveView
 from modalrun.output.log_text import BarLines, LineRenderer
 from modalrun.output.summary import print_summary
-from modalrun.output.terminal.console import fitted, is_live, make_console, print_lines, width_of
+from modalrun.output.terminal.console import (
+    fitted,
+    is_live,
+    is_terminal,
+    make_console,
+    print_lines,
+    width_of,
+)
 from modalrun.output.terminal.spinner import Spinner
 from modalrun.output.terminal.step_labels import StepLabels, label_width
 from modalrun.output.terminal.writer import write_rendered
@@ -42,9 +49,9 @@ class Reporter:
         self._labels = StepLabels(label_width(self._stderr.width))
         self._renderers = {
             console: LineRenderer(
-                self._labels if console.is_terminal else None,
+                self._labels if is_terminal(console) else None,
                 colours=console.is_terminal and not console.no_color,
-                width=partial(getattr, console, "width") if console.is_terminal else None,
+                width=partial(getattr, console, "width") if is_terminal(console) else None,
             )
             for console in (self._stdout, self._stderr)
         }
@@ -120,7 +127,7 @@ class Reporter:
         """Print a line of the run's output, labelled with its step."""
         console = self._stdout if line.source == "stdout" else self._stderr
         text = self._renderers[console].render(line)
-        if self._live is not None and console.is_terminal:
+        if self._live is not None and is_terminal(console):
             # Both streams are the same terminal; only through the view does the table stay below.
             self._live.show([text])
             return

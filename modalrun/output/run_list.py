@@ -16,6 +16,7 @@ from modalrun.output.status_json import run_fields
 from modalrun.output.terminal.console import fitted, make_console, print_lines, width_of
 from modalrun.output.terminal.table import cell, state_cell, table
 from modalrun.plan.pricing import LIST_PRICES, dollars
+from modalrun.run.outcome import PAUSED
 
 VERSION = 1
 SHORT_ID = 8
@@ -74,6 +75,7 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
     started = run.start or run.created
     unknown = "?" if run.wrong_metadata else "-"
     here = started.astimezone()
+    over = run.finished or run.status == PAUSED
     this_year = here.year == datetime.now().year
     values = {
         "run": run.id[:SHORT_ID],
@@ -83,7 +85,7 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
         "mode": run.place.mode if run.place else unknown,
         "target": run.place.target if run.place else unknown,
         "started": here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d"),
-        "time": duration(started, run.end or (None if run.finished else now)),
+        "time": duration(started, run.end if over else run.latest(now)),
         "cost": _cost(listed.cost),
     }
     row = {column: cell(value) for column, value in values.items()}

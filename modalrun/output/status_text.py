@@ -14,7 +14,14 @@ from modalrun.output.live import ResizableLive
 from modalrun.output.log_text import BarLines
 from modalrun.output.reasons import told
 from modalrun.output.status_json import app_url
-from modalrun.output.terminal.console import fitted, labelled, make_console, print_lines, width_of
+from modalrun.output.terminal.console import (
+    fitted,
+    is_live,
+    labelled,
+    make_console,
+    print_lines,
+    width_of,
+)
 from modalrun.output.terminal.table import SHORT_NAME, bar_width, cell, state_cell, table
 from modalrun.output.timeline_text import timeline_lines
 from modalrun.run import failure
@@ -64,7 +71,7 @@ class LiveStatus:
         self._bars = BarLines()
         self._over = False
         self._live: ResizableLive | None = None
-        if self._console.is_terminal:
+        if is_live(self._console):
             self._live = ResizableLive(self._console, self._picture)
 
     def __enter__(self) -> LiveStatus:

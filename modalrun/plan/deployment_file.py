@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import from_json
 
 from modalrun import __version__
@@ -46,7 +46,7 @@ class DeploymentFile:
 
     Attributes:
         deployment, snapshot: The pipeline in modalrun's form, and in ZenML's, as plain values.
-        zenml_version, python_version: The versions that compiled it, "0.98.0" and "3.11".
+        zenml_version: The version that compiled it, "0.98.0".
         source_root: The folder that the pipeline was imported from, relative to the file.
         target: Where it is run unless a run spec or an option names a target.
         conditions: What it was compiled against on a ZenML server.
@@ -56,7 +56,6 @@ class DeploymentFile:
     snapshot: Mapping[str, Any]
     stack: StackDescription
     zenml_version: str
-    python_version: str
     source_root: str
     target: Target
     source_code: str | None = None
@@ -98,7 +97,6 @@ def write(path: Path, file: DeploymentFile) -> None:
         "version": VERSION,
         "modalrun": __version__,
         "zenml": file.zenml_version,
-        "python": file.python_version,
         "checksum": _checksum(text.encode()),
     }
     whole = f"{json.dumps(header, indent=1)[:-2]},\n{_CONTENT.decode()}{text}\n}}\n"
@@ -145,7 +143,6 @@ def read(path: Path) -> DeploymentFile:
         snapshot=content.snapshot,
         stack=content.stack,
         zenml_version=file.zenml,
-        python_version=file.python,
         source_root=content.source_root,
         target=content.target,
         source_code=content.source_code,
@@ -183,7 +180,6 @@ class _Envelope(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     zenml: str
-    python: Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}\z")]
     content: _Content
 
 

@@ -65,7 +65,8 @@ def read_text(path: Path, kind: str, setting: str) -> str:
     """
     try:
         with open_regular(path) as file:
-            return file.read(MAX_BYTES).decode()
+            # As pip and Docker do, past the mark of the encoding that some editors write.
+            return file.read(MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.tags import step_sandbox_name
 from modalrun.run.usage import StepUsage
+from modalrun.util.text import checked_utf8
 
 LATEST = "latest"
 MIN_PREFIX = 4
@@ -119,6 +120,14 @@ class RunRecord:
     def finished(self) -> bool:
         """Whether the status is final."""
         return self.status in FINISHED
+
+    def latest(self, now: datetime) -> datetime:
+        """Return its end; without one the present, but no later than its sandbox's timeout."""
+        if self.end is not None or self.metadata is None or not self.metadata.timeout:
+            return self.end or now
+        began = self.metadata.created or (self.start or self.created).timestamp()
+        until = min(now.timestamp(), began + self.metadata.timeout)
+        return datetime.fromtimestamp(until, timezone.utc)
 
     @property
     def zenml_status(self) -> str:
@@ -229,11 +238,11 @@ def run_argument(text: str | None, *, interactive: bool) -> str:
     """Return the RUN argument of a command; on a terminal it defaults to the latest run.
 
     Raises:
-        UsageError: It is missing and there is no terminal: in a script, the latest run may be
-            another one by then.
+        UsageError: It is not UTF-8 text. Or it is missing and there is no terminal: in a script,
+            the latest run may be another one by then.
     """
     if text is not None and text.strip():
-        return text.strip()
+        return checked_utf8(text.strip(), "RUN")
     if text is None and interactive:
         return LATEST
     raise UsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Literal, Protocol, get_args
 
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
@@ -108,10 +109,7 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
     for one in sorted(attempts, key=lambda one: one.attempt):
         records.setdefault(one.name, []).append(one)
     created = (run.start or run.created).timestamp()
-    latest = now if run.end is None else run.end.timestamp()
-    if view.over and run.end is None and run.metadata is not None and run.metadata.timeout:
-        # Nobody has recorded its end: it is not later than its timeout.
-        latest = min(latest, created + run.metadata.timeout)
+    latest = run.latest(datetime.fromtimestamp(now, timezone.utc)).timestamp()
     begins = [
         begin
         for name in records

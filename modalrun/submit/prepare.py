@@ -109,21 +109,19 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     with garbage_collection.paused():
         file = deployment_file.read(path)
         deployment, spec = of_file(file, _with_values_of(spec, path, file))
-        return plan_deployment(deployment, file.stack, spec, file.python_version)
+        return plan_deployment(deployment, file.stack, spec)
 
 
 def plan_deployment(
     deployment: Deployment,
     stack: StackDescription,
     spec: RunSpec,
-    python_version: str | None = None,
     *,
     skipped: Collection[str] = (),
 ) -> PricedPlan:
-    """Plan a compiled deployment and price the plan.
+    """Plan a compiled deployment and price the plan. Its images have the Python of this process.
 
     Args:
-        python_version: The Python that compiled it, "3.11"; None for the one of this process.
         skipped: Steps that the run takes from an earlier one.
 
     Raises:
@@ -134,7 +132,7 @@ def plan_deployment(
         deployment,
         target=spec.target,
         source_root=spec.source_root,
-        python_version=python_version or _python_version(),
+        python_version=".".join(platform.python_version_tuple()[:2]),
         engine_packages=engine_packages(built=on_modal, server=config_files.has_server()),
         environment=configured_environment(spec.target),
     )
@@ -274,7 +272,6 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
                 snapshot=compiled.snapshot.model_dump(mode="json"),
                 stack=compiled.stack_description,
                 zenml_version=version("zenml"),
-                python_version=_python_version(),
                 source_root=os.path.relpath(spec.source_root, folder),
                 target=spec.target,
                 source_code=compiled.source_code,
@@ -355,7 +352,3 @@ def _source_root_of(path: Path, named: str) -> Path:
             hint=hint,
         )
     return root
-
-
-def _python_version() -> str:
-    return ".".join(platform.python_version_tuple()[:2])

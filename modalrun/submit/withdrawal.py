@@ -89,6 +89,12 @@ class Withdrawal:
                     f" answered. 'modalrun stop --force {run_id}' ends it.",
                 )
 
+    def undo_resume(self, run_id: str) -> bool:
+        """End the new sandbox of a run, but not the run; return whether none is left."""
+        left: list[str | None] = []
+        interrupts.within(SECONDS, lambda: left.append(self._terminate_sandbox(run_id)))
+        return left == [None]
+
     def _withdraw(self, run_id: str, error: BaseException) -> None:
         """Withdraw a run that has got no sandbox for an error, or for a signal's exception.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from modalrun.errors import UsageError
+
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor movement
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links, the clipboard
@@ -15,6 +17,17 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 def without_surrogates(text: str) -> str:
     r"""Escape lone surrogates (`\udc80`), which no encoding takes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def checked_utf8(text: str, what: str) -> str:
+    """Return a text that a user has given.
+
+    Raises:
+        UsageError: It holds bytes that are not UTF-8; no server takes them.
+    """
+    if without_surrogates(text) != text:
+        raise UsageError(f"{what} is not UTF-8 text: {without_surrogates(text)}")
+    return text
 
 
 def cut(text: str, limit: int) -> str:

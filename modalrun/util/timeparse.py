@@ -11,6 +11,9 @@ from modalrun.errors import UsageError
 DURATION_FORMS = "a whole number of seconds, or a duration such as '90s', '2h' or '1h30m'"
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_FIRST_YEAR = 1000
+"""ZenML's filter takes years of four digits."""
+
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
 _DURATION = re.compile(rf"(?:{_NUMBER}[smhdw])+")
 _PART = re.compile(rf"({_NUMBER})([smhdw])")
@@ -46,7 +49,7 @@ def moment(text: str, *, option: str, now: datetime) -> datetime:
         text: How long ago ("90s", "10m", "1h30m", "2d", "1w"), a date ("2026-11-23", its begin in
             local time), or a date and time (RFC 3339; local time without a zone).
         option: The option's name, for the message: "--since".
-        now: The time now, in the local time zone.
+        now: The time now.
 
     Raises:
         UsageError: It is none of these, or out of range.
@@ -54,11 +57,15 @@ def moment(text: str, *, option: str, now: datetime) -> datetime:
     text = text.strip()
     try:
         if _DURATION.fullmatch(text):
-            return (now - timedelta(seconds=duration(text))).astimezone(timezone.utc)
-        # Python 3.10 reads neither "Z" nor a blank that RFC 3339 allows in place of the "T".
-        found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-        local = found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
-        return local.astimezone(timezone.utc)
+            found = now - timedelta(seconds=duration(text))
+        else:
+            # Python 3.10 reads neither "Z" nor a blank that RFC 3339 allows in place of the "T".
+            found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+        # Local time had the offset of that day, not today's.
+        found = found.astimezone(timezone.utc)
+        if found.year < _FIRST_YEAR:
+            raise ValueError
+        return found
     except (ValueError, OverflowError):
         raise UsageError(
             f"{option} {text}: this is not a time.",

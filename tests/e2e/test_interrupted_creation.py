@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.e2e.test_endings import waiting_spec
 from tests.e2e.test_flavor import register, script
+from tests.e2e.test_per_step import waiting
 
 if TYPE_CHECKING:
     from tests.world import Command, World
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.e2e
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 PER_STEP = "settings: {orchestrator: {mode: per_step}}"
 EVERY = pytest.mark.exhaustive
+LONG = 300
 
 
 def faults(world: World, *rules: dict[str, Any]) -> None:
@@ -134,3 +137,37 @@ def test_a_run_whose_creation_was_never_answered_is_found_later(
     assert stopped.exit_code == 0, stopped.stderr
     assert world.only_run().status == "stopped"
     assert all(box.finished_at for box in world.sandboxes())
+
+
+@EVERY
+def test_a_signal_while_a_run_is_resumed_leaves_it_as_it_was(world: World) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    (driver,) = (box for box in world.sandboxes() if box.tags["modalrun-role"] == "run")
+    assert world.modalrun("local", "kill", driver.id).finish().exit_code == 0
+    assert command.finish(LONG).exit_code == 7
+    run_id = world.only_run().id
+    resume = [sys.executable, "-m", "modalrun", "resume", run_id]
+
+    faults(world, {"rpc": "SandboxCreate*", "action": "hang"})
+    interrupted = world.start(resume, cwd=world.project)
+    signalled_at(world, interrupted, "SandboxCreate", TERM)
+
+    done = interrupted.finish(LONG)
+    assert done.exit_code == 143, done.stderr
+    assert "Modal has not answered" in done.stderr and f"'modalrun resume {run_id}'" in done.stderr
+    assert world.only_run().statuses == {"wait": "running"}
+
+    faults(world, {"rpc": "ImageGetOrCreate", "action": "hang"})
+    interrupted = world.start(resume, cwd=world.project)
+    signalled_at(world, interrupted, "ImageGetOrCreate", INT)
+
+    done = interrupted.finish(LONG)
+    assert done.exit_code == 130, done.stderr
+    assert f"The run {run_id} was not resumed: it is as it was." in done.stderr
+
+    faults(world)
+    gate.open()
+    resumed = world.start(resume, cwd=world.project).finish(LONG)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert world.only_run().status == "completed"

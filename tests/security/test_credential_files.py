@@ -308,7 +308,7 @@ def test_tracked_files_go_and_credentials_among_them_are_named(tmp_path: Path) -
 def test_a_deployment_file_of_an_earlier_run_stays_behind(root: Path) -> None:
     """It holds the environment variables of the pipeline."""
     file = DeploymentFile(
-        Deployment("p", ()), {}, StackDescription("id", "s"), "0.98", "3.11", ".", "modal"
+        Deployment("p", ()), {}, StackDescription("id", "s"), "0.98", ".", "modal"
     )
     deployment_file.write(root / "d.json", file)
     write(root, {"plain.json": '{"format": "x"}'})

@@ -75,7 +75,6 @@ class Bench:
             snapshot=made,
             stack=StackDescription("id", "prod", (Component("artifact_store", "s3", "s3"),), ""),
             zenml_version="0.98.0",
-            python_version="3.11",
             source_root=source_root,
             target="modal",
         )

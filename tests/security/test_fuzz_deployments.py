@@ -97,7 +97,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     stack = StackDescription("id", "prod", (Component("artifact_store", "s3", "s3"),), "")
     deployment_file.write(
         path,
-        DeploymentFile(read_snapshot(SNAPSHOT), SNAPSHOT, stack, "0.98.0", "3.11", ".", "modal"),
+        DeploymentFile(read_snapshot(SNAPSHOT), SNAPSHOT, stack, "0.98.0", ".", "modal"),
     )
     made: dict[str, Any] = json.loads(path.read_text())
     return made

@@ -162,16 +162,16 @@ def find_last(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> str |
 
 
 def terminate(connection: Connection, plan: RunPlan, spec: SandboxSpec) -> None:
-    """Terminate a sandbox, within the time that the sender of a signal leaves.
+    """Terminate a running sandbox, within the time that the sender of a signal leaves.
 
     Raises:
-        NotFoundError: It was not created.
+        NotFoundError: None of its name runs; an earlier one may have ended.
         ConnectionLostError: Modal can't be asked; it may run.
     """
 
     def act() -> None:
         with translated():
-            _find_last(connection, _app(plan), str(spec.name)).terminate()
+            _find(connection, _app(plan), str(spec.name), ended=False).terminate()
 
     in_background(act, TERMINATE_SECONDS)
 

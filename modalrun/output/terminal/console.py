@@ -58,14 +58,19 @@ def make_console(*, stderr: bool) -> Console:
     return _Console(stderr=stderr, markup=False, highlight=False, soft_wrap=True, emoji=False)
 
 
+def is_terminal(console: Console) -> bool:
+    """Return whether a console is a terminal: FORCE_COLOR makes Rich take a file for one."""
+    return console.file.isatty()
+
+
 def is_live(console: Console) -> bool:
-    """Return whether a console can redraw: FORCE_COLOR makes Rich take a file for a terminal."""
-    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+    """Return whether a console can redraw."""
+    return console.is_terminal and not console.is_dumb_terminal and is_terminal(console)
 
 
 def width_of(console: Console) -> int | None:
     """Return the columns of a terminal; None for anything else, which has no width."""
-    return console.width if console.file.isatty() else None
+    return console.width if is_terminal(console) else None
 
 
 def print_lines(console: Console, lines: Sequence[Text]) -> None:
@@ -81,7 +86,7 @@ def fitted(
     return [
         Text(part, style=style)
         for line in text.splitlines() or [""]
-        for part in wrapped(harmless(line, colours=False), width, indent=indent) or [""]
+        for part in wrapped(harmless(line, colours=False), width, indent=indent)
     ]
 
 

@@ -53,7 +53,8 @@ def wrapped(text: str, width: int | None, *, indent: int | None = None) -> list[
         expand_tabs=False,
         replace_whitespace=False,
     )
-    return [line.replace(NO_BREAK, " ") for line in lines]
+    # Of nothing but blanks, there is no line.
+    return [line.replace(NO_BREAK, " ") for line in lines] or [""]
 
 
 def wrapped_in_colour(text: str, width: int) -> list[str]:

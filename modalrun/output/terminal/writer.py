@@ -38,9 +38,7 @@ def fitted_to_stderr(text: str) -> str:
 
 def _fitted(text: str, stream: IO[str]) -> str:
     width = shutil.get_terminal_size().columns if stream.isatty() else None
-    return "\n".join(
-        part for line in plain(text).split("\n") for part in wrapped(line, width) or [""]
-    )
+    return "\n".join(part for line in plain(text).split("\n") for part in wrapped(line, width))
 
 
 def out_json(text: str) -> None:

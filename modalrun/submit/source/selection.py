@@ -331,7 +331,7 @@ def _dockerignore(root: Path, name: str | None) -> Callable[[Path], bool]:
     path = Path(os.path.normpath(root / (name or ".dockerignore")))
     try:
         with open_regular(path) as file:
-            lines = file.read(git_files.LARGEST_IGNORE_FILE).decode().splitlines()
+            lines = file.read(git_files.LARGEST_IGNORE_FILE).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         if name is None:
             return lambda _: False

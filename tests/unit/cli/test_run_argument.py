@@ -20,6 +20,10 @@ import pytest
         (["list", "--since", "yesterday"], "this is not a time"),
         (["list", "--limit", "0"], "--limit"),
         (["status", "latest", "--output", "yaml"], "--output"),
+        (["status", "\udcff"], "RUN is not UTF-8 text: \\udcff"),
+        (["list", "--pipeline", "\udcff"], "--pipeline is not UTF-8"),
+        (["exec", "latest", "--", "\udcff"], "COMMAND is not UTF-8"),
+        (["advise", "latest", "--write", "--output", "json"], "--write and '--output json'"),
     ],
 )
 def test_a_mistake_is_found_without_zenml(arguments: list[str], says: str) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from modalrun.control.resume import resume
-from modalrun.errors import ConnectionLostError, NotFoundError, UsageError
+from modalrun.errors import ConnectionLostError, Interrupted, NotFoundError, UsageError
 from modalrun.observe.attach import RunHandle
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.source import Source
+from modalrun.submit import creation, withdrawal
 from modalrun.submit.source.changes import hashes_to_store
 from modalrun.submit.source.staging import hash_files, hash_tree, stage_again
 from modalrun.submit.source.tree import SourceSelection
+from modalrun.util import interrupts
 from tests.unit.fake_zenml import FakeZenML, compiled
 from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver
+from tests.unit.submit.submission_bench import TERMINATE
 
 READ = "read run and steps"
 METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
@@ -315,3 +320,41 @@ def test_a_failed_creation_leaves_the_record_open(bench: Bench) -> None:
         bench.resume()
     assert bench.effects[-1] == "create sandbox"
     assert bench.zenml.run.status == "running"
+
+
+def test_a_signal_before_its_sandbox_is_created_leaves_the_run_as_it_was(bench: Bench) -> None:
+    bench.effects.errors["build images"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        bench.resume()
+    assert bench.effects == [*CHECKS, "build images"]
+    assert bench.observer.lines == [
+        f"Interrupted. The run {RUN_ID} was not resumed: it is as it was."
+    ]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_signal_while_its_sandbox_is_created_ends_that_alone(
+    bench: Bench, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "CREATION_GRACE_SECONDS", 30 if answers else 0.01)
+    monkeypatch.setattr(withdrawal, "WITHDRAW_SECONDS", 0.05)
+    monkeypatch.setattr(withdrawal, "WITHDRAW_PAUSE", 0.01)
+    main, over = threading.get_ident(), threading.Event()
+
+    def create(_: object) -> None:
+        signal.pthread_kill(main, signal.SIGTERM)
+        if not answers:
+            over.wait(30)
+
+    bench.modal.on_create = create
+    if not answers:
+        bench.effects.errors[TERMINATE] = NotFoundError("There is no such sandbox.")
+    with interrupts.installed(), pytest.raises(Interrupted):
+        bench.resume()
+    interrupts.forget()
+    over.set()
+    assert TERMINATE in bench.effects
+    assert bench.zenml.run.status == "running" and not bench.zenml.reasons
+    (told,) = bench.observer.lines
+    assert ("was not resumed: it is as it was" in told) == answers
+    assert ("Modal has not answered" in told and f"'modalrun resume {RUN_ID}'" in told) != answers

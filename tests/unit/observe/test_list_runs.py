@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.observe.list_runs import check_states, estimate
-from modalrun.plan.pricing import PriceTable
+from modalrun.observe import list_runs
+from modalrun.observe.cost import estimate
+from modalrun.observe.list_runs import check_states
+from modalrun.plan.pricing import LIST_PRICES, PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
 
@@ -35,9 +38,31 @@ def cost(run: RunRecord, *attempts: StepRecord) -> Decimal | None:
 
 def test_a_sandbox_costs_its_time_by_what_it_asked_for() -> None:
     assert cost(RUN) == 3600 * PER_SECOND
-    assert cost(replace(RUN, end=None)) == 7200 * PER_SECOND
+    unlimited = replace(RUN, end=None, metadata=replace(FACTS, timeout=0))
+    assert cost(unlimited) == 7200 * PER_SECOND
     with_gpu = replace(RUN, metadata=replace(FACTS, gpu="T4:2", regions="us"))
     assert cost(with_gpu) == 3600 * (PER_SECOND + Decimal("0.02")) * 2
+
+
+def test_a_lost_run_costs_no_more_than_its_timeout() -> None:
+    lost = replace(RUN, status="running", end=None)
+    assert cost(lost) == 600 * PER_SECOND
+    resumed = replace(FACTS, created=(NOON + HOUR).timestamp())
+    assert cost(replace(lost, metadata=resumed)) == 600 * PER_SECOND
+    step = StepRecord("train", "running", 1, NOON, metadata=StepMetadata("sb", cpu=2, memory=1024))
+    assert cost(lost, step) == 2 * 600 * PER_SECOND
+
+
+def test_a_paused_run_costs_its_time_until_its_last_step_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused = replace(RUN, status="paused", end=None)
+    ended = StepRecord("ask", "completed", 1, NOON, NOON + HOUR / 60)
+    zenml = SimpleNamespace(step_attempts=lambda runs: {run.id: [ended] for run in runs})
+    monkeypatch.setattr(list_runs, "ZENML", zenml)
+    (listed,) = list_runs.with_costs([paused])
+    minute = estimate(replace(RUN, end=ended.end), [], NOON, LIST_PRICES)
+    assert listed.cost == minute and cost(paused, ended) == 60 * PER_SECOND
 
 
 def test_a_local_run_costs_nothing_and_an_unknown_gpu_nobody_knows_what() -> None:

@@ -131,6 +131,15 @@ def test_visualizations_of_unknown_content_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "kind"), [(b"\xff\xd8\xff\xe0\0\x10JFIF", "jpeg"), (b"<svg>", "svg+xml")]
+)
+def test_images_are_shown_by_what_they_begin_with(content: bytes, kind: str) -> None:
+    made = Artifact("load", "o", "o", "1", "T", "u", (Visualization("image", content),))
+    page = render(report(step("load", 5, 10), artifacts=(made,)))
+    assert f'<img src="data:image/{kind};base64,' in page
+
+
+@pytest.mark.parametrize(
     ("kind", "content"),
     [("csv", f"a,b\r{'x' * 140_000},c"), ("json", "[" * 20_000), ("json", f"[{'1' * 5_000}]")],
 )

@@ -333,3 +333,21 @@ def test_no_table_where_another_program_may_write_to_the_terminal(
         monkeypatch.undo()
     for descriptor in (reading, terminal, *(() if piped else (writing,))):
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_file_is_no_terminal_although_colours_are_forced(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    terminal, end = pty.openpty()
+    with (tmp_path / "out.log").open("w+") as stdout, os.fdopen(end, "w") as stderr:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with Reporter() as shown:
+            shown.begin(RunProgress(["load" * 20]))
+            shown.line(LogLine("load" * 20, "stdout", "word " * 40 + "end", None, "sb-1"))
+        monkeypatch.undo()
+        stdout.seek(0)
+        assert stdout.read() == f"{'load' * 20} | {'word ' * 40}end\n"
+    os.close(terminal)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 
 from modalrun.observe.list_runs import ListedRun
 from modalrun.output.run_list import as_json, print_list
+from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import RunRecord
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -34,3 +36,14 @@ def test_a_reason_of_several_lines_is_one(capsys: pytest.CaptureFixture[str]) ->
     _, _, told, hint = capsys.readouterr().out.splitlines()
     assert told == " " * 10 + "ModuleNotFoundError: No module named 'pandas'"
     assert hint.startswith(f"{' ' * 10}next: the sandbox has no module 'pandas'")
+
+
+def test_the_time_of_a_run_without_an_end_is_within_its_timeout(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    metadata = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", timeout=3600)
+    lost = RunRecord("11111111-a", "a", "training", "running", NOON, metadata=metadata)
+    paused = replace(lost, status="paused")
+    print_list([ListedRun(lost, None), ListedRun(paused, None)])
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert "1 h 00 m" in first and " h " not in second

@@ -141,6 +141,16 @@ def test_without_a_terminal_a_progress_bar_is_a_line_now_and_then(
     assert capsys.readouterr().out.splitlines()[-1].endswith(" step busy: epoch 3/10  31 %")
 
 
+def test_a_file_is_not_redrawn_although_colours_are_forced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with status_text.LiveStatus() as live:
+        live.show(derive_status(replace(RUN, status="running", end=None), [], NOT_ASKED))
+        shown = capsys.readouterr().out
+    assert shown.endswith(f"run {RUN.name}: running\n") and "\x1b[?25l" not in shown
+
+
 def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from modalrun.output.terminal.wrapping import NO_BREAK, wrapped, wrapped_in_colo
             27,
             ["it can't go on:", "  'modalrun resume 01' does"],
         ),
+        ("\t" * 20, 10, [""]),
         (f"one two{NO_BREAK}three", 10, ["one", "  two three"]),
         # Below a line of code that is broken, a traceback's marks keep their place.
         ("    " + "~" * 8 + "^" * 20, 16, ["    ~~~~~~~~^^^^"]),
@@ -54,6 +55,9 @@ def test_wrapped(text: str, width: int | None, lines: list[str]) -> None:
         ),
         (f"\x1b[31mone{NO_BREAK}two  three four\x1b[0m", ["\x1b[31mone two", "three four\x1b[0m"]),
         ("\x1b[31m\x1b[0m", ["\x1b[31m\x1b[0m"]),
+        # Blanks for which there is no room.
+        ("\x1b[31m" + "\t" * 20 + "\x1b[0m", ["\x1b[31m\x1b[0m"]),
+        ("\x1b[31m" + "\u3000" * 20, ["\x1b[31m"]),
         ("one \x1b[31m" + "x" * 12 + "  \x1b[0m", ["one", "\x1b[31m" + "x" * 12 + "\x1b[0m"]),
     ],
 )

@@ -57,7 +57,6 @@ def held() -> DeploymentFile:
             "id", "prod", (Component("artifact_store", "s3", "s3"),), "https://z"
         ),
         zenml_version="0.98.0",
-        python_version="3.11",
         source_root=".",
         target="modal",
         source_code="def p(): ...",
@@ -81,7 +80,7 @@ def test_what_is_written_is_read(file: Path, held: DeploymentFile) -> None:
     found = deployment_file.read(file)
     assert found.snapshot == held.snapshot
     assert found.stack == held.stack
-    assert (found.zenml_version, found.python_version) == ("0.98.0", "3.11")
+    assert found.zenml_version == "0.98.0"
     assert found.deployment.steps == held.deployment.steps
     assert found.deployment.docker == DOCKER
     assert found.deployment.notes == ("a note",)
@@ -148,7 +147,7 @@ def test_changed_content(file: Path) -> None:
 def test_content_that_is_not_a_snapshot(tmp_path: Path, held: DeploymentFile) -> None:
     path = tmp_path / "x.json"
     broken = DeploymentFile(
-        held.deployment, {"pipeline_configuration": {}}, held.stack, "0.98.0", "3.11", ".", "modal"
+        held.deployment, {"pipeline_configuration": {}}, held.stack, "0.98.0", ".", "modal"
     )
     deployment_file.write(path, broken)
     with pytest.raises(UsageError, match="The deployment is damaged"):
@@ -176,6 +175,17 @@ def test_plan_of_a_file_imports_neither_sdk(file: Path) -> None:
     assert (exit_code, done.stderr) == (0, "")
     assert not {"zenml", "modal", "rich"} & set(modules)
     assert "H100" in done.stdout
+
+
+def test_its_images_are_planned_as_submit_builds_them(file: Path) -> None:
+    from modalrun.spec.run_spec import load_spec
+    from modalrun.submit.prepare import plan_spec
+
+    # A file that says which Python has compiled it.
+    file.write_text(file.read_text().replace(' "checksum"', ' "python": "3.9",\n "checksum"'))
+    images = plan_spec(load_spec(file, target="local")).plan.images.values()
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert {str(image.base) for image in images} == {f"debian slim, Python {here}"}
 
 
 def test_settings_of_the_spec_are_above_those_of_the_file(file: Path, tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ def test_contradictions() -> None:
     assert found == {"modal>=2": "modal==1.6.4"}
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_requirement(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfnumpy==1.26\npandas\n")
+    assert read_requirements(tmp_path / "a.txt") == ("numpy==1.26", "pandas")
+
+
 def test_requirements_files_include_others(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("one\n-r sub/b.txt\ntwo\n")

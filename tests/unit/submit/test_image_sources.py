@@ -65,6 +65,11 @@ def test_dockerignore_patterns(lines: list[str], expected: list[str]) -> None:
     assert ignored(*lines) == expected
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_pattern(tmp_path: Path) -> None:
+    make(tmp_path, {"data": "", "a.py": "", ".dockerignore": "\ufeffdata\n.dockerignore\n"})
+    assert listed(tmp_path) == ["a.py"]
+
+
 def test_dockerignore_that_is_not_one() -> None:
     with pytest.raises(UsageError, match=r"a file.*a\[\.py"):
         dockerignore_matcher(["a[.py"], "a file")

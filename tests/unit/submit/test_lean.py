@@ -323,7 +323,6 @@ class TestFile:
                 {**snapshot(), "run_name_template": "p-{date}"},
                 STACK,
                 ZENML,
-                "3.11",
                 ".",
                 "local",
                 conditions=CONDITIONS,
