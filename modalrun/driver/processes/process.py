@@ -73,6 +73,8 @@ class Signals:
         self._unwinds = True
         try:
             yield
+            # ZenML's handler would interrupt what stores the outputs.
+            signal.signal(signal.SIGTERM, self)
             self._returned = True
         finally:
             self._unwinds = False
