@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STOP_REASON = "ZenML was asked to stop the run"
+OTHER_FAILED = "another step failed"
 
 
 @dataclass
@@ -181,11 +182,11 @@ class StaticStep:
     async def _judge(self, end: SandboxExit, delay: float) -> bool | None:
         """Return whether the step has succeeded; None to attempt it again, in `delay` seconds."""
         attempts, early_end = self.attempts, self._context.early_end
-        if end.kind is ExitKind.COMPLETED:
-            return self._ended("completed", end)
-        record = await self._call(lambda recorder: recorder.step_state(attempts.name))
+        record = None
+        if end.kind is not ExitKind.COMPLETED:
+            record = await self._call(lambda recorder: recorder.step_state(attempts.name))
         # ZenML's record wins: the outputs are stored, whatever happened to the sandbox.
-        if record is not None and record.successful:
+        if end.kind is ExitKind.COMPLETED or (record is not None and record.successful):
             return self._ended("completed", end)
         running = record is not None and is_running(record)
         failed = has_failed(record, attempts.failures)
@@ -204,6 +205,8 @@ class StaticStep:
             self._context.stop(STOP_REASON)
         if early_end.termination or stopped:
             return await self._ended_early(end, record, stopped=stopped)
+        if not (running or failed) and await self._call(lambda recorder: recorder.starts_nothing()):
+            return self._not_begun(end, record)
         infrastructure = end.is_infrastructure and not failed
         if not early_end.event.is_set() and (
             retrying := attempts.restart(end) if infrastructure else self._retry(end, delay)
@@ -242,6 +245,17 @@ class StaticStep:
             reason = early_end.termination or end.reason
             await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))
         return self._ended("stopped", end)
+
+    def _not_begun(self, end: SandboxExit, record: StepRecord | None) -> bool:
+        """Report an attempt that ZenML has not let begin: another step has failed just before."""
+        if record is not None:
+            # The attempt before has failed.
+            self.failed = str(record.failure or end.reason)
+            return self._ended("failed", replace(end, reason=self.failed))
+        reason = f"Step `{self.attempts.name}` is not run: {OTHER_FAILED}."
+        log_line(reason)
+        self.attempts.emit("not run", reason=reason)
+        return False
 
     def _retry(self, end: SandboxExit, delay: float) -> str | None:
         """Use up a retry; return a sentence that announces it, None if there is none."""

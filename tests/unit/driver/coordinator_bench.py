@@ -108,6 +108,7 @@ class Recorder:
     def __init__(self) -> None:
         self.states: dict[str, StepRecord] = {}
         self.stopping = False
+        self.failing = False
         self.waits: list[dict[str, str]] = []
         self.exits: list[tuple[str, str]] = []
         self.peaks: list[tuple[str, int]] = []
@@ -122,6 +123,9 @@ class Recorder:
 
     def stop_requested(self) -> bool:
         return self.stopping
+
+    def starts_nothing(self) -> bool:
+        return self.failing
 
     def cached(self, step: str) -> bool:
         raise LookupError("of ZenML's")

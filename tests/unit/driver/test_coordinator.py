@@ -251,6 +251,53 @@ def test_a_sandbox_lost_during_a_graceful_stop_is_no_failure(
     assert ("a", "stopped") in step_events(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
+def test_a_step_that_begins_after_a_failure_that_only_zenml_knows_is_not_run(
+    mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": [], "c": ["b"], "d": ["c"]}, failure_mode=mode)
+        run = bench.begin()
+        in_hook = await bench.boxes.wait("sb-a-1")
+        (await bench.boxes.wait("sb-b-1")).end(DONE)
+        refused = await bench.boxes.wait("sb-c-1")
+        bench.records.recorder.states["a"] = state("a", "failed")
+        bench.records.recorder.failing = True
+        refused.end(read_exit(contract.EXIT_UNRECORDED))
+        await asyncio.sleep(0.05)
+        assert not in_hook.terminated
+        in_hook.end(FAILED)
+        await run
+        assert list(bench.coordinator.failed) == ["a"]
+        assert len(bench.boxes.requested) == 3
+
+    play(scene)
+    out = capsys.readouterr().out
+    assert [event for event in step_events(out) if event[1] in {"failed", "not run"}] == [
+        ("c", "not run"),
+        ("d", "not run"),
+        ("a", "failed"),
+    ]
+    assert "Step `d` is not run: another step failed." in out
+
+
+def test_a_retry_that_zenml_refuses_leaves_the_failure_before() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []}, step=PlannedStep("", retries=3), failure_mode="stop_on_failure")
+        run = bench.begin()
+        first = await bench.boxes.wait("sb-a-1")
+        recorded = replace(state("a", "retrying"), failure=Failure("ValueError: no"))
+        bench.records.recorder.states["a"] = recorded
+        bench.records.recorder.failing = True
+        first.end(FAILED)
+        (await bench.boxes.wait("sb-a-2")).end(read_exit(contract.EXIT_UNRECORDED))
+        await run
+        assert bench.coordinator.failed == {"a": "ValueError: no"}
+        assert len(bench.boxes.requested) == 2
+
+    play(scene)
+
+
 @pytest.mark.parametrize("unwinds", [True, False])
 def test_at_the_timeout_of_the_run_the_code_of_its_steps_unwinds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unwinds: bool
