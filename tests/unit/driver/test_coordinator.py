@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -93,6 +94,26 @@ def test_the_count_of_sandboxes_continues_after_a_takeover() -> None:
         # Three have had the names up to this one.
         (await bench.boxes.wait("sb-a-4")).end(DONE)
         await run
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("adopted", "retries"), [(1, 1), (2, 0)])
+def test_the_sandbox_of_a_failure_that_is_recorded_uses_up_one_retry(
+    adopted: int, retries: int
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
+        box = Box("a", adopted)
+        retrying = replace(state("a", "retrying"), failure=Failure("ValueError: no"))
+        bench.records.recorder.states["a"] = retrying
+        run = bench.begin(Takeover([cast("Any", box)], {"a": retrying}))
+        box.end(FAILED)
+        if retries:
+            (await bench.boxes.wait("sb-a-2")).end(DONE)
+        await run
+        assert len(bench.boxes.requested) == retries
+        assert bench.coordinator.succeeded == bool(retries)
 
     play(scene)
 
