@@ -171,6 +171,8 @@ class StaticStep:
         if adopted and self.recorded is not None and is_running(self.recorded):
             began = self.recorded.began
         attempts.begin(sandbox, began=began)
+        # It may have been the last step that idle sandboxes have waited for.
+        context.sandboxes.look()
         if context.early_end.termination:
             # It was being created when all running sandboxes were terminated.
             await sandbox.terminate()

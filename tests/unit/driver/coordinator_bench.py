@@ -183,10 +183,16 @@ class Bench:
         step: PlannedStep = STEP,
         failure_mode: str = "continue_on_failure",
         done: Mapping[str, StepState] | None = None,
+        boxes: Any = None,
         **settings: Any,
     ) -> None:
-        """Make a walk through a graph; `step` has what its steps have in common."""
-        sandbox = SandboxSpec(("python",), "im-1", Resources(), 300)
+        """Make a walk through a graph.
+
+        Args:
+            step: What its steps have in common.
+            boxes: Creates other sandboxes than `Boxes` does.
+        """
+        sandbox = SandboxSpec(("python", "-m", "supervisor"), "im-1", Resources(), 300)
         plan = RunPlan(
             "local",
             "p",
@@ -202,7 +208,7 @@ class Bench:
         manifest = RunManifest("run", plan, failure_mode, done=done or {})
         self.coordinator = Coordinator(
             manifest,
-            WarmSandboxes(manifest, cast("Any", self.boxes)),
+            WarmSandboxes(manifest, boxes or cast("Any", self.boxes)),
             cast("Any", self.records),
         )
 
