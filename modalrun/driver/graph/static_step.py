@@ -15,7 +15,7 @@ from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.deadline import unwinding
 from modalrun.driver.processes.process import reason_of, supervisors_reason
 from modalrun.driver.processes.tasks import Tasks
-from modalrun.errors import ModalrunError
+from modalrun.errors import AuthenticationError, ModalrunError
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
@@ -271,6 +271,12 @@ class StaticStep:
     async def _is_cached(self) -> bool:
         try:
             return await self._call(lambda recorder: recorder.cached(self.attempts.name))
+        except AuthenticationError:
+            # ZenML also refuses the records of a run that is stopping.
+            if not await self._call(lambda recorder: recorder.stop_requested()):
+                raise
+            self._context.stop(STOP_REASON)
+            return False
         except ModalrunError:
             raise
         except Exception as error:

@@ -109,6 +109,7 @@ class Recorder:
         self.states: dict[str, StepRecord] = {}
         self.stopping = False
         self.failing = False
+        self.cache_error: Exception = LookupError("of ZenML's")
         self.waits: list[dict[str, str]] = []
         self.exits: list[tuple[str, str]] = []
         self.peaks: list[tuple[str, int]] = []
@@ -128,7 +129,7 @@ class Recorder:
         return self.failing
 
     def cached(self, step: str) -> bool:
-        raise LookupError("of ZenML's")
+        raise self.cache_error
 
     def record_metadata(self, step_run: str, metadata: StepMetadata | StepUsage) -> None:
         if isinstance(metadata, StepUsage):

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from modalrun.driver.graph.takeover import Takeover
+from modalrun.errors import AuthenticationError
 from modalrun.run import contract, events
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import StepMetadata
@@ -148,6 +149,25 @@ def test_a_failed_cache_lookup_runs_the_step() -> None:
         assert bench.coordinator.succeeded
 
     play(scene)
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_cached_step_that_zenml_refuses_has_failed_unless_the_run_is_stopping(
+    stopping: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]}, step=PlannedStep("", caches=True))
+        run = bench.begin()
+        bench.records.recorder.cache_error = AuthenticationError("ZenML does not allow this.")
+        bench.records.recorder.stopping = stopping
+        (await bench.boxes.wait("sb-a-1")).end(DONE)
+        await run
+        assert bench.coordinator.early_end.requested == stopping
+        assert ("b" in bench.coordinator.failed) != stopping
+        assert len(bench.boxes.requested) == 1
+
+    play(scene)
+    assert step_events(capsys.readouterr().out)[-1] == ("b", "stopped" if stopping else "failed")
 
 
 def test_a_sandbox_exit_is_stored_with_the_record_that_it_executed() -> None:
