@@ -243,6 +243,10 @@ class StaticStep:
                     lines = await asyncio.wait_for(attempts.last_lines(), unwinding() / 2)
                     early_end.lines[attempts.name] = lines
             return False
+        if record is not None and record.status == "failed":
+            # By itself, just before.
+            self.failed = end.reason
+            return self._ended("failed", end)
         if not early_end.gave_up and record is not None and is_running(record):
             reason = early_end.termination or end.reason
             await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))

@@ -322,6 +322,26 @@ def test_a_step_that_begins_after_a_failure_that_only_zenml_knows_is_not_run(
     assert "Step `d` is not run: another step failed." in out
 
 
+def test_a_step_that_fails_just_before_fail_fast_ends_it_has_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": []}, failure_mode="fail_fast")
+        run = bench.begin()
+        first, second = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
+        bench.records.recorder.states["a"] = state("a", "failed")
+        bench.records.recorder.states["b"] = replace(
+            state("b", "failed"), failure=Failure("ValueError: no")
+        )
+        first.end(FAILED)
+        await run
+        assert second.terminated
+        assert bench.coordinator.failed == {"a": "It raised.", "b": "ValueError: no"}
+
+    play(scene)
+    assert ("b", "failed") in step_events(capsys.readouterr().out)
+
+
 def test_a_retry_that_zenml_refuses_leaves_the_failure_before() -> None:
     async def scene() -> None:
         bench = Bench({"a": []}, step=PlannedStep("", retries=3), failure_mode="stop_on_failure")
