@@ -202,7 +202,7 @@ class WarmSandboxes:
         return lease
 
     async def _order(self, worker: _Worker, spec: SandboxSpec) -> Lease | None:
-        """Have a worker run another step; return None if the worker has ended, or does nothing."""
+        """Have a worker run another step; return None if it has ended, or can't be told."""
         idle = self._report_idle(worker)
         metadata = {**json.loads(spec.env[contract.STEP_METADATA]), "idle": idle}
         env = {**spec.env, contract.STEP_METADATA: json.dumps(metadata)}
@@ -212,25 +212,31 @@ class WarmSandboxes:
         worker.served += 1
         worker.step = order.env[contract.STEP]
         over = asyncio.ensure_future(worker.sandbox.ended())
-        begun = asyncio.ensure_future(self._have_begun(worker, order))
+        ordered = asyncio.Event()
+        begun = asyncio.ensure_future(self._have_begun(worker, order, ordered))
         # Calls may never end if the machine that runs the sandbox is gone.
-        await asyncio.wait(
+        done, _ = await asyncio.wait(
             {over, begun}, timeout=BEGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         over.cancel()
         begun.cancel()
         if lease.begun.is_set():
             return lease
+        self._terminate(worker)
+        if not done and ordered.is_set():
+            # The step may run all the same. Once the sandbox has ended, its record says so.
+            worker.kind = None
+            return lease
         # It has ended while it waited, or can't be used: as if it had never been.
         worker.lease = None
-        self._terminate(worker)
         return None
 
-    async def _have_begun(self, worker: _Worker, order: StepOrder) -> None:
+    async def _have_begun(self, worker: _Worker, order: StepOrder, ordered: asyncio.Event) -> None:
         assert worker.lease is not None
         try:
             # First: who takes the run over must know what the worker runs.
             await worker.sandbox.set_tags(worker.lease.tags)
+            ordered.set()
             await worker.sandbox.write(f"{order.to_json()}\n")
         except ModalrunError as error:
             log_line(f"{worker.sandbox.id} takes no further step: {error.message}")

@@ -190,6 +190,31 @@ def test_a_sandbox_that_dies_while_it_waits_costs_nothing(how: str) -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_step_that_may_have_begun_is_not_begun_in_another_sandbox(
+    ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modalrun.driver.graph.warm_sandboxes.BEGIN_SECONDS", 0.05)
+
+    async def scene() -> None:
+        bench = Bench()
+        await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step()
+        box.begins = False
+        box.unreachable = not ordered
+        lease = await bench.get("b")
+        if ordered:
+            assert (lease.id, await lease.ended()) == (box.id, KILLED)
+        else:
+            assert lease.id == "sb-b-1"
+        await bench.pool.close()
+        assert box.terminated
+        assert len(bench.boxes.created) == (1 if ordered else 2)
+
+    play(scene)
+
+
 def test_a_sandbox_that_dies_in_a_step_is_its_end() -> None:
     async def scene() -> None:
         bench = Bench()

@@ -51,6 +51,7 @@ class Box:
         self.tags: Mapping[str, str] = dict(spec.tags)
         self.begins = True
         self.refuses = False
+        self.unreachable = False
         self.orders = []
         if contract.ORDER in spec.env:
             self.orders.append(StepOrder.from_json(spec.env[contract.ORDER]))
@@ -68,6 +69,8 @@ class Box:
         await self._over.wait()
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
+        if self.unreachable:
+            await self._over.wait()
         self.tags = tags
 
     async def write(self, text: str) -> None:
