@@ -172,6 +172,8 @@ class WarmSandboxes:
         self, spec: SandboxSpec, given_up: asyncio.Event, on_wait: OnWait
     ) -> Lease | _Worker:
         """Create a worker for a step, unless one of the same kind becomes free before."""
+        from modalrun.modal_api.sandboxes.capacity import Unanswered
+
         waiting = _Waiting(kind_of(spec))
         self._waiting.append(waiting)
         enough = asyncio.Event()
@@ -188,9 +190,13 @@ class WarmSandboxes:
         try:
             worker = worker_of(spec, self._manifest.plan)
             sandbox = await self._sandboxes.create(worker, enough, on_wait=wait)
-        except Exception:
+        except Exception as error:
             if not waiting.free.done():
+                # A sandbox that is created later sees itself that the run has been stopped.
                 raise
+            if isinstance(error, Unanswered):
+                # This one would run the step beside the free worker.
+                self._tasks.start(self._sandboxes.end_late(str(spec.name)))
             return waiting.free.result()
         finally:
             stop.cancel()

@@ -108,9 +108,11 @@ def test_it_waits_for_no_step_that_is_not_expected() -> None:
     play(scene)
 
 
-def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity() -> None:
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity(answers: bool) -> None:
     async def scene() -> None:
         bench = Bench()
+        bench.boxes.answers = answers
         first = await bench.get("a")
         bench.boxes.full = True
         waiting = asyncio.create_task(bench.get("b"))
@@ -119,6 +121,7 @@ def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity() -> None:
         await bench.boxes.created[0].end_step()
         assert (await waiting).id == first.id
         assert len(bench.boxes.created) == 1
+        assert bench.boxes.awaited == ([] if answers else ["b-1"]), "it must not run the step, too"
 
     play(scene)
 
