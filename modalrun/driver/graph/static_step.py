@@ -276,10 +276,11 @@ class StaticStep:
         try:
             return await self._call(lambda recorder: recorder.cached(self.attempts.name))
         except AuthenticationError:
-            # ZenML also refuses the records of a run that is stopping.
-            if not await self._call(lambda recorder: recorder.stop_requested()):
+            # ZenML also refuses the records of a run that is stopping, or has failed.
+            if await self._call(lambda recorder: recorder.stop_requested()):
+                self._context.stop(STOP_REASON)
+            elif not await self._call(lambda recorder: recorder.starts_nothing()):
                 raise
-            self._context.stop(STOP_REASON)
             return False
         except ModalrunError:
             raise

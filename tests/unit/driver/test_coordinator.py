@@ -170,6 +170,21 @@ def test_a_cached_step_that_zenml_refuses_has_failed_unless_the_run_is_stopping(
     assert step_events(capsys.readouterr().out)[-1] == ("b", "stopped" if stopping else "failed")
 
 
+def test_a_cached_step_that_zenml_refuses_after_a_failure_is_not_run() -> None:
+    async def scene() -> None:
+        caching = PlannedStep("", caches=True)
+        bench = Bench({"a": [], "b": ["a"]}, step=caching, failure_mode="stop_on_failure")
+        run = bench.begin()
+        bench.records.recorder.cache_error = AuthenticationError("ZenML does not allow this.")
+        bench.records.recorder.failing = True
+        (await bench.boxes.wait("sb-a-1")).end(DONE)
+        (await bench.boxes.wait("sb-b-1")).end(read_exit(contract.EXIT_UNRECORDED))
+        await run
+        assert bench.coordinator.failed == {}
+
+    play(scene)
+
+
 def test_a_sandbox_exit_is_stored_with_the_record_that_it_executed() -> None:
     async def scene() -> None:
         bench = Bench({"a": []}, step=PlannedStep("", retries=1))
