@@ -30,6 +30,7 @@ from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 STOP_REASON = "the run was asked to stop"
+OTHER_FAILED = "another step failed"
 
 
 def main() -> NoReturn:
@@ -175,10 +176,14 @@ class Runner:
         """Run one step with its retries; return whether it has succeeded."""
         retries, delay, backoff = self._graph.retries.get(name, (0, 0.0, 1.0))
         attempt = 1
+        failed = None
         while True:
             end = await self._attempt(name, attempt, final=attempt > retries)
+            if end.state == "not run":
+                end = failed or end
             if end.state != "failed" or attempt > retries or self._stopping.is_set():
                 break
+            failed = end
             text = retry_text(name, end.reason, attempt, retries, delay)
             emit_step_event(name, "retrying", attempt=attempt, reason=text)
             self._pool.log(name, f"modalrun: {text}")
@@ -237,6 +242,12 @@ class Runner:
             # ZenML was asked to stop the run.
             self.stop("the run was stopped")
             self._end_running("The run was stopped.", TERMINATE_GRACE_SECONDS)
+        elif end.state == "not run":
+            # ZenML has recorded a failure of a step whose end is yet to come here.
+            self._start_nothing(OTHER_FAILED)
+            what = "run" if attempt == 1 else "tried again"
+            end = StepEnd("not run", f"Step `{name}` is not {what}: {self._stop_reason}.")
+            self._pool.log(None, str(end.reason))
         elif end.state == "running":
             reason = end.reason or "The end of the step could not be recorded."
             end = await self._failed_end(name, reason, attempt, final=final)

@@ -61,6 +61,36 @@ def test_nothing_starts_after_a_failure_in_the_other_modes(world: World, mode: s
     assert "the other branch ends" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("mode", "execution"),
+    [
+        ("pipeline", "fail_fast"),
+        pytest.param("per_step", "stop_on_failure", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_nothing_runs_between_a_failure_and_the_end_of_its_hook(
+    world: World, mode: str, execution: str
+) -> None:
+    of_failure, of_hook, of_step = map(world.gate, ("of_failure", "of_hook", "of_step"))
+    command = world.popen(
+        f"pipeline: failing_hooks.beside\ntarget: local\nexecution_mode: {execution}\n"
+        f"parameters: {{of_failure: {of_failure}, of_hook: {of_hook}, of_step: {of_step}}}\n"
+        f"settings: {{orchestrator: {{mode: {mode}, max_parallelism: 2}}}}"
+    )
+    command.stdout.wait_for("at of_step")
+    of_failure.open()
+    command.stdout.wait_for("at of_hook")
+    of_step.open()
+    command.stderr.wait_for("Step `after` is not run: another step failed.")
+    of_hook.open()
+
+    done = command.finish()
+    assert done.exit_code == 1, done.stderr
+    assert "Run failed: fails.\n" in done.stderr
+    assert re.search(r"^after +not run", done.stderr, re.M), done.stderr
+    assert world.only_run().statuses == {"fails": "failed", "waits": "completed"}
+
+
 def test_retries_and_hooks(world: World) -> None:
     diary = world.root / "diary"
     diary.touch()

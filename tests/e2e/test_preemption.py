@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.processes import outside
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -64,6 +69,25 @@ def test_a_preempted_step_runs_again_and_uses_up_no_retry(world: World, after: f
         ("wait", 1, "completed"),
         ("afterwards", 1, "completed"),
     ]
+
+
+@pytest.mark.exhaustive
+def test_a_step_that_is_ended_while_its_output_is_stored_has_succeeded(world: World) -> None:
+    gate = world.gate()
+    command = world.popen(
+        f"pipeline: storing.storing\ntarget: local\nparameters: {{gate: {gate}}}\n"
+        "settings: {orchestrator: {mode: per_step}}"
+    )
+    found = re.search(r"storing in (\d+)", command.stdout.wait_for("storing in"))
+    assert found
+    (box,) = [box for box in world.sandboxes() if box.tags["modalrun-role"] == "step"]
+
+    os.kill(outside(box.id, int(found[1])), signal.SIGTERM)
+    gate.open()
+
+    done = command.finish()
+    assert done.exit_code == 0, done.stderr
+    assert [(s.version, s.status) for s in world.only_run().steps] == [(1, "completed")]
 
 
 @pytest.mark.exhaustive

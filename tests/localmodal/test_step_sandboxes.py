@@ -189,6 +189,16 @@ def test_the_submission_creates_what_a_driver_finds_running_or_ended(
     play(scenario)
 
 
+def test_a_sandbox_that_comes_late_is_terminated(play: Play) -> None:
+    async def scenario(driver: Driver) -> None:
+        looking = asyncio.create_task(driver.sandboxes.end_late("modalrun-run-a-1"))
+        late = await driver.create("sleep", "600")
+        assert (await late.ended()).kind is ExitKind.TERMINATED
+        await looking
+
+    play(scenario)
+
+
 def test_many_are_awaited_on_several_connections(play: Play) -> None:
     async def scenario(driver: Driver) -> None:
         count = SANDBOXES_PER_CONNECTION + 2

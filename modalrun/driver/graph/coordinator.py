@@ -11,7 +11,7 @@ from modalrun.driver.graph.capacity_waits import CapacityWaits
 from modalrun.driver.graph.lease import Lease
 from modalrun.driver.graph.recorder import AsyncRecorder
 from modalrun.driver.graph.scheduler import Action, FailureMode, Scheduler, Skip, State
-from modalrun.driver.graph.static_step import EarlyEnd, RunContext, StaticStep
+from modalrun.driver.graph.static_step import OTHER_FAILED, EarlyEnd, RunContext, StaticStep
 from modalrun.driver.graph.takeover import Takeover, finished_steps
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.tasks import Tasks
@@ -150,6 +150,9 @@ class Coordinator:
                 reason = f"step `{name}` failed"
                 self._start_nothing(reason)
                 self._terminate_running(reason)
+        elif not succeeded:
+            # The step that has failed is yet to end, if nothing else has stopped the run.
+            self._apply(self._scheduler.stop(OTHER_FAILED))
         self._apply(self._scheduler.ended(name, succeeded=succeeded))
 
     def _expected(self) -> set[str]:

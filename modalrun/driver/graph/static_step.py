@@ -15,7 +15,7 @@ from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.deadline import unwinding
 from modalrun.driver.processes.process import reason_of, supervisors_reason
 from modalrun.driver.processes.tasks import Tasks
-from modalrun.errors import ModalrunError
+from modalrun.errors import AuthenticationError, ModalrunError
 from modalrun.run import sandbox_exit
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STOP_REASON = "ZenML was asked to stop the run"
+OTHER_FAILED = "another step failed"
 
 
 @dataclass
@@ -170,6 +171,8 @@ class StaticStep:
         if adopted and self.recorded is not None and is_running(self.recorded):
             began = self.recorded.began
         attempts.begin(sandbox, began=began)
+        # It may have been the last step that idle sandboxes have waited for.
+        context.sandboxes.look()
         if context.early_end.termination:
             # It was being created when all running sandboxes were terminated.
             await sandbox.terminate()
@@ -181,11 +184,11 @@ class StaticStep:
     async def _judge(self, end: SandboxExit, delay: float) -> bool | None:
         """Return whether the step has succeeded; None to attempt it again, in `delay` seconds."""
         attempts, early_end = self.attempts, self._context.early_end
-        if end.kind is ExitKind.COMPLETED:
-            return self._ended("completed", end)
-        record = await self._call(lambda recorder: recorder.step_state(attempts.name))
+        record = None
+        if end.kind is not ExitKind.COMPLETED:
+            record = await self._call(lambda recorder: recorder.step_state(attempts.name))
         # ZenML's record wins: the outputs are stored, whatever happened to the sandbox.
-        if record is not None and record.successful:
+        if end.kind is ExitKind.COMPLETED or (record is not None and record.successful):
             return self._ended("completed", end)
         running = record is not None and is_running(record)
         failed = has_failed(record, attempts.failures)
@@ -204,6 +207,8 @@ class StaticStep:
             self._context.stop(STOP_REASON)
         if early_end.termination or stopped:
             return await self._ended_early(end, record, stopped=stopped)
+        if not (running or failed) and await self._call(lambda recorder: recorder.starts_nothing()):
+            return self._not_begun(end, record)
         infrastructure = end.is_infrastructure and not failed
         if not early_end.event.is_set() and (
             retrying := attempts.restart(end) if infrastructure else self._retry(end, delay)
@@ -238,10 +243,25 @@ class StaticStep:
                     lines = await asyncio.wait_for(attempts.last_lines(), unwinding() / 2)
                     early_end.lines[attempts.name] = lines
             return False
+        if record is not None and record.status == "failed":
+            # By itself, just before.
+            self.failed = end.reason
+            return self._ended("failed", end)
         if not early_end.gave_up and record is not None and is_running(record):
             reason = early_end.termination or end.reason
             await self._call(lambda recorder: recorder.stop_step(attempts.name, reason))
         return self._ended("stopped", end)
+
+    def _not_begun(self, end: SandboxExit, record: StepRecord | None) -> bool:
+        """Report an attempt that ZenML has not let begin: another step has failed just before."""
+        if record is not None:
+            # The attempt before has failed.
+            self.failed = str(record.failure or end.reason)
+            return self._ended("failed", replace(end, reason=self.failed))
+        reason = f"Step `{self.attempts.name}` is not run: {OTHER_FAILED}."
+        log_line(reason)
+        self.attempts.emit("not run", reason=reason)
+        return False
 
     def _retry(self, end: SandboxExit, delay: float) -> str | None:
         """Use up a retry; return a sentence that announces it, None if there is none."""
@@ -255,6 +275,13 @@ class StaticStep:
     async def _is_cached(self) -> bool:
         try:
             return await self._call(lambda recorder: recorder.cached(self.attempts.name))
+        except AuthenticationError:
+            # ZenML also refuses the records of a run that is stopping, or has failed.
+            if await self._call(lambda recorder: recorder.stop_requested()):
+                self._context.stop(STOP_REASON)
+            elif not await self._call(lambda recorder: recorder.starts_nothing()):
+                raise
+            return False
         except ModalrunError:
             raise
         except Exception as error:

@@ -54,8 +54,13 @@ class Takeover:
             steps[name].recorded = record
             attempts = steps[name].attempts
             attempts.count = max(attempts.count, record.sandboxes)
-            # The last attempt of a "retrying" record has failed as well.
-            attempts.failures = record.attempt - (0 if record.status == "retrying" else 1)
+            adopted = attempts.sandbox
+            attempts.failures = record.attempt - 1
+            if record.status == "retrying" and (
+                adopted is None or adopted.attempt > record.sandboxes
+            ):
+                # It has failed as well. The end of a sandbox that still runs counts when it comes.
+                attempts.failures += 1
             attempts.record = record.id if is_running(record) else None
 
 

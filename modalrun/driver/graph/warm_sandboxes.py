@@ -172,6 +172,8 @@ class WarmSandboxes:
         self, spec: SandboxSpec, given_up: asyncio.Event, on_wait: OnWait
     ) -> Lease | _Worker:
         """Create a worker for a step, unless one of the same kind becomes free before."""
+        from modalrun.modal_api.sandboxes.capacity import Unanswered
+
         waiting = _Waiting(kind_of(spec))
         self._waiting.append(waiting)
         enough = asyncio.Event()
@@ -188,9 +190,13 @@ class WarmSandboxes:
         try:
             worker = worker_of(spec, self._manifest.plan)
             sandbox = await self._sandboxes.create(worker, enough, on_wait=wait)
-        except Exception:
+        except Exception as error:
             if not waiting.free.done():
+                # A sandbox that is created later sees itself that the run has been stopped.
                 raise
+            if isinstance(error, Unanswered):
+                # This one would run the step beside the free worker.
+                self._tasks.start(self._sandboxes.end_late(str(spec.name)))
             return waiting.free.result()
         finally:
             stop.cancel()
@@ -202,7 +208,7 @@ class WarmSandboxes:
         return lease
 
     async def _order(self, worker: _Worker, spec: SandboxSpec) -> Lease | None:
-        """Have a worker run another step; return None if the worker has ended, or does nothing."""
+        """Have a worker run another step; return None if it has ended, or can't be told."""
         idle = self._report_idle(worker)
         metadata = {**json.loads(spec.env[contract.STEP_METADATA]), "idle": idle}
         env = {**spec.env, contract.STEP_METADATA: json.dumps(metadata)}
@@ -212,25 +218,31 @@ class WarmSandboxes:
         worker.served += 1
         worker.step = order.env[contract.STEP]
         over = asyncio.ensure_future(worker.sandbox.ended())
-        begun = asyncio.ensure_future(self._have_begun(worker, order))
+        ordered = asyncio.Event()
+        begun = asyncio.ensure_future(self._have_begun(worker, order, ordered))
         # Calls may never end if the machine that runs the sandbox is gone.
-        await asyncio.wait(
+        done, _ = await asyncio.wait(
             {over, begun}, timeout=BEGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         over.cancel()
         begun.cancel()
         if lease.begun.is_set():
             return lease
+        self._terminate(worker)
+        if not done and ordered.is_set():
+            # The step may run all the same. Once the sandbox has ended, its record says so.
+            worker.kind = None
+            return lease
         # It has ended while it waited, or can't be used: as if it had never been.
         worker.lease = None
-        self._terminate(worker)
         return None
 
-    async def _have_begun(self, worker: _Worker, order: StepOrder) -> None:
+    async def _have_begun(self, worker: _Worker, order: StepOrder, ordered: asyncio.Event) -> None:
         assert worker.lease is not None
         try:
             # First: who takes the run over must know what the worker runs.
             await worker.sandbox.set_tags(worker.lease.tags)
+            ordered.set()
             await worker.sandbox.write(f"{order.to_json()}\n")
         except ModalrunError as error:
             log_line(f"{worker.sandbox.id} takes no further step: {error.message}")

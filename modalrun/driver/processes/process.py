@@ -32,6 +32,7 @@ EXIT_CODES = {
     "failed": contract.EXIT_FAILED,
     "stopped": contract.EXIT_TERMINATED,
     "running": contract.EXIT_UNRECORDED,
+    "not run": contract.EXIT_UNRECORDED,
 }
 """The exit code that reports what ZenML has recorded of a step or a dynamic run."""
 
@@ -73,6 +74,8 @@ class Signals:
         self._unwinds = True
         try:
             yield
+            # ZenML's handler would interrupt what stores the outputs.
+            signal.signal(signal.SIGTERM, self)
             self._returned = True
         finally:
             self._unwinds = False

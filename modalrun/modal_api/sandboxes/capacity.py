@@ -43,6 +43,10 @@ class GivenUp(Exception):
     """The sandbox is not needed any more; nothing was created."""
 
 
+class Unanswered(GivenUp):
+    """The sandbox is not needed any more; Modal has not answered, and may create it yet."""
+
+
 @dataclass
 class CapacitySearch(Generic[T]):
     """Ask for one sandbox with each of its GPU types in turn.

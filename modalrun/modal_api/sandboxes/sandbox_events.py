@@ -82,7 +82,7 @@ async def _listen(
     position, scanner = StreamPosition(), EventScanner()
     waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
     while not position.ended:
-        before = (position.offset, position.entry)
+        before, failed = (position.offset, position.entry), False
         try:
             with stream_errors():
                 async with aclosing(read(sandbox, "stdout", position)) as chunks:
@@ -95,8 +95,10 @@ async def _listen(
         except (NotFoundError, WorkerGoneError):
             return
         except ModalrunError as error:
+            failed = True
             log(f"{sandbox.object_id}: {error.message}; reading again")
-        if (position.offset, position.entry) != before:
+        if not failed or (position.offset, position.entry) != before:
+            # Modal's V1 backend ends the stream of a quiet sandbox every 55 s.
             waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         if not position.ended:
             await asyncio.sleep(next(waits))

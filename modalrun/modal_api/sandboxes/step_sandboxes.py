@@ -23,7 +23,7 @@ from modalrun.errors import (
 )
 from modalrun.modal_api import mounts
 from modalrun.modal_api.errors import translated
-from modalrun.modal_api.sandboxes.capacity import CapacitySearch, GivenUp, sleep
+from modalrun.modal_api.sandboxes.capacity import CapacitySearch, Unanswered, sleep
 from modalrun.modal_api.sandboxes.connection_pool import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -125,6 +125,7 @@ class StepSandboxes:
 
         Raises:
             GivenUp: `given_up` is set.
+            Unanswered: So it is, and Modal has not answered yet.
             Refused: Modal refuses the request.
             ConflictError: Modal could not start the sandbox.
         """
@@ -157,8 +158,7 @@ class StepSandboxes:
                 self._requested[name] = sandbox = await search.within(math.inf)
                 return sandbox
             except UnknownOutcomeError:
-                # It sees itself that the run has been stopped.
-                raise GivenUp from None
+                raise Unanswered from None
             except ConnectionLostError as error:
                 self._log(f"{spec.name}: {error.message}")
             except ConflictError:
@@ -189,6 +189,20 @@ class StepSandboxes:
 
         self._requested[name] = found = await self._pool.call(find)
         return found
+
+    async def end_late(self, name: str) -> None:
+        """Terminate the sandbox of a name as soon as it exists; look for it for half a minute."""
+
+        async def end() -> bool:
+            sandbox = await self._named(name, (await self._pool.get()).client)
+            if sandbox is not None:
+                await sandbox.terminate.aio()
+            return sandbox is not None
+
+        for pause in (1.0, 2.0, 4.0, 8.0, 15.0):
+            if await self._pool.call(end):
+                return
+            await asyncio.sleep(pause)
 
     async def terminate_all(self) -> None:
         """Terminate every step sandbox of the run, including those that are being created."""

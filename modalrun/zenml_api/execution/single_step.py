@@ -31,8 +31,11 @@ from modalrun.zenml_api.records.responses import STOPPED
 from modalrun.zenml_api.records.step_records import end_step, honour_stop_request
 from modalrun.zenml_api.retry import while_database_fails
 
-FinalStatus = Literal["completed", "failed", "stopped", "running"]
-"""ZenML's record of a step or run, as far as it matters at the end. "running": nothing final."""
+FinalStatus = Literal["completed", "failed", "stopped", "running", "not run"]
+"""ZenML's record of a step or run, as far as it matters at the end.
+
+"running": nothing final. "not run": another step has failed, and ZenML lets no more begin.
+"""
 
 
 def import_ahead() -> None:
@@ -123,7 +126,7 @@ class SingleStep:
                     return final_status(step_run.status)
         except BaseException as error:
             # After a stop ZenML raises all kinds of exceptions.
-            if self._recorded_status() != "stopped":
+            if self._recorded_status() not in {"stopped", "not run"}:
                 failed(error)
                 self._fail(_reason(error), error)
         self._launcher.wait_for_metadata()
@@ -163,7 +166,7 @@ class SingleStep:
         client = Client()
         if (record := self._launcher.record) is not None:
             return final_status(client.zen_store.get_run_step(record.id, hydrate=False).status)
-        # It could not be created: an earlier sandbox was quicker, or the run is stopping.
+        # It could not be created: an earlier sandbox was quicker, or the run is over or stopping.
         found = client.list_run_steps(
             pipeline_run_id=self._loaded.run.id,
             name=self._step.spec.invocation_id,
@@ -171,9 +174,13 @@ class SingleStep:
             size=1,
             project=client.active_project.id,
         )
-        if found.total:
+        if found.total and found[0].status != ExecutionStatus.RETRYING:
             return final_status(found[0].status)
         run = client.zen_store.get_run(self._loaded.run.id, hydrate=False)
+        if run.status == ExecutionStatus.FAILED and not run.in_progress:
+            return "not run"
+        if found.total:
+            return "failed"
         return "stopped" if final_status(run.status) == "stopped" else "running"
 
     def _fail(self, reason: str, error: BaseException) -> None:

@@ -144,6 +144,16 @@ def stop_requested(run_id: str) -> bool:
         return get_run(run_id, hydrate=False).status in STOPPED
 
 
+def starts_nothing(run_id: str) -> bool:
+    """Return whether a step has failed, and the execution mode lets no more steps begin.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
+    with translated():
+        return get_run(run_id).starts_nothing
+
+
 def record_stop_request(run_id: str) -> None:
     """Record that a run's driver was asked to stop; a failure to do so is only logged.
 

@@ -108,6 +108,8 @@ class Recorder:
     def __init__(self) -> None:
         self.states: dict[str, StepRecord] = {}
         self.stopping = False
+        self.failing = False
+        self.cache_error: Exception = LookupError("of ZenML's")
         self.waits: list[dict[str, str]] = []
         self.exits: list[tuple[str, str]] = []
         self.peaks: list[tuple[str, int]] = []
@@ -123,8 +125,11 @@ class Recorder:
     def stop_requested(self) -> bool:
         return self.stopping
 
+    def starts_nothing(self) -> bool:
+        return self.failing
+
     def cached(self, step: str) -> bool:
-        raise LookupError("of ZenML's")
+        raise self.cache_error
 
     def record_metadata(self, step_run: str, metadata: StepMetadata | StepUsage) -> None:
         if isinstance(metadata, StepUsage):
@@ -179,10 +184,16 @@ class Bench:
         step: PlannedStep = STEP,
         failure_mode: str = "continue_on_failure",
         done: Mapping[str, StepState] | None = None,
+        boxes: Any = None,
         **settings: Any,
     ) -> None:
-        """Make a walk through a graph; `step` has what its steps have in common."""
-        sandbox = SandboxSpec(("python",), "im-1", Resources(), 300)
+        """Make a walk through a graph.
+
+        Args:
+            step: What its steps have in common.
+            boxes: Creates other sandboxes than `Boxes` does.
+        """
+        sandbox = SandboxSpec(("python", "-m", "supervisor"), "im-1", Resources(), 300)
         plan = RunPlan(
             "local",
             "p",
@@ -198,7 +209,7 @@ class Bench:
         manifest = RunManifest("run", plan, failure_mode, done=done or {})
         self.coordinator = Coordinator(
             manifest,
-            WarmSandboxes(manifest, cast("Any", self.boxes)),
+            WarmSandboxes(manifest, boxes or cast("Any", self.boxes)),
             cast("Any", self.records),
         )
 

@@ -6,10 +6,12 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from modalrun.driver.graph.takeover import Takeover
+from modalrun.errors import AuthenticationError
 from modalrun.run import contract, events
 from modalrun.run.failure import Failure
 from modalrun.run.metadata import StepMetadata
@@ -97,6 +99,26 @@ def test_the_count_of_sandboxes_continues_after_a_takeover() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize(("adopted", "retries"), [(1, 1), (2, 0)])
+def test_the_sandbox_of_a_failure_that_is_recorded_uses_up_one_retry(
+    adopted: int, retries: int
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
+        box = Box("a", adopted)
+        retrying = replace(state("a", "retrying"), failure=Failure("ValueError: no"))
+        bench.records.recorder.states["a"] = retrying
+        run = bench.begin(Takeover([cast("Any", box)], {"a": retrying}))
+        box.end(FAILED)
+        if retries:
+            (await bench.boxes.wait("sb-a-2")).end(DONE)
+        await run
+        assert len(bench.boxes.requested) == retries
+        assert bench.coordinator.succeeded == bool(retries)
+
+    play(scene)
+
+
 def test_a_sandbox_that_a_stop_has_ended_is_not_replaced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -125,6 +147,40 @@ def test_a_failed_cache_lookup_runs_the_step() -> None:
         (await bench.boxes.wait("sb-b-1")).end(DONE)
         await run
         assert bench.coordinator.succeeded
+
+    play(scene)
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_cached_step_that_zenml_refuses_has_failed_unless_the_run_is_stopping(
+    stopping: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": ["a"]}, step=PlannedStep("", caches=True))
+        run = bench.begin()
+        bench.records.recorder.cache_error = AuthenticationError("ZenML does not allow this.")
+        bench.records.recorder.stopping = stopping
+        (await bench.boxes.wait("sb-a-1")).end(DONE)
+        await run
+        assert bench.coordinator.early_end.requested == stopping
+        assert ("b" in bench.coordinator.failed) != stopping
+        assert len(bench.boxes.requested) == 1
+
+    play(scene)
+    assert step_events(capsys.readouterr().out)[-1] == ("b", "stopped" if stopping else "failed")
+
+
+def test_a_cached_step_that_zenml_refuses_after_a_failure_is_not_run() -> None:
+    async def scene() -> None:
+        caching = PlannedStep("", caches=True)
+        bench = Bench({"a": [], "b": ["a"]}, step=caching, failure_mode="stop_on_failure")
+        run = bench.begin()
+        bench.records.recorder.cache_error = AuthenticationError("ZenML does not allow this.")
+        bench.records.recorder.failing = True
+        (await bench.boxes.wait("sb-a-1")).end(DONE)
+        (await bench.boxes.wait("sb-b-1")).end(read_exit(contract.EXIT_UNRECORDED))
+        await run
+        assert bench.coordinator.failed == {}
 
     play(scene)
 
@@ -249,6 +305,73 @@ def test_a_sandbox_lost_during_a_graceful_stop_is_no_failure(
 
     play(scene)
     assert ("a", "stopped") in step_events(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("mode", ["stop_on_failure", "fail_fast"])
+def test_a_step_that_begins_after_a_failure_that_only_zenml_knows_is_not_run(
+    mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": [], "c": ["b"], "d": ["c"]}, failure_mode=mode)
+        run = bench.begin()
+        in_hook = await bench.boxes.wait("sb-a-1")
+        (await bench.boxes.wait("sb-b-1")).end(DONE)
+        refused = await bench.boxes.wait("sb-c-1")
+        bench.records.recorder.states["a"] = state("a", "failed")
+        bench.records.recorder.failing = True
+        refused.end(read_exit(contract.EXIT_UNRECORDED))
+        await asyncio.sleep(0.05)
+        assert not in_hook.terminated
+        in_hook.end(FAILED)
+        await run
+        assert list(bench.coordinator.failed) == ["a"]
+        assert len(bench.boxes.requested) == 3
+
+    play(scene)
+    out = capsys.readouterr().out
+    assert [event for event in step_events(out) if event[1] in {"failed", "not run"}] == [
+        ("c", "not run"),
+        ("d", "not run"),
+        ("a", "failed"),
+    ]
+    assert "Step `d` is not run: another step failed." in out
+
+
+def test_a_step_that_fails_just_before_fail_fast_ends_it_has_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": [], "b": []}, failure_mode="fail_fast")
+        run = bench.begin()
+        first, second = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
+        bench.records.recorder.states["a"] = state("a", "failed")
+        bench.records.recorder.states["b"] = replace(
+            state("b", "failed"), failure=Failure("ValueError: no")
+        )
+        first.end(FAILED)
+        await run
+        assert second.terminated
+        assert bench.coordinator.failed == {"a": "It raised.", "b": "ValueError: no"}
+
+    play(scene)
+    assert ("b", "failed") in step_events(capsys.readouterr().out)
+
+
+def test_a_retry_that_zenml_refuses_leaves_the_failure_before() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []}, step=PlannedStep("", retries=3), failure_mode="stop_on_failure")
+        run = bench.begin()
+        first = await bench.boxes.wait("sb-a-1")
+        recorded = replace(state("a", "retrying"), failure=Failure("ValueError: no"))
+        bench.records.recorder.states["a"] = recorded
+        bench.records.recorder.failing = True
+        first.end(FAILED)
+        (await bench.boxes.wait("sb-a-2")).end(read_exit(contract.EXIT_UNRECORDED))
+        await run
+        assert bench.coordinator.failed == {"a": "ValueError: no"}
+        assert len(bench.boxes.requested) == 2
+
+    play(scene)
 
 
 @pytest.mark.parametrize("unwinds", [True, False])

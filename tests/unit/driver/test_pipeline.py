@@ -353,3 +353,28 @@ def test_a_failure_lets_a_parallel_step_finish(monkeypatch: pytest.MonkeyPatch) 
     assert go(pool)[0] == EXIT_FAILED
     assert pool.launched == ["load", "left", "right"]
     assert "-: Step `join` is not run: step `left` failed." in pool.logged
+
+
+def test_a_step_that_begins_after_a_failure_that_only_zenml_knows_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(MAX_PARALLELISM, "2")
+    pool = Pool(graph({"a": (), "b": (), "c": ("b",), "d": ("c",)}, mode="fail_fast"))
+
+    async def hook() -> StepEnd:
+        while "c" not in pool.launched:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        return failed()
+
+    pool.ends = {"a": [hook], "c": [StepEnd("not run")]}
+    assert go(pool) == (EXIT_FAILED, "Step `a` failed: ValueError: no", False)
+    assert "-: Step `c` is not run: another step failed." in pool.logged
+    assert "-: Step `d` is not run: another step failed." in pool.logged
+    assert ("c", "not run", 1) in step_events(capsys.readouterr().out)
+
+
+def test_a_retry_that_zenml_refuses_leaves_the_failure_before() -> None:
+    pool = Pool(graph({"a": ()}, retries={"a": (3, 0, 1)}), a=[failed(), StepEnd("not run")])
+    assert go(pool) == (EXIT_FAILED, "Step `a` failed: ValueError: no", False)
+    assert pool.launched == ["a", "a"]

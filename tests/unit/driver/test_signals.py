@@ -6,10 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from modalrun.driver.processes.process import Signals, Terminated
+
+
+@pytest.fixture(autouse=True)
+def _restored_handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_the_code_of_a_step_unwinds() -> None:
@@ -28,6 +36,20 @@ def test_a_step_whose_code_has_returned_is_recorded_first() -> None:
         pass
     # Else this process would end.
     signals(signal.SIGTERM, None)
+
+    assert not signals.came
+
+
+def test_what_stores_the_outputs_is_not_interrupted_by_the_handler_of_zenml() -> None:
+    def interrupt(*_: object) -> None:
+        raise RuntimeError("The execution was interrupted.")
+
+    signals = Signals()
+    signal.signal(signal.SIGTERM, interrupt)
+
+    with signals.in_user_code():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
     assert not signals.came
 

@@ -108,9 +108,11 @@ def test_it_waits_for_no_step_that_is_not_expected() -> None:
     play(scene)
 
 
-def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity() -> None:
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity(answers: bool) -> None:
     async def scene() -> None:
         bench = Bench()
+        bench.boxes.answers = answers
         first = await bench.get("a")
         bench.boxes.full = True
         waiting = asyncio.create_task(bench.get("b"))
@@ -119,6 +121,7 @@ def test_a_free_sandbox_goes_to_the_step_that_waits_for_capacity() -> None:
         await bench.boxes.created[0].end_step()
         assert (await waiting).id == first.id
         assert len(bench.boxes.created) == 1
+        assert bench.boxes.awaited == ([] if answers else ["b-1"]), "it must not run the step, too"
 
     play(scene)
 
@@ -186,6 +189,31 @@ def test_a_sandbox_that_dies_while_it_waits_costs_nothing(how: str) -> None:
             await asyncio.sleep(0.01)
             await box.die()
         assert (await coming).id == "sb-b-1"
+
+    play(scene)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_step_that_may_have_begun_is_not_begun_in_another_sandbox(
+    ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modalrun.driver.graph.warm_sandboxes.BEGIN_SECONDS", 0.05)
+
+    async def scene() -> None:
+        bench = Bench()
+        await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step()
+        box.begins = False
+        box.unreachable = not ordered
+        lease = await bench.get("b")
+        if ordered:
+            assert (lease.id, await lease.ended()) == (box.id, KILLED)
+        else:
+            assert lease.id == "sb-b-1"
+        await bench.pool.close()
+        assert box.terminated
+        assert len(bench.boxes.created) == (1 if ordered else 2)
 
     play(scene)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from modalrun.driver.graph.lease import Lease
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.errors import NotFoundError
-from modalrun.modal_api.sandboxes.capacity import GivenUp
+from modalrun.modal_api.sandboxes.capacity import GivenUp, Unanswered
 from modalrun.run import contract
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.events import Event, LinesOf, OrderEnd
@@ -51,6 +51,7 @@ class Box:
         self.tags: Mapping[str, str] = dict(spec.tags)
         self.begins = True
         self.refuses = False
+        self.unreachable = False
         self.orders = []
         if contract.ORDER in spec.env:
             self.orders.append(StepOrder.from_json(spec.env[contract.ORDER]))
@@ -68,6 +69,8 @@ class Box:
         await self._over.wait()
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
+        if self.unreachable:
+            await self._over.wait()
         self.tags = tags
 
     async def write(self, text: str) -> None:
@@ -109,6 +112,8 @@ class Boxes:
         self.created: list[Box] = []
         self.left: list[Box] = []
         self.full = False
+        self.answers = True
+        self.awaited: list[str] = []
         self.ahead: Box | None = None
 
     async def create(self, spec: SandboxSpec, given_up: asyncio.Event, **more: Any) -> Box:
@@ -117,10 +122,13 @@ class Boxes:
             more["on_wait"](CapacityWait("T4", None, 0.0))
             await asyncio.sleep(0.01)
         if given_up.is_set():
-            raise GivenUp
+            raise GivenUp if self.answers else Unanswered
         # As one is found whose name is taken.
         self.created.append(self.ahead or Box(spec))
         return self.created[-1]
+
+    async def end_late(self, name: str) -> None:
+        self.awaited.append(name)
 
     async def named(self, name: str) -> Box | None:
         return self.ahead if self.ahead is not None and self.ahead.spec.name == name else None
