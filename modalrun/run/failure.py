@@ -162,9 +162,24 @@ def _read(trace: str, kind: str, message: str) -> Failure:
 
 
 def _lines(trace: str) -> list[str]:
-    """Return the lines of a traceback that are about code."""
+    """Return the lines of a traceback that are about code.
+
+    Each part of it begins with the project's own first line: what calls that is ZenML's and
+    modalrun's. ZenML cuts only the first part, of the exception that led to the others.
+    """
     lines = trace[-_LONGEST_TRACEBACK:].rstrip().splitlines()
-    return [line for line in lines if not _NO_CODE.fullmatch(line)]
+    result: list[str] = []
+    calling = None
+    for line in (line for line in lines if not _NO_CODE.fullmatch(line)):
+        if line.startswith("Traceback (most recent call last)"):
+            calling = len(result) + 1
+        elif calling is not None and not line.startswith(" "):
+            calling = None
+        elif calling is not None and len(line) <= _LONGEST_LINE and _FRAME.match(line):
+            del result[calling:]
+            calling = None
+        result.append(line)
+    return result
 
 
 def _place(lines: Sequence[str]) -> str | None:

@@ -141,9 +141,12 @@ class RunRecord:
 
     @property
     def next(self) -> str | None:
-        """What to do about its failure, where that is known."""
+        """What to do about its failure, where that is known; it may be another step's."""
         hints = (self.metadata and self.metadata.hints) or {}
-        return next(iter(hints.values()), None) or hint_on_failure(self.reason)
+        told = [hint for step, hint in hints.items() if f"`{step}`" in (self.reason or "")]
+        told += filter(None, [hint_on_failure(self.reason)])
+        told += [f"step `{step}`: {hint}" for step, hint in hints.items()]
+        return told[0] if told else None
 
     @property
     def problem(self) -> str | None:

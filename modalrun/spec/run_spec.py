@@ -7,6 +7,8 @@ values again when it compiles the pipeline (`modalrun.zenml_api.compiling`).
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +191,7 @@ def check_spec(
         stack=ours.stack,
         target=target or ours.target,
         source_root=source_root,
-        run_configuration=_merged(of_file.rest, of_flags.rest),
+        run_configuration=_merged(of_file.rest, of_flags.rest, flags),
         source=in_file.source,
         deployment=ours.deployment,
         has_source_root=ours.source_root is not None,
@@ -212,17 +214,25 @@ def check_spec(
     )
 
 
-def _merged(of_file: Mapping[str, Any], of_flags: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(
+    of_file: Mapping[str, Any], of_flags: Mapping[str, Any], flags: CommandLineSource
+) -> dict[str, Any]:
     """Merge ZenML's part of the command line over that of the file, its steps' included.
 
-    For ZenML a step's own value is above the pipeline's, wherever they are from.
+    For ZenML a step's own value is above the pipeline's, wherever they are from. A mapping that is
+    an argument is one value, and replaced as a whole.
     """
     inherited = {key: value for key, value in of_flags.items() if key in INHERITED_KEYS}
     steps = {
         name: merged(step, {key: inherited[key] for key in inherited.keys() & step.keys()})
         for name, step in (of_file.get("steps") or {}).items()
     }
-    return merged({**of_file, "steps": steps} if steps else of_file, of_flags)
+    result = merged({**of_file, "steps": steps} if steps else of_file, of_flags)
+    for override in flags.overrides:
+        *above, name = override.path
+        if "parameters" in above and isinstance(override.value, Mapping):
+            functools.reduce(operator.getitem, above, result)[name] = override.value
+    return result
 
 
 def _our_keys(checker: Checker) -> OurKeys:

@@ -37,6 +37,33 @@ def test_an_exception_has_a_class_a_message_a_place_and_its_last_lines() -> None
     assert str(found) == "KeyError: 'nothing' (lib/prep.py:3)"
 
 
+def test_what_calls_the_project_is_told_in_no_part_of_a_traceback() -> None:
+    caller = '  File "/venv/zenml/steps/base_step.py", line 757, in call\n    return it()\n'
+    cause = "\nThe above exception was the direct cause of the following exception:\n\n"
+    begin = "Traceback (most recent call last):\n"
+    second = TRACE.replace("KeyError", "LookupError").replace(", line 3", ", line 5")
+    trace = f"{TRACE}{cause}{begin}{caller}{second}"
+    found = read_failure(trace, "builtins.LookupError", "'nothing'")
+    assert found is not None
+    assert found.place == "lib/prep.py:5"
+    assert found.trace == (
+        '  File "train.py", line 14, in train',
+        "    return clean(rate)",
+        '  File "lib/prep.py", line 3, in clean',
+        "    return table[rate]",
+        "KeyError: 'nothing'",
+        "The above exception was the direct cause of the following exception:",
+        "Traceback (most recent call last):",
+        '  File "train.py", line 14, in train',
+        "    return clean(rate)",
+        '  File "lib/prep.py", line 5, in clean',
+        "    return table[rate]",
+    )
+    others = read_failure(f"{begin}{caller}KeyError: 'x'\n", "builtins.KeyError", "'x'")
+    assert others is not None
+    assert others.lines == (begin.strip(), *caller.rstrip().splitlines()), "it has no other lines"
+
+
 def test_the_import_of_a_module_is_not_told() -> None:
     trace = (
         '  File "<frozen importlib._bootstrap>", line 1204, in _gcd_import\n'

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import RunRecord, id_prefix, run_argument, select
 
 
@@ -88,3 +90,20 @@ def test_run_may_be_left_out_on_a_terminal_only() -> None:
     for text, interactive in ((None, False), ("", True), (" ", False)):
         with pytest.raises(UsageError, match="RUN is missing"):
             run_argument(text, interactive=interactive)
+
+
+HINTS = {"beta": "add the file", "gamma": "add the other one"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("Step `gamma` failed: FileNotFoundError: b.csv", "add the other one"),
+        ("Step `alpha` failed: KeyError: 'x'; 2 more steps failed.", "step `beta`: add the file"),
+        (None, "step `beta`: add the file"),
+    ],
+)
+def test_what_to_do_is_not_told_of_the_wrong_step(reason: str | None, told: str) -> None:
+    metadata = RunMetadata("local", "pipeline", "app", "ap-1", "sb-1", hints=HINTS)
+    failed = replace(ONE, status="failed", reason=reason, metadata=metadata)
+    assert failed.next == told

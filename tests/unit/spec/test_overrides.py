@@ -228,3 +228,16 @@ def test_a_number_that_people_read_as_another_one_has_a_note(tmp_path: Path) -> 
         f"{place}:2: 'timeout' is 2:00, which YAML reads as 120 {quotes}",
         f"{place}:3: 'max_parallelism' is 010, which YAML reads as 8 {quotes}",
     )
+
+
+def test_a_mapping_that_is_an_argument_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    text = (
+        "parameters: {d: {k: 1, w: 2}, e: {k: 1}, f: {k: 1}}\n"
+        "steps: {train: {parameters: {d: {k: 1}, e: 2}}}\n"
+    )
+    given = _given(
+        param=["d={z: 3}", "e={}"], set_=["parameters.f.z=4", "steps.train.parameters.d={z: 5}"]
+    )
+    found = load(tmp_path, *given.overrides, text=text).run_configuration
+    assert found["parameters"] == {"d": {"z": 3}, "e": {}, "f": {"k": 1, "z": 4}}
+    assert found["steps"] == {"train": {"parameters": {"d": {"z": 5}, "e": 2}}}
