@@ -11,6 +11,7 @@ from zenml.enums import ExecutionStatus, StepRuntime
 from zenml.exceptions import RunStoppedException
 from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
+from zenml.orchestrators.publish_utils import publish_step_run_status_update
 from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
@@ -275,6 +276,26 @@ class _Runner(DynamicPipelineRunner):
     ) -> None:
         _emit_if_taken(step_run)
         super()._register_isolated_step_for_monitoring(invocation_id, step_run)
+
+    def _cleanup_isolated_step(self, step_run: StepRunResponse) -> None:
+        super()._cleanup_isolated_step(step_run)
+        if step_run.status == ExecutionStatus.RETRYING:
+            # ZenML forgets it now, and starts its retry only while nothing else has failed.
+            self._steps_to_monitor[step_run.name] = step_run
+            self._monitoring_event.set()
+
+    def _queue_concurrent_isolated_step(self, step: Step) -> Any:
+        self._steps_to_monitor.pop(step.spec.invocation_id, None)
+        return super()._queue_concurrent_isolated_step(step)
+
+    def _get_isolated_step_infra_status(self, step_run: StepRunResponse) -> ExecutionStatus | None:
+        if step_run.status != ExecutionStatus.RETRYING:
+            return super()._get_isolated_step_infra_status(step_run)
+        # It gets no retry, and whoever waits for it would wait for ever. ZenML would set FAILED to
+        # RETRYING (`sql_zen_store.py:13129`). The reason of its failure stays.
+        status = ExecutionStatus.STOPPED
+        publish_step_run_status_update(step_run.id, status, end_time=step_run.end_time)
+        return status
 
     def _is_inline(self, config: StepConfiguration) -> bool:
         runtime, _ = get_step_runtime(
