@@ -192,10 +192,12 @@ def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> Non
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", ["continue_on_failure", "fail_fast"])
 @pytest.mark.parametrize("graceful", [True, False])
-def test_stop(world: World, graceful: bool) -> None:
+def test_stop(world: World, graceful: bool, mode: str) -> None:
     gate = world.gate()
-    command = world.popen(SPEC, "--mode", "per_step", "--param", f"gate={gate}")
+    spec = f"{SPEC}execution_mode: {mode}\n"
+    command = world.popen(spec, "--mode", "per_step", "--param", f"gate={gate}")
     command.stdout.wait_for("squaring 0")
     command.stdout.wait_for("squaring 1")
     run_id = world.only_run().id

@@ -277,6 +277,11 @@ class _Runner(DynamicPipelineRunner):
         _emit_if_taken(step_run)
         super()._register_isolated_step_for_monitoring(invocation_id, step_run)
 
+    def _stop_isolated_step(self, step_run: StepRunResponse) -> None:
+        # A graceful stop is a failure to ZenML, and `fail_fast` would end what may finish.
+        if not self.stop_requested:
+            super()._stop_isolated_step(step_run)
+
     def _cleanup_isolated_step(self, step_run: StepRunResponse) -> None:
         super()._cleanup_isolated_step(step_run)
         if step_run.status == ExecutionStatus.RETRYING:
