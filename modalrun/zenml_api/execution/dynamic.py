@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 STOP_REASON = "The run was asked to stop."
 
+MONITOR_PAUSE = 1.0
+"""Seconds between an error of ZenML's check of isolated steps and the next check."""
+
 
 class DynamicRun:
     """One run of a dynamic pipeline, in the process that runs its function."""
@@ -180,6 +183,17 @@ class _Runner(DynamicPipelineRunner):
         for child in list(self._child_runners.values()):
             if isinstance(child, _Runner):
                 child.check_isolated_steps()
+
+    def _monitoring_loop(self) -> None:
+        # An error would end it for good, and the run would wait for its isolated steps for ever.
+        while True:
+            try:
+                super()._monitoring_loop()
+                return
+            except Exception as error:
+                log_line(f"Isolated steps can't be checked: {type(error).__name__}: {error}")
+            self._monitoring_event.wait(MONITOR_PAUSE)
+            self._monitoring_event.clear()
 
     def launch_step(self, *args: Any, **kwargs: Any) -> Any:
         """Start a step, unless the run was asked to stop.
