@@ -224,6 +224,24 @@ def test_stop(world: World, graceful: bool, mode: str) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
+def test_a_step_sandbox_that_is_lost_during_a_graceful_stop(world: World) -> None:
+    command = world.popen(SPEC, "--mode", "per_step", "--param", f"gate={world.gate()}")
+    command.stdout.wait_for("squaring 0")
+    stop = world.modalrun("stop", world.only_run().id)
+    stop.stderr.wait_for("waiting for the running steps to finish")
+
+    (box,) = boxes(world, "square")
+    kill(world, box)
+
+    assert stop.finish(LONG).exit_code == 0
+    assert command.finish(LONG).exit_code == 7
+    run = world.only_run()
+    assert (run.status, run.statuses["square"]) == ("stopped", "stopped")
+    assert len(boxes(world, "square")) == 1
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
 def test_a_child_pipeline(world: World) -> None:
     spec = SPEC.replace("growing.growing", "growing.outer")
 

@@ -71,7 +71,7 @@ class DynamicRun:
         )
         self._runner.share(self._inline)
         if isolated is not None and isinstance(orchestrator, IsolatingOrchestrator):
-            orchestrator.use(isolated)
+            orchestrator.use(isolated, self._inline.stopping)
             # ZenML would check every ten seconds.
             isolated.on_end = self._runner.check_isolated_steps
         if self._loaded.run.status not in NOT_BEGUN:
