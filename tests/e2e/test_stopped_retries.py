@@ -1,4 +1,4 @@
-"""Steps with retries left that get none: their run is stopped, or something else has failed."""
+"""Steps with retries left: their run is stopped or fails, or another driver goes on with it."""
 
 from __future__ import annotations
 
@@ -69,3 +69,24 @@ parameters: {{started: {started}, gate: {gate}}}
     (late,) = run.steps
     reason = "terminated from outside" if mode == "fail_fast" else "ValueError: bad luck"
     assert reason in late.exception
+
+
+@EVERY
+@pytest.mark.timeout(900)
+def test_another_driver_makes_the_retry_and_no_more(world: World) -> None:
+    spec = "pipeline: retrying.isolated\ntarget: local\nparameters: {retries: 1}\n"
+    submitting = world.popen(spec, "--mode", "per_step")
+    world.wait_until(
+        lambda: world.runs() and world.only_run().statuses.get("fails") == "retrying", "it waits"
+    )
+    driver = world.sandboxes()[0]
+    assert world.modal("container", "stop", "--yes", driver.task_id).exit_code == 0
+    assert submitting.finish().exit_code == 7
+
+    where = ("--source-root", str(world.project))
+    resumed = world.modalrun("resume", world.only_run().id, *where).finish()
+
+    assert resumed.exit_code == 1, resumed.stderr
+    run = world.only_run()
+    assert [step.status for step in run.steps] == ["retried", "failed"]
+    assert "bad luck" in run.reason

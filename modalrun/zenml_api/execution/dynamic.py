@@ -235,8 +235,15 @@ class _Runner(DynamicPipelineRunner):
             return call()
 
     def _run_isolated_step(self, step: Step, retries: int | None) -> StepRunResponse:
-        """Run an isolated step with its retries; a stop ends the wait for one (ZenML sleeps)."""
-        if retries is None:
+        """Run an isolated step with its retries; a stop ends the wait for one (ZenML sleeps).
+
+        Args:
+            retries: How many attempts may follow those of an earlier process, this one included;
+                None if it has made none.
+        """
+        if retries is not None:
+            retries = max(retries - 1, 0)
+        else:
             retries = step.config.retry.max_retries if step.config.retry else 0
         delays = _delays(step)
         while True:

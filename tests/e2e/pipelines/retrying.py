@@ -33,9 +33,10 @@ def submitted() -> None:
 
 
 @pipeline(dynamic=True, enable_cache=False)
-def isolated() -> None:
+def isolated(retries: int = 3) -> None:
     """One such step, in a sandbox of its own if the mode allows it."""
-    fails.with_options(runtime="isolated")()
+    retry = RETRY.model_copy(update={"max_retries": retries})
+    fails.with_options(runtime="isolated", retry=retry)()
 
 
 @step(retry=StepRetryConfig(max_retries=1, delay=0, backoff=1), runtime="isolated")
