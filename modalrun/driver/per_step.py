@@ -28,7 +28,7 @@ from modalrun.driver.processes.process import (
     termination_clause,
 )
 from modalrun.errors import ModalrunError
-from modalrun.run import contract, failure
+from modalrun.run import contract, failure, notes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import NOT_RUN, StepRecord, sandbox_names
 from modalrun.run.reporting import log_line, prove_events
@@ -55,6 +55,7 @@ def main() -> NoReturn:
         code = asyncio.run(drive(manifest))
     except ModalrunError as error:
         log_line(error.message)
+        notes.leave("reason", error.message)
     except BaseException:
         traceback.print_exc()
     leave(code)

@@ -1,9 +1,10 @@
-"""Watch for a stop that was requested in ZenML."""
+"""Watch for a stop that was requested in ZenML, and say why a driver can't go on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from modalrun.driver import per_step
 from modalrun.errors import AuthenticationError
+from tests.unit.driver.supervisor_bench import Bench
 
 
 class Watched:
@@ -77,3 +79,30 @@ def test_a_takeover_keeps_a_requested_stop(stopping: bool) -> None:
     asyncio.run(per_step._take_over(manifest, run, run))
 
     assert run.reasons == (["ZenML was asked to stop the run"] if stopping else [])
+
+
+REFUSED = """
+import sys
+from modalrun.driver import dynamic, per_step
+from modalrun.errors import AuthenticationError
+from modalrun.run.manifest import RunManifest
+
+def refuse(*_):
+    raise AuthenticationError("Modal refuses the token.")
+
+RunManifest.from_json = dynamic.SandboxClient = refuse
+sys.argv[1:] = [__file__]
+{driver}.main()
+"""
+"""A driver whose token was revoked."""
+
+
+@pytest.mark.parametrize("driver", ["per_step", "dynamic"])
+def test_the_run_of_a_driver_that_modal_refuses_has_that_reason(
+    tmp_path: Path, driver: str
+) -> None:
+    bench = Bench(tmp_path)
+
+    bench.run(REFUSED.format(driver=driver))
+
+    assert bench.finalized() == "some-run: Modal refuses the token."
