@@ -117,9 +117,9 @@ async def _watch_for_stop(coordinator: Coordinator, recorder: AsyncRecorder) -> 
     logged: set[str] = set()
     await coordinator.first_created(FIRST_SECONDS)
     new = not os.environ.get(contract.TAKE_OVER)
-    if new and await _answer(recorder.call(lambda recorder: recorder.stop_requested()), logged):
-        # The run was stopped before this sandbox existed, so nothing has terminated it.
-        coordinator.give_up("the run was stopped before it began")
+    if new and await _answer(recorder.call(lambda recorder: recorder.withdrawn()), logged):
+        # The run was over before this sandbox existed, so nothing has terminated it.
+        coordinator.give_up("the run was over before it began")
         return
     await _answer(recorder.call(lambda recorder: recorder.set_running()), logged)
     while True:

@@ -30,6 +30,7 @@ class RunRecorder:
         self.stop_step = partial(step_records.stop_step, run_id)
         self.record_metadata = step_records.record_metadata
         self.stop_requested = partial(run_access.stop_requested, run_id)
+        self.withdrawn = partial(run_access.withdrawn, run_id)
         self.finalize = partial(updates.finalize_run, run_id)
 
     def set_running(self) -> None:

@@ -51,6 +51,24 @@ def test_the_watch_for_a_stop_survives_errors_of_zenml(
     assert said.count("500") == 1
 
 
+class Withdrawn(Watched):
+    """A run that its submission has given up."""
+
+    async def call(self, question: Callable[[Any], Any]) -> Any:
+        return question(SimpleNamespace(withdrawn=lambda: True))
+
+    def give_up(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def test_a_driver_that_comes_late_ends_its_run() -> None:
+    late: Any = Withdrawn()
+
+    asyncio.run(per_step._watch_for_stop(late, late))
+
+    assert late.reasons == ["the run was over before it began"]
+
+
 class TakenOver(Watched):
     """A run that a driver takes over."""
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from modalrun.driver.pipeline import STOP_REASON, Runner
+from modalrun.driver.workers import worker
 from modalrun.driver.workers.worker import StepEnd
 from modalrun.driver.workers.worker_process import WorkerDied, WorkerError
+from modalrun.errors import RunStopped
 from modalrun.run import events
 from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
     MAX_PARALLELISM,
+    RUN_ID,
     TERMINATED_REASON,
 )
 from modalrun.run.events import StepState
@@ -353,3 +357,19 @@ def test_a_failure_lets_a_parallel_step_finish(monkeypatch: pytest.MonkeyPatch) 
     assert go(pool)[0] == EXIT_FAILED
     assert pool.launched == ["load", "left", "right"]
     assert "-: Step `join` is not run: step `left` failed." in pool.logged
+
+
+@pytest.mark.parametrize("failed_before", [True, False])
+def test_a_run_that_has_failed_before_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch, failed_before: bool
+) -> None:
+    monkeypatch.setenv(RUN_ID, "some-run")
+    connection: Any = None
+    first = worker.Worker(connection)
+    steps: Any = SimpleNamespace(failed_before=failed_before, graph=graph())
+    first._loaded = steps
+    if failed_before:
+        with pytest.raises(RunStopped):
+            first.graph()
+    else:
+        assert first.graph() == graph()
