@@ -218,7 +218,7 @@ class Interrupted(BaseException):
 
 
 class RunStopped(BaseException):
-    """Signal that ZenML was asked to stop the run.
+    """Signal that the run was stopped, or had failed, before its sandbox began with it.
 
     Not an Exception, so that neither a retry nor user code catches it.
     """

@@ -17,7 +17,8 @@ from typing import NoReturn
 
 from modalrun.driver.processes import control, process
 from modalrun.driver.sandbox_client import SandboxClient
-from modalrun.run import contract, output_tagging
+from modalrun.errors import ModalrunError
+from modalrun.run import contract, notes, output_tagging
 from modalrun.run.reporting import prove_events
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
@@ -58,6 +59,8 @@ def main() -> NoReturn:
         code = process.EXIT_CODES[run.run(process.print_traceback)]
     except BaseException as error:
         process.print_traceback(error)
+        if isinstance(error, ModalrunError):
+            notes.leave("reason", error.message)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isolated is not None:
         isolated.terminate_all()

@@ -28,7 +28,7 @@ from modalrun.driver.processes.process import (
     termination_clause,
 )
 from modalrun.errors import ModalrunError
-from modalrun.run import contract, failure
+from modalrun.run import contract, failure, notes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import NOT_RUN, StepRecord, sandbox_names
 from modalrun.run.reporting import log_line, prove_events
@@ -55,6 +55,7 @@ def main() -> NoReturn:
         code = asyncio.run(drive(manifest))
     except ModalrunError as error:
         log_line(error.message)
+        notes.leave("reason", error.message)
     except BaseException:
         traceback.print_exc()
     leave(code)
@@ -116,9 +117,9 @@ async def _watch_for_stop(coordinator: Coordinator, recorder: AsyncRecorder) -> 
     logged: set[str] = set()
     await coordinator.first_created(FIRST_SECONDS)
     new = not os.environ.get(contract.TAKE_OVER)
-    if new and await _answer(recorder.call(lambda recorder: recorder.stop_requested()), logged):
-        # The run was stopped before this sandbox existed, so nothing has terminated it.
-        coordinator.give_up("the run was stopped before it began")
+    if new and await _answer(recorder.call(lambda recorder: recorder.withdrawn()), logged):
+        # The run was over before this sandbox existed, so nothing has terminated it.
+        coordinator.give_up("the run was over before it began")
         return
     await _answer(recorder.call(lambda recorder: recorder.set_running()), logged)
     while True:

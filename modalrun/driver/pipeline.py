@@ -127,7 +127,7 @@ class Runner:
             self._error = str(error)
         else:
             if isinstance(answer, StepEnd):
-                self.stop("the run was stopped before it began")
+                self.stop("the run was over before it began")
             else:
                 self._graph = answer
                 await self._run_steps()

@@ -192,10 +192,12 @@ def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> Non
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", ["continue_on_failure", "fail_fast"])
 @pytest.mark.parametrize("graceful", [True, False])
-def test_stop(world: World, graceful: bool) -> None:
+def test_stop(world: World, graceful: bool, mode: str) -> None:
     gate = world.gate()
-    command = world.popen(SPEC, "--mode", "per_step", "--param", f"gate={gate}")
+    spec = f"{SPEC}execution_mode: {mode}\n"
+    command = world.popen(spec, "--mode", "per_step", "--param", f"gate={gate}")
     command.stdout.wait_for("squaring 0")
     command.stdout.wait_for("squaring 1")
     run_id = world.only_run().id
@@ -218,6 +220,24 @@ def test_stop(world: World, graceful: bool) -> None:
     # One that ended while it was stopped is not taken for one that was lost.
     assert len(boxes(world, "square")) == 1
     assert all(box.finished_at for box in world.sandboxes())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_a_step_sandbox_that_is_lost_during_a_graceful_stop(world: World) -> None:
+    command = world.popen(SPEC, "--mode", "per_step", "--param", f"gate={world.gate()}")
+    command.stdout.wait_for("squaring 0")
+    stop = world.modalrun("stop", world.only_run().id)
+    stop.stderr.wait_for("waiting for the running steps to finish")
+
+    (box,) = boxes(world, "square")
+    kill(world, box)
+
+    assert stop.finish(LONG).exit_code == 0
+    assert command.finish(LONG).exit_code == 7
+    run = world.only_run()
+    assert (run.status, run.statuses["square"]) == ("stopped", "stopped")
+    assert len(boxes(world, "square")) == 1
 
 
 @pytest.mark.exhaustive

@@ -97,6 +97,16 @@ def test_the_step_beside_one_that_ends_the_process_runs_again(world: World) -> N
     assert [step.version for step in run.steps] == [1, 1]
 
 
+@pytest.mark.exhaustive
+def test_an_isolated_step_beside_the_function_is_tried_again(world: World) -> None:
+    diary = world.root / "diary"
+    spec = f"pipeline: dynamic_ends.apart\ntarget: local\nparameters: {{diary: {diary}}}\n"
+
+    run = finished(world, spec, "--mode", "per_step", waits=True, code=0)
+
+    assert [(step.version, step.status) for step in run.steps] == [(1, "retried"), (2, "completed")]
+
+
 def test_a_variable_of_an_inline_step_is_its_own(world: World) -> None:
     spec = "pipeline: dynamic_ends.variables\ntarget: local\n"
 

@@ -134,8 +134,11 @@ class Worker:
         """Load the run, and describe it.
 
         Raises:
-            RunStopped: The run was stopped already.
+            RunStopped: The run was over already.
         """
+        if self._steps.failed_before:
+            # Its submission had given this sandbox up.
+            raise RunStopped
         return self._steps.graph
 
     def run(self, name: str) -> StepEnd:

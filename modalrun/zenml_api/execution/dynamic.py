@@ -11,6 +11,7 @@ from zenml.enums import ExecutionStatus, StepRuntime
 from zenml.exceptions import RunStoppedException
 from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
+from zenml.orchestrators.publish_utils import publish_step_run_status_update
 from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 
 STOP_REASON = "The run was asked to stop."
+
+MONITOR_PAUSE = 1.0
+"""Seconds between an error of ZenML's check of isolated steps and the next check."""
 
 
 class DynamicRun:
@@ -67,7 +71,7 @@ class DynamicRun:
         )
         self._runner.share(self._inline)
         if isolated is not None and isinstance(orchestrator, IsolatingOrchestrator):
-            orchestrator.use(isolated)
+            orchestrator.use(isolated, self._inline.stopping)
             # ZenML would check every ten seconds.
             isolated.on_end = self._runner.check_isolated_steps
         if self._loaded.run.status not in NOT_BEGUN:
@@ -180,6 +184,17 @@ class _Runner(DynamicPipelineRunner):
             if isinstance(child, _Runner):
                 child.check_isolated_steps()
 
+    def _monitoring_loop(self) -> None:
+        # An error would end it for good, and the run would wait for its isolated steps for ever.
+        while True:
+            try:
+                super()._monitoring_loop()
+                return
+            except Exception as error:
+                log_line(f"Isolated steps can't be checked: {type(error).__name__}: {error}")
+            self._monitoring_event.wait(MONITOR_PAUSE)
+            self._monitoring_event.clear()
+
     def launch_step(self, *args: Any, **kwargs: Any) -> Any:
         """Start a step, unless the run was asked to stop.
 
@@ -220,8 +235,15 @@ class _Runner(DynamicPipelineRunner):
             return call()
 
     def _run_isolated_step(self, step: Step, retries: int | None) -> StepRunResponse:
-        """Run an isolated step with its retries; a stop ends the wait for one (ZenML sleeps)."""
-        if retries is None:
+        """Run an isolated step with its retries; a stop ends the wait for one (ZenML sleeps).
+
+        Args:
+            retries: How many attempts may follow those of an earlier process, this one included;
+                None if it has made none.
+        """
+        if retries is not None:
+            retries = max(retries - 1, 0)
+        else:
             retries = step.config.retry.max_retries if step.config.retry else 0
         delays = _delays(step)
         while True:
@@ -275,6 +297,31 @@ class _Runner(DynamicPipelineRunner):
     ) -> None:
         _emit_if_taken(step_run)
         super()._register_isolated_step_for_monitoring(invocation_id, step_run)
+
+    def _stop_isolated_step(self, step_run: StepRunResponse) -> None:
+        # A graceful stop is a failure to ZenML, and `fail_fast` would end what may finish.
+        if not self.stop_requested:
+            super()._stop_isolated_step(step_run)
+
+    def _cleanup_isolated_step(self, step_run: StepRunResponse) -> None:
+        super()._cleanup_isolated_step(step_run)
+        if step_run.status == ExecutionStatus.RETRYING:
+            # ZenML forgets it now, and starts its retry only while nothing else has failed.
+            self._steps_to_monitor[step_run.name] = step_run
+            self._monitoring_event.set()
+
+    def _queue_concurrent_isolated_step(self, step: Step) -> Any:
+        self._steps_to_monitor.pop(step.spec.invocation_id, None)
+        return super()._queue_concurrent_isolated_step(step)
+
+    def _get_isolated_step_infra_status(self, step_run: StepRunResponse) -> ExecutionStatus | None:
+        if step_run.status != ExecutionStatus.RETRYING:
+            return super()._get_isolated_step_infra_status(step_run)
+        # It gets no retry, and whoever waits for it would wait for ever. ZenML would set FAILED to
+        # RETRYING (`sql_zen_store.py:13129`). The reason of its failure stays.
+        status = ExecutionStatus.STOPPED
+        publish_step_run_status_update(step_run.id, status, end_time=step_run.end_time)
+        return status
 
     def _is_inline(self, config: StepConfiguration) -> bool:
         runtime, _ = get_step_runtime(

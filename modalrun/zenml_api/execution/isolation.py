@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -74,10 +75,15 @@ class IsolatingOrchestrator(ModalOrchestrator):
     """
 
     _sandboxes: IsolatedSandboxes
+    _stopping: threading.Event
 
-    def use(self, sandboxes: IsolatedSandboxes) -> None:
-        """Run isolated steps in these sandboxes."""
-        self._sandboxes = sandboxes
+    def use(self, sandboxes: IsolatedSandboxes, stopping: threading.Event) -> None:
+        """Run isolated steps in these sandboxes.
+
+        Args:
+            stopping: Is set when the run was asked to stop.
+        """
+        self._sandboxes, self._stopping = sandboxes, stopping
         sandboxes.end_of_record = _end_of_record
         sandboxes.on_waits = _store_waits
 
@@ -111,8 +117,8 @@ class IsolatingOrchestrator(ModalOrchestrator):
     def _status(self, step_run: StepRunResponse, *, wait: bool) -> ExecutionStatus:
         """Return the status of a step's sandbox, after its end if `wait` is set.
 
-        A sandbox that an earlier process of the run has submitted is supervised from now on. A
-        failure that the step itself has not recorded is recorded with its reason.
+        A sandbox that an earlier process of the run has submitted is supervised from now on. An
+        end that the step itself has not recorded is recorded with its reason.
         """
         name = str(step_run.id)
         try:
@@ -128,7 +134,10 @@ class IsolatingOrchestrator(ModalOrchestrator):
             return ExecutionStatus.COMPLETED
         # The record wins: outputs are stored, or the server awaits another attempt.
         if _end_of_record(name) is None:
-            step_records.fail_step(str(step_run.pipeline_run_id), step_run.name, end.reason)
+            # Without the stop, a lost step would have been executed again.
+            lost = self._stopping.is_set() and end.is_infrastructure
+            record_end = step_records.stop_step if lost else step_records.fail_step
+            record_end(str(step_run.pipeline_run_id), step_run.name, end.reason)
         recorded = _recorded(step_run.id)
         return ExecutionStatus.FAILED if recorded in UNFINISHED else recorded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 
+from zenml.enums import ExecutionStatus
 from zenml.utils.logging_utils import (
     LoggingContext,
     is_pipeline_logging_enabled,
@@ -24,6 +25,7 @@ class PipelineSteps:
 
     Attributes:
         graph: The steps.
+        failed_before: Whether the run had failed when it was loaded.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -36,6 +38,7 @@ class PipelineSteps:
         if self._loaded.run.status in STOPPED:
             # It was stopped before this sandbox existed.
             raise RunStopped
+        self.failed_before = self._loaded.run.status == ExecutionStatus.FAILED
         self._log: LoggingContext | None = None
         self._logs = ExitStack()
         snapshot = self._loaded.snapshot

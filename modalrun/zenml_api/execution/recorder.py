@@ -31,6 +31,7 @@ class RunRecorder:
         self.record_metadata = step_records.record_metadata
         self.stop_requested = partial(run_access.stop_requested, run_id)
         self.starts_nothing = partial(run_access.starts_nothing, run_id)
+        self.withdrawn = partial(run_access.withdrawn, run_id)
         self.finalize = partial(updates.finalize_run, run_id)
 
     def set_running(self) -> None:

@@ -154,6 +154,19 @@ def starts_nothing(run_id: str) -> bool:
         return get_run(run_id).starts_nothing
 
 
+def withdrawn(run_id: str) -> bool:
+    """Return whether a run was stopped, or somebody has recorded its failure.
+
+    A failure that comes from a step gives the run no reason.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
+    with translated():
+        run = get_run(run_id, hydrate=False)
+        return run.status in STOPPED or (run.status == "failed" and bool(run.reason))
+
+
 def record_stop_request(run_id: str) -> None:
     """Record that a run's driver was asked to stop; a failure to do so is only logged.
 

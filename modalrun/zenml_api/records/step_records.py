@@ -96,7 +96,7 @@ def honour_stop_request(run_id: str) -> None:
 def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
     """Record that a running step was stopped; a finished record is not changed.
 
-    Only for a run that is stopping or has failed: ZenML sets any other run to stopping
+    Only for a run that is stopping, has failed or is dynamic: ZenML sets any other run to stopping
     (`pipeline_run_schemas.py:1320`, 0.98.0).
     """
     with translated():

@@ -52,6 +52,12 @@ def together(diary: str = "") -> None:
         one.load()
 
 
+@pipeline(dynamic=True, enable_cache=False)
+def apart(diary: str = "") -> None:
+    """A step in a sandbox of its own, which ends its process the first time."""
+    once.with_options(runtime="isolated").submit(diary, id="once").load()
+
+
 @step(environment={"MINE": "secret"})
 def with_variable() -> None:
     """Have a variable of its own for a while."""

@@ -1,5 +1,7 @@
 """Steps that fail and wait long for their retry."""
 
+from pathlib import Path
+
 from zenml import pipeline, step
 from zenml.config.retry_config import StepRetryConfig
 
@@ -31,6 +33,24 @@ def submitted() -> None:
 
 
 @pipeline(dynamic=True, enable_cache=False)
-def isolated() -> None:
+def isolated(retries: int = 3) -> None:
     """One such step, in a sandbox of its own if the mode allows it."""
-    fails.with_options(runtime="isolated")()
+    retry = RETRY.model_copy(update={"max_retries": retries})
+    fails.with_options(runtime="isolated", retry=retry)()
+
+
+@step(retry=StepRetryConfig(max_retries=1, delay=0, backoff=1), runtime="isolated")
+def late(started: str, gate: str) -> None:
+    """Fail at a gate."""
+    Path(started).read_bytes()
+    Path(gate).read_bytes()
+    raise ValueError("bad luck")
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def raising(started: str = "", gate: str = "") -> None:
+    """Raise while such a step runs beside the function."""
+    late.submit(started, gate)
+    with Path(started).open("wb"):
+        print("the function raises", flush=True)
+    raise RuntimeError("as asked")

@@ -1,9 +1,10 @@
-"""Watch for a stop that was requested in ZenML."""
+"""Watch for a stop that was requested in ZenML, and say why a driver can't go on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from modalrun.driver import per_step
 from modalrun.errors import AuthenticationError
+from tests.unit.driver.supervisor_bench import Bench
 
 
 class Watched:
@@ -49,6 +51,24 @@ def test_the_watch_for_a_stop_survives_errors_of_zenml(
     assert said.count("500") == 1
 
 
+class Withdrawn(Watched):
+    """A run that its submission has given up."""
+
+    async def call(self, question: Callable[[Any], Any]) -> Any:
+        return question(SimpleNamespace(withdrawn=lambda: True))
+
+    def give_up(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+def test_a_driver_that_comes_late_ends_its_run() -> None:
+    late: Any = Withdrawn()
+
+    asyncio.run(per_step._watch_for_stop(late, late))
+
+    assert late.reasons == ["the run was over before it began"]
+
+
 class TakenOver(Watched):
     """A run that a driver takes over."""
 
@@ -77,3 +97,30 @@ def test_a_takeover_keeps_a_requested_stop(stopping: bool) -> None:
     asyncio.run(per_step._take_over(manifest, run, run))
 
     assert run.reasons == (["ZenML was asked to stop the run"] if stopping else [])
+
+
+REFUSED = """
+import sys
+from modalrun.driver import dynamic, per_step
+from modalrun.errors import AuthenticationError
+from modalrun.run.manifest import RunManifest
+
+def refuse(*_):
+    raise AuthenticationError("Modal refuses the token.")
+
+RunManifest.from_json = dynamic.SandboxClient = refuse
+sys.argv[1:] = [__file__]
+{driver}.main()
+"""
+"""A driver whose token was revoked."""
+
+
+@pytest.mark.parametrize("driver", ["per_step", "dynamic"])
+def test_the_run_of_a_driver_that_modal_refuses_has_that_reason(
+    tmp_path: Path, driver: str
+) -> None:
+    bench = Bench(tmp_path)
+
+    bench.run(REFUSED.format(driver=driver))
+
+    assert bench.finalized() == "some-run: Modal refuses the token."

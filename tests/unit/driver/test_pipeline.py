@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from modalrun.driver.pipeline import STOP_REASON, Runner
+from modalrun.driver.workers import worker
 from modalrun.driver.workers.worker import StepEnd
 from modalrun.driver.workers.worker_process import WorkerDied, WorkerError
+from modalrun.errors import RunStopped
 from modalrun.run import events
 from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
     EXIT_TERMINATED,
     MAX_PARALLELISM,
+    RUN_ID,
     TERMINATED_REASON,
 )
 from modalrun.run.events import StepState
@@ -378,3 +382,19 @@ def test_a_retry_that_zenml_refuses_leaves_the_failure_before() -> None:
     pool = Pool(graph({"a": ()}, retries={"a": (3, 0, 1)}), a=[failed(), StepEnd("not run")])
     assert go(pool) == (EXIT_FAILED, "Step `a` failed: ValueError: no", False)
     assert pool.launched == ["a", "a"]
+
+
+@pytest.mark.parametrize("failed_before", [True, False])
+def test_a_run_that_has_failed_before_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch, failed_before: bool
+) -> None:
+    monkeypatch.setenv(RUN_ID, "some-run")
+    connection: Any = None
+    first = worker.Worker(connection)
+    steps: Any = SimpleNamespace(failed_before=failed_before, graph=graph())
+    first._loaded = steps
+    if failed_before:
+        with pytest.raises(RunStopped):
+            first.graph()
+    else:
+        assert first.graph() == graph()
