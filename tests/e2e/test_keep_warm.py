@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tests.e2e.test_per_step import assert_all_over, boxes, per_step, terminate
@@ -250,7 +251,8 @@ def test_a_sandbox_that_runs_out_of_memory_ends_with_its_step(world: World) -> N
     (world.state / "faults.json").write_text(json.dumps({"sandboxes": [fault]}))
     command, _ = gated(world)
     processes = world.processes().items()
-    (first,) = (pid for pid, line in processes if "modalrun.driver.step_worker" in line)
+    forks = {pid for pid, line in processes if "modalrun.driver.step_worker" in line}
+    (first,) = (pid for pid in forks if psutil.Process(pid).ppid() not in forks)
     os.kill(first, signal.SIGKILL)
     done = command.finish(LONG)
     assert done.exit_code == 1, done.stderr
