@@ -251,7 +251,9 @@ def test_a_sandbox_that_runs_out_of_memory_ends_with_its_step(world: World) -> N
     (world.state / "faults.json").write_text(json.dumps({"sandboxes": [fault]}))
     command, _ = gated(world)
     processes = world.processes().items()
-    forks = {pid for pid, line in processes if "modalrun.driver.step_worker" in line}
+    forks = {
+        pid for pid, line in processes if line.startswith("python3 -m modalrun.driver.step_worker")
+    }
     (first,) = (pid for pid in forks if psutil.Process(pid).ppid() not in forks)
     os.kill(first, signal.SIGKILL)
     done = command.finish(LONG)
