@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from modalrun.run.event_proof import MARK
 from modalrun.run.events import LinesOf
 from modalrun.run.reporting import event_line
+from modalrun.run.reporting import output_lock as _lock
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -31,7 +31,6 @@ _NO_STEP = ""
 
 _step: ContextVar[str | None] = ContextVar("step", default=None)
 _running: list[str] = []
-_lock = threading.RLock()
 _streams: list[TaggingBuffer] = []
 
 

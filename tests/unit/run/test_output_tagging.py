@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import modalrun
+from modalrun.run import events
+from modalrun.run.event_proof import KEY_BYTES, Output, ProofReader
+from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine, RunLines
 
 PRELUDE = """
@@ -164,3 +169,59 @@ sys.stdout.write(" waits\\n")
 print("unfinished", end="", flush=True)
 """
     assert printed(code) == [(None, "function waits"), (None, "unfinished")]
+
+
+PROVED = """
+import os, sys, threading
+from modalrun.run import contract, output_tagging
+from modalrun.run.reporting import emit_step_event, prove_events
+pipe, sink = os.pipe()
+os.write(sink, bytes(range(32)))
+os.environ[contract.EVENT_KEY] = str(pipe)
+prove_events()
+output_tagging.install()
+output_tagging.untag_thread()
+sys.setswitchinterval(1e-6)
+"""
+
+
+def proved(code: str, number: int) -> tuple[list[tuple[str | None, str]], list[StepEvent]]:
+    """The lines that a process prints to a stream, and the step events that are believed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROVED + code],
+        env={**os.environ, "PYTHONPATH": str(Path(modalrun.__file__).parents[1])},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    reader = ProofReader(bytes(range(KEY_BYTES)), number, Output())
+    shown = reader.feed(done.stdout if number == 1 else done.stderr, final=True).decode()
+    lines, source = RunLines("sb"), "stdout" if number == 1 else "stderr"
+    items = lines.feed("sb", source, shown) + lines.end("sb", source)
+    found = [event for line in shown.split("\n") if (event := events.read(line)) is not None]
+    return (
+        [(item.step, item.text) for item in items if isinstance(item, LogLine)],
+        [event for event in found if isinstance(event, StepEvent)],
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_all_events_of_parallel_steps_are_believed(number: int) -> None:
+    code = f"""
+def step(name):
+    barrier.wait()
+    for n in range(100):
+        emit_step_event(name, "running", attempt=n + 1)
+        with output_tagging.tagged(name):
+            [sys.stdout, sys.stderr][{number} - 1].write(f"{{name}} {{n}}\\n")
+barrier = threading.Barrier(4)
+threads = [threading.Thread(target=step, args=(name,)) for name in "abcd"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    lines, found = proved(code, number)
+    for name in "abcd":
+        assert [text for step, text in lines if step == name] == [f"{name} {n}" for n in range(100)]
+        attempts = [event.attempt for event in found if event.step == name]
+        assert attempts == (list(range(1, 101)) if number == 1 else [])
+    assert len(lines) == 400
