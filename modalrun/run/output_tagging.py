@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -48,6 +49,7 @@ class TaggingBuffer(io.BufferedIOBase):
         self._number = plain.fileno()
         self._tagged: str | None = None
         self._pending: dict[str | None, bytes] = {}
+        self._tags = True
 
     def writable(self) -> bool:
         """Always true."""
@@ -120,8 +122,13 @@ class TaggingBuffer(io.BufferedIOBase):
                 self._write_tagged(step, rest)
 
     def tag(self, step: str | None) -> bytes:
-        """Return the line that says whose the next lines are."""
-        return event_line(LinesOf(step), self._number)
+        """Return the line that says whose the next lines are; nothing in a fork."""
+        return event_line(LinesOf(step), self._number) if self._tags else b""
+
+    def handle_fork(self) -> None:
+        """Write no more tags, whose numbers this process's parent uses, nor its text."""
+        self._pending.clear()
+        self._tags = False
 
 
 def install() -> None:
@@ -139,6 +146,16 @@ def install() -> None:
             buffer, encoding=stream.encoding, errors=stream.errors, write_through=True
         )
     _streams[0].write(_streams[0].tag(None))
+    # Held, so that no other thread is within a write.
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_handle_fork
+    )
+
+
+def _handle_fork() -> None:
+    for stream in _streams:
+        stream.handle_fork()
+    _lock.release()
 
 
 def untag_thread() -> None:

@@ -225,3 +225,50 @@ for thread in threads: thread.join()
         attempts = [event.attempt for event in found if event.step == name]
         assert attempts == (list(range(1, 101)) if number == 1 else [])
     assert len(lines) == 400
+
+
+def test_the_output_of_a_fork_beside_parallel_steps_has_no_step() -> None:
+    # Its events would take the numbers of this process's.
+    code = """
+def other():
+    with output_tagging.tagged("other"):
+        started.set(); over.wait()
+        print("other")
+started, over = threading.Event(), threading.Event()
+with output_tagging.tagged("first"):
+    thread = threading.Thread(target=other); thread.start(); started.wait()
+    print("unfinished", end="")
+    if (child := os.fork()) == 0:
+        for n in range(3):
+            print("fork", n)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(" first")
+    over.set(); thread.join()
+"""
+    lines, _ = proved(code, 1)
+    assert lines == [
+        *((None, f"fork {n}") for n in range(3)),
+        ("first", "unfinished first"),
+        ("other", "other"),
+    ]
+
+
+def test_a_fork_can_print_whatever_other_threads_do() -> None:
+    code = """
+def other():
+    with output_tagging.tagged("other"):
+        while not over.is_set():
+            print("other")
+over = threading.Event()
+thread = threading.Thread(target=other); thread.start()
+with output_tagging.tagged("first"):
+    for n in range(50):
+        if (child := os.fork()) == 0:
+            print("fork", n)
+            os._exit(0)
+        os.waitpid(child, 0)
+over.set(); thread.join()
+"""
+    lines, _ = proved(code, 1)
+    assert [text for step, text in lines if step != "other"] == [f"fork {n}" for n in range(50)]
