@@ -132,7 +132,7 @@ class TaggingBuffer(io.BufferedIOBase):
 
 
 def install() -> None:
-    """Put a tagging buffer below both standard streams, and write a first tag.
+    """Put a tagging buffer below both standard streams, and write a first tag to each.
 
     The streams stay the same objects: ZenML, which a warm process has imported already, keeps
     references to them and replaces their `write`.
@@ -145,7 +145,8 @@ def install() -> None:
         stream.__init__(  # type: ignore[misc]
             buffer, encoding=stream.encoding, errors=stream.errors, write_through=True
         )
-    _streams[0].write(_streams[0].tag(None))
+        # A process before may have died in a step.
+        buffer.write(buffer.tag(None))
     # Held, so that no other thread is within a write.
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_handle_fork

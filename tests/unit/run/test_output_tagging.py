@@ -272,3 +272,23 @@ over.set(); thread.join()
 """
     lines, _ = proved(code, 1)
     assert [text for step, text in lines if step != "other"] == [f"fork {n}" for n in range(50)]
+
+
+def test_the_next_process_begins_without_a_step_on_both_streams() -> None:
+    # The one before may have died in a step, and both write to one output.
+    code = "print('new', file=sys.stderr)"
+    lines = RunLines("sb")
+    step = f"{events.line(events.LinesOf('died'))}last\n"
+    done = subprocess.run(
+        [sys.executable, "-c", PROVED.replace("prove_events()", "") + code],
+        env={**os.environ, "PYTHONPATH": str(Path(modalrun.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    items = lines.feed("sb", "stderr", step + done.stderr)
+    assert [(item.step, item.text) for item in items if isinstance(item, LogLine)] == [
+        ("died", "last"),
+        (None, "new"),
+    ]
