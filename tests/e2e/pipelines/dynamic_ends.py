@@ -1,6 +1,7 @@
 """Dynamic pipelines whose function or whose inline steps end in all kinds of ways."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -49,6 +50,26 @@ def beside() -> None:
 def together(diary: str = "") -> None:
     """Two steps side by side, of which one ends the process."""
     for one in [once.submit(diary, id="once"), beside.submit(id="beside")]:
+        one.load()
+
+
+@step
+def kills() -> None:
+    """End the process, once the other step runs."""
+    time.sleep(2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@step
+def waits() -> None:
+    """Run until the process ends; for longer than the other one takes."""
+    time.sleep(20)
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def killed() -> None:
+    """Two steps side by side, of which one ends the process whenever it runs."""
+    for one in [kills.submit(id="kills"), waits.submit(id="waits")]:
         one.load()
 
 
