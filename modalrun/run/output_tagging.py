@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from modalrun.run.event_proof import MARK
 from modalrun.run.events import LinesOf
 from modalrun.run.reporting import event_line
+from modalrun.run.reporting import output_lock as _lock
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -31,7 +32,6 @@ _NO_STEP = ""
 
 _step: ContextVar[str | None] = ContextVar("step", default=None)
 _running: list[str] = []
-_lock = threading.RLock()
 _streams: list[TaggingBuffer] = []
 
 
@@ -49,6 +49,7 @@ class TaggingBuffer(io.BufferedIOBase):
         self._number = plain.fileno()
         self._tagged: str | None = None
         self._pending: dict[str | None, bytes] = {}
+        self._tags = True
 
     def writable(self) -> bool:
         """Always true."""
@@ -121,12 +122,17 @@ class TaggingBuffer(io.BufferedIOBase):
                 self._write_tagged(step, rest)
 
     def tag(self, step: str | None) -> bytes:
-        """Return the line that says whose the next lines are."""
-        return event_line(LinesOf(step), self._number)
+        """Return the line that says whose the next lines are; nothing in a fork."""
+        return event_line(LinesOf(step), self._number) if self._tags else b""
+
+    def handle_fork(self) -> None:
+        """Write no more tags, whose numbers this process's parent uses, nor its text."""
+        self._pending.clear()
+        self._tags = False
 
 
 def install() -> None:
-    """Put a tagging buffer below both standard streams, and write a first tag.
+    """Put a tagging buffer below both standard streams, and write a first tag to each.
 
     The streams stay the same objects: ZenML, which a warm process has imported already, keeps
     references to them and replaces their `write`.
@@ -139,7 +145,18 @@ def install() -> None:
         stream.__init__(  # type: ignore[misc]
             buffer, encoding=stream.encoding, errors=stream.errors, write_through=True
         )
-    _streams[0].write(_streams[0].tag(None))
+        # A process before may have died in a step.
+        buffer.write(buffer.tag(None))
+    # Held, so that no other thread is within a write.
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_handle_fork
+    )
+
+
+def _handle_fork() -> None:
+    for stream in _streams:
+        stream.handle_fork()
+    _lock.release()
 
 
 def untag_thread() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 import traceback
 from typing import Any, TextIO
@@ -15,6 +16,9 @@ from modalrun.run.events import Event, StepEvent, StepState
 from modalrun.util import text
 
 _prover = Prover(bytearray())
+output_lock = threading.RLock()
+"""To be held from `event_line` until the line is written: a later number makes it invalid."""
+
 _own_stdout: list[TextIO] = []
 """The standard output before user code, which may replace it for a while or for good."""
 
@@ -65,11 +69,12 @@ def retry_text(step: str, reason: str | None, retry: int, retries: int, delay: f
 def write_event(event: Event) -> None:
     """Write a finished event to stdout, and not to the logs that ZenML stores."""
     stream = _own_stdout[0] if _own_stdout else sys.stdout
-    if not getattr(stream, "write_through", False):
-        stream.flush()
-    # ZenML replaces the stream's own `write`.
-    stream.buffer.write(event_line(event, 1))
-    stream.buffer.flush()
+    with output_lock:
+        if not getattr(stream, "write_through", False):
+            stream.flush()
+        # ZenML replaces the stream's own `write`.
+        stream.buffer.write(event_line(event, 1))
+        stream.buffer.flush()
 
 
 def error_line(error: BaseException) -> str:

@@ -107,6 +107,24 @@ def test_an_isolated_step_beside_the_function_is_tried_again(world: World) -> No
     assert [(step.version, step.status) for step in run.steps] == [(1, "retried"), (2, "completed")]
 
 
+def test_the_step_beside_one_that_always_ends_the_process_has_not_failed(world: World) -> None:
+    """The function raises the failure before that step has run again."""
+    spec = "pipeline: dynamic_ends.killed\ntarget: local\n"
+    done = world.popen(f"{spec}parameters: {{mark: {world.root / 'mark'}}}\n").finish(LONG)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    assert (run.status, run.statuses) == ("failed", {"kills": "failed", "waits": "stopped"})
+    reasons = {step.name: reason(step.exception) for step in run.steps}
+    assert reasons["kills"] == REASONS["sigkill"]
+    early = "The run failed before the step had ended: RuntimeError"
+    assert reasons["waits"].startswith(f"{early}: {REASONS['sigkill']} (dynamic_ends.py:")
+    assert "Run failed: kills.\n" in done.stderr
+    assert done.stderr.count("raise 'settings: resources: memory'") == 1
+    # The function's own traceback has no label.
+    assert "\nTraceback" in done.stderr + done.stdout
+
+
 def test_a_variable_of_an_inline_step_is_its_own(world: World) -> None:
     spec = "pipeline: dynamic_ends.variables\ntarget: local\n"
 

@@ -61,3 +61,25 @@ def test_fail_fast_ends_the_steps_that_run(world: World, tmp_path: Path, mode: s
     assert "It was ended early: step `broken` failed." in done.stderr
     if mode == "pipeline":
         assert "waiting | unwinding\n" in done.stdout
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
+def test_each_line_and_state_of_inline_steps_arrives(world: World, mode: str) -> None:
+    steps = 12
+    text = f"pipeline: side_by_side.talking\ntarget: local\nparameters: {{steps: {steps}}}\n"
+
+    done = world.popen(text, "--mode", mode).finish(500)
+
+    assert done.exit_code == 0, done.stderr
+    # No event is shown.
+    assert 'modalrun"' not in done.stdout
+    assert "\nthe function waits\n" in f"\n{done.stdout}"
+    for number in range(steps):
+        name = f"talk_{number + 1}" if number else "talk"
+        shown = re.findall(rf"^(.*)\bstep {number} (try \d line \d+)$", done.stdout, re.M)
+        assert {label for label, _ in shown} == {f"{name} | "}
+        tries = [f"try {one} line {line}" for one in (1, 2, 3) for line in range(20)]
+        assert [line for _, line in shown] == tries
+        assert re.search(rf"^{name} +completed", done.stderr, re.M), done.stderr

@@ -58,6 +58,7 @@ def finalize_run(
     used: Sequence[str] = (),
     ended: float | None = None,
     unseen: bool = False,
+    left: str | None = None,
 ) -> bool:
     """Record the end of a run whose process has ended.
 
@@ -72,6 +73,7 @@ def finalize_run(
         ended: When they have ended (seconds since 1970); None for now.
         unseen: Whether nobody knows when that was. A step that has given heartbeats then counts
             as ended `HEARTBEAT_SECONDS` after the last one, any other one as ended now.
+        left: Why unfinished steps become STOPPED instead, if the run's failure is not theirs.
 
     Returns:
         Whether any record was unfinished.
@@ -92,7 +94,7 @@ def finalize_run(
             changed = _end_run(run, status, reason)
         for child in _children(run):
             also = finalize_run(
-                child, reason, stopped=status == "stopped", ended=ended, unseen=unseen
+                child, reason, stopped=status == "stopped", ended=ended, unseen=unseen, left=left
             )
             changed = also or changed
         steps = step_runs(run_id)
@@ -109,9 +111,10 @@ def finalize_run(
             # No retry follows here, and only STOPPED is final then.
             # Somebody else may end it at the same time, or end the run: ZenML then refuses.
             with _recorded(run):
-                for final in dict.fromkeys((status, "stopped")):
+                for final in dict.fromkeys(("stopped" if left else status, "stopped")):
                     last, end = lines.get(step.name, ()), ends[step.id]
-                    if end_step(step.id, final, reason, last, used=used, ended=end).finished:
+                    why = left or reason
+                    if end_step(step.id, final, why, last, used=used, ended=end).finished:
                         break
             changed = True
         # What the run sandbox did after its last step leaves no sign.

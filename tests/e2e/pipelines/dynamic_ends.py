@@ -1,6 +1,8 @@
 """Dynamic pipelines whose function or whose inline steps end in all kinds of ways."""
 
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -56,6 +58,28 @@ def together(diary: str = "") -> None:
 def apart(diary: str = "") -> None:
     """A step in a sandbox of its own, which ends its process the first time."""
     once.with_options(runtime="isolated").submit(diary, id="once").load()
+
+
+@step
+def kills(mark: str) -> None:
+    """End the process, once the other step has run."""
+    while not Path(mark).exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@step
+def waits(mark: str) -> None:
+    """Run until the process ends."""
+    Path(mark).touch()
+    threading.Event().wait()
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def killed(mark: str = "") -> None:
+    """Two steps side by side, of which one ends the process whenever it runs."""
+    for one in [kills.submit(mark, id="kills"), waits.submit(mark, id="waits")]:
+        one.load()
 
 
 @step(environment={"MINE": "secret"})

@@ -1,10 +1,12 @@
 """Steps side by side that say what they see of one another."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
 from zenml import pipeline, step
+from zenml.config.retry_config import StepRetryConfig
 
 NAMES = ("OWN_LEFT", "OWN_RIGHT", "TOKEN_LEFT", "TOKEN_RIGHT", "LEFT_BEHIND")
 
@@ -64,3 +66,25 @@ def one_fails(folder: str) -> None:
     """One fails beside another one."""
     fail_once_others_run(folder, id="broken")
     wait(folder, id="waiting")
+
+
+TRIES: dict[int, int] = {}
+
+
+@step(retry=StepRetryConfig(max_retries=2, delay=0))
+def talk(number: int) -> None:
+    """Print, and fail twice."""
+    tries = TRIES[number] = TRIES.get(number, 0) + 1
+    for line in range(20):
+        sys.stdout.write(f"step {number} try {tries} line {line}\n")
+    if tries < 3:
+        raise RuntimeError("not yet")
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def talking(steps: int) -> None:
+    """Inline steps that print at the same time."""
+    started = [talk.submit(number) for number in range(steps)]
+    print("the function waits")
+    for one in started:
+        one.load()

@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import modalrun
+from modalrun.run import events
+from modalrun.run.event_proof import KEY_BYTES, Output, ProofReader
+from modalrun.run.events import StepEvent
 from modalrun.run.log_lines import LogLine, RunLines
 
 PRELUDE = """
@@ -164,3 +169,126 @@ sys.stdout.write(" waits\\n")
 print("unfinished", end="", flush=True)
 """
     assert printed(code) == [(None, "function waits"), (None, "unfinished")]
+
+
+PROVED = """
+import os, sys, threading
+from modalrun.run import contract, output_tagging
+from modalrun.run.reporting import emit_step_event, prove_events
+pipe, sink = os.pipe()
+os.write(sink, bytes(range(32)))
+os.environ[contract.EVENT_KEY] = str(pipe)
+prove_events()
+output_tagging.install()
+output_tagging.untag_thread()
+sys.setswitchinterval(1e-6)
+"""
+
+
+def proved(code: str, number: int) -> tuple[list[tuple[str | None, str]], list[StepEvent]]:
+    """The lines that a process prints to a stream, and the step events that are believed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROVED + code],
+        env={**os.environ, "PYTHONPATH": str(Path(modalrun.__file__).parents[1])},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    reader = ProofReader(bytes(range(KEY_BYTES)), number, Output())
+    shown = reader.feed(done.stdout if number == 1 else done.stderr, final=True).decode()
+    lines, source = RunLines("sb"), "stdout" if number == 1 else "stderr"
+    items = lines.feed("sb", source, shown) + lines.end("sb", source)
+    found = [event for line in shown.split("\n") if (event := events.read(line)) is not None]
+    return (
+        [(item.step, item.text) for item in items if isinstance(item, LogLine)],
+        [event for event in found if isinstance(event, StepEvent)],
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_all_events_of_parallel_steps_are_believed(number: int) -> None:
+    code = f"""
+def step(name):
+    barrier.wait()
+    for n in range(100):
+        emit_step_event(name, "running", attempt=n + 1)
+        with output_tagging.tagged(name):
+            [sys.stdout, sys.stderr][{number} - 1].write(f"{{name}} {{n}}\\n")
+barrier = threading.Barrier(4)
+threads = [threading.Thread(target=step, args=(name,)) for name in "abcd"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    lines, found = proved(code, number)
+    for name in "abcd":
+        assert [text for step, text in lines if step == name] == [f"{name} {n}" for n in range(100)]
+        attempts = [event.attempt for event in found if event.step == name]
+        assert attempts == (list(range(1, 101)) if number == 1 else [])
+    assert len(lines) == 400
+
+
+def test_the_output_of_a_fork_beside_parallel_steps_has_no_step() -> None:
+    # Its events would take the numbers of this process's.
+    code = """
+def other():
+    with output_tagging.tagged("other"):
+        started.set(); over.wait()
+        print("other")
+started, over = threading.Event(), threading.Event()
+with output_tagging.tagged("first"):
+    thread = threading.Thread(target=other); thread.start(); started.wait()
+    print("unfinished", end="")
+    if (child := os.fork()) == 0:
+        for n in range(3):
+            print("fork", n)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(" first")
+    over.set(); thread.join()
+"""
+    lines, _ = proved(code, 1)
+    assert lines == [
+        *((None, f"fork {n}") for n in range(3)),
+        ("first", "unfinished first"),
+        ("other", "other"),
+    ]
+
+
+def test_a_fork_can_print_whatever_other_threads_do() -> None:
+    code = """
+def other():
+    with output_tagging.tagged("other"):
+        while not over.is_set():
+            print("other")
+over = threading.Event()
+thread = threading.Thread(target=other); thread.start()
+with output_tagging.tagged("first"):
+    for n in range(50):
+        if (child := os.fork()) == 0:
+            print("fork", n)
+            os._exit(0)
+        os.waitpid(child, 0)
+over.set(); thread.join()
+"""
+    lines, _ = proved(code, 1)
+    assert [text for step, text in lines if step != "other"] == [f"fork {n}" for n in range(50)]
+
+
+def test_the_next_process_begins_without_a_step_on_both_streams() -> None:
+    # The one before may have died in a step, and both write to one output.
+    code = "print('new', file=sys.stderr)"
+    lines = RunLines("sb")
+    step = f"{events.line(events.LinesOf('died'))}last\n"
+    done = subprocess.run(
+        [sys.executable, "-c", PROVED.replace("prove_events()", "") + code],
+        env={**os.environ, "PYTHONPATH": str(Path(modalrun.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    items = lines.feed("sb", "stderr", step + done.stderr)
+    assert [(item.step, item.text) for item in items if isinstance(item, LogLine)] == [
+        ("died", "last"),
+        (None, "new"),
+    ]

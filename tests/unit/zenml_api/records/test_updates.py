@@ -83,3 +83,31 @@ def test_a_lost_run_ends_with_its_steps_last_heartbeats(
     assert recorded == ends
     lost_at = stored.get("modalrun_lost_at")
     assert (None if lost_at is None else minutes(lost_at)) == end
+
+
+@pytest.mark.parametrize(
+    ("left", "recorded"),
+    [
+        (None, [("failed", "It broke."), ("stopped", "It broke.")]),
+        ("The run failed.", [("stopped", "The run failed.")]),
+    ],
+)
+def test_a_step_that_has_not_failed_is_stopped_when_its_run_fails(
+    monkeypatch: pytest.MonkeyPatch, left: str | None, recorded: list[tuple[str, str]]
+) -> None:
+    ends: list[tuple[str, str]] = []
+
+    def end_step(_: str, status: str, reason: str, *__: Any, **___: Any) -> SimpleNamespace:
+        ends.append((status, reason))
+        # A failure gets a retry.
+        return SimpleNamespace(finished=status == "stopped")
+
+    monkeypatch.setattr(updates, "get_run", lambda _: RUN)
+    monkeypatch.setattr(updates, "step_runs", lambda _: [STEP])
+    monkeypatch.setattr(updates, "end_step", end_step)
+    monkeypatch.setattr(updates, "_update_run", lambda *_, **__: None)
+    monkeypatch.setattr(updates, "publish_metadata", lambda *_: None)
+
+    assert updates.finalize_run(RUN.id, "It broke.", left=left)
+
+    assert ends == recorded
