@@ -57,11 +57,13 @@ class StoredStep(StepRecord):
         created: When its record was created.
         run: The id of its run; None where metadata were not asked for.
         heartbeat: When its process last told ZenML that it runs, if it does so at all.
+        environment: The variables of its own and of the pipeline, if metadata were asked for.
     """
 
     created: datetime
     run: str | None
     heartbeat: datetime | None = field(repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ def stored_step(step: Json) -> StoredStep:
         created=_utc(body["created"]) or _EPOCH,
         run=metadata["pipeline_run_id"] if metadata else None,
         heartbeat=_utc(body["latest_heartbeat"]),
+        environment=metadata["config"]["environment"] if metadata else {},
     )
 
 
