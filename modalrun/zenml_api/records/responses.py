@@ -37,14 +37,12 @@ class StoredRun(RunRecord):
     Attributes:
         project: The id of its project.
         deployment: The id of its snapshot; None if that was deleted.
-        dynamic: Whether its pipeline is dynamic.
         values: All its metadata; None if they were not asked for, or ZenML can't decode them.
         orchestrator_run_id: What ties its steps to it; None also where `values` is.
     """
 
     project: str
     deployment: str | None
-    dynamic: bool
     values: Mapping[str, Any] | None = field(repr=False, compare=False)
     orchestrator_run_id: str | None
 
