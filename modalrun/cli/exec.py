@@ -51,9 +51,10 @@ def exec_(
 ) -> int:
     """Run a command, or a shell, in the sandbox of a running step.
 
-    The command runs beside the step, with the sandbox's environment and the source tree as its
-    folder. On a terminal it gets one of the same size; otherwise input and output are passed on as
-    they are. Its exit code is that of this command.
+    The command runs beside the step, with the sandbox's environment and that of run and step, but
+    without ZenML's secrets. Its folder is the source tree. On a terminal it gets one of the same
+    size; otherwise input and output are passed on as they are. Its exit code is that of this
+    command.
 
     Exit codes of its own: 2 several steps run, 3 not authenticated, 4 no such run or step, or it
     does not run, 8 connection lost.

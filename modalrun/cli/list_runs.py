@@ -61,6 +61,8 @@ def list_(
         newest = ZENML.newest_runs(
             limit=limit, states=states, pipeline=pipeline, since=begin, everybodys=everybodys
         )
+        if pipeline is not None and not newest:
+            list_runs.check_pipeline(pipeline)
         found = list_runs.with_costs(newest)
 
     from modalrun.output import run_list

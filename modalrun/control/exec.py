@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from modalrun.errors import ConflictError, NotFoundError, UsageError
 from modalrun.modal_api.client import Connection, ForeignSandboxError
@@ -30,6 +30,8 @@ class Place:
         sandbox: Modal's id of the sandbox.
         subject: Whose sandbox it is, for messages.
         without: Variables of the sandbox that its steps don't see.
+        environment: Variables that ZenML sets in the step's process, without those of the stack
+            and the values of ZenML's secrets.
     """
 
     run_id: str
@@ -37,6 +39,7 @@ class Place:
     subject: str
     without: tuple[str, ...]
     connection: Connection
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def find_place(
@@ -91,6 +94,7 @@ def find_place(
         f"step '{chosen.name}'" if chosen is not None else f"run {run.name}",
         _hidden(metadata, sandbox),
         connect(run.id, metadata, zenml=zenml, modal=modal),
+        zenml.environment_of(run.id, chosen.name if chosen is not None else None),
     )
 
 
@@ -165,6 +169,7 @@ def execute(
             place.run_id,
             command,
             write,
+            environment=place.environment,
             without=place.without,
             stdin=stdin,
             terminal=terminal,

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
 import select
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from modalrun.errors import ConnectionLostError, Interrupted
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
 from modalrun.util import interrupts
+from modalrun.util.modal_catalog import VARIABLE
 
 if TYPE_CHECKING:
     import modal
@@ -50,6 +52,7 @@ def run_command(
     command: Sequence[str],
     write: Write,
     *,
+    environment: Mapping[str, str],
     without: Sequence[str],
     stdin: int,
     terminal: bool,
@@ -62,6 +65,7 @@ def run_command(
         run_id: The run that it must belong to.
         command: Program and arguments; empty for a shell.
         write: Receives the output.
+        environment: Variables that it gets beside those of the sandbox, if Modal takes their names.
         without: Variables of the sandbox that it does not get.
         stdin: The descriptor of the input.
         terminal: Whether the command gets a terminal, with the size of this one.
@@ -73,6 +77,7 @@ def run_command(
     """
     sandbox = connection.attach(sandbox_id, run_id)
     mark = uuid4().hex
+    own = {name: value for name, value in environment.items() if re.fullmatch(VARIABLE, name)}
     lost: list[OSError] = []
 
     def write_or_leave(stream: Literal["stdout", "stderr"], data: bytes) -> None:
@@ -88,7 +93,7 @@ def run_command(
         with translated():
             process: modal.container_process.ContainerProcess[Any] = sandbox.exec(
                 *("/bin/sh", "-c", script, "exec", *command),
-                env={_MARK: mark},
+                env={**own, _MARK: mark},
                 pty=terminal,
                 text=False,
             )

@@ -200,7 +200,7 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
     def lacking(found: Iterable[tuple[str, StepRecord]]) -> int:
         """Return twice the memory that sandboxes ran out of; 0 if none did."""
         asked = [
-            (None if shared else one.metadata) or of_run[run_id]
+            of_run[run_id] if shared else one.metadata
             for run_id, one in found
             if (one.failure is None or one.failure.kind is None)
             and ran_out_of_memory(one.reason, newest.mode)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
 
-from modalrun.errors import UsageError
+from modalrun.errors import NotFoundError, UsageError
 from modalrun.observe.cost import estimate
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.outcome import PAUSED
 from modalrun.run.records import STATES, RunRecord
-from modalrun.zenml_api.gateway import ZENML
+from modalrun.util.nearest import did_you_mean
+from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,19 @@ def with_costs(found: Sequence[RunRecord]) -> list[ListedRun]:
     return [
         ListedRun(run, estimate(run, attempts.get(run.id, []), now, LIST_PRICES)) for run in found
     ]
+
+
+def check_pipeline(name: str, *, zenml: ZenMLGateway = ZENML) -> None:
+    """Check that a pipeline has run, started by modalrun or not.
+
+    Raises:
+        NotFoundError: None of that name has.
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    if not zenml.newest_runs(limit=1, pipeline=name, everybodys=True):
+        others = [run.pipeline for run in zenml.newest_runs(limit=100, everybodys=True)]
+        hint = did_you_mean(name, others, "'modalrun list --all' shows the runs.")
+        raise NotFoundError(f"No pipeline '{name}' has run.", hint=hint)
 
 
 def check_states(states: Iterable[str]) -> list[str]:

@@ -43,7 +43,7 @@ def as_json(view: RunStatus) -> str:
         else None,
         "rerun_of": metadata.rerun_of if metadata else None,
         "rerun_by": metadata.rerun_by if metadata else None,
-        "steps": [_step(step, run) for step in view.steps],
+        "steps": [_step(step, view) for step in view.steps],
         "notes": [{"text": note.text, "commands": list(note.commands)} for note in view.notes],
     }
     return json.dumps(document, indent=2)
@@ -77,8 +77,8 @@ def app_url(run: RunRecord) -> str | None:
     )
 
 
-def _step(step: StepRecord, run: RunRecord) -> dict[str, Any]:
-    metadata = step.metadata or run.metadata
+def _step(step: StepRecord, view: RunStatus) -> dict[str, Any]:
+    metadata = view.sandbox_of(step)
     ran = step.status not in UNBEGUN
     return {
         "name": step.name,

@@ -306,7 +306,7 @@ def _step_sandbox(step: StepRecord, served: Mapping[str, int]) -> str:
 
 
 def _resources(step: StepRecord, view: RunStatus) -> str:
-    metadata = step.metadata or view.run.metadata
+    metadata = view.sandbox_of(step)
     if metadata is None or step.status in UNBEGUN:
         return ""
     return resources(metadata.gpu, metadata.cpu, metadata.memory)

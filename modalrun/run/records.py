@@ -97,6 +97,7 @@ class RunRecord:
         failing: Whether ZenML calls the run failed because a step has failed, while other steps go
             on (`pipeline_run_schemas.py:1318`, 0.98.0). At its end modalrun stores a reason.
         starts_nothing: Whether it is failing, and its execution mode lets no more steps begin.
+        dynamic: Whether its pipeline is dynamic.
     """
 
     id: str
@@ -115,6 +116,7 @@ class RunRecord:
     wrong_metadata: tuple[str, ...] = ()
     failing: bool = False
     starts_nothing: bool = False
+    dynamic: bool = False
 
     @property
     def finished(self) -> bool:

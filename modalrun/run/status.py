@@ -14,7 +14,7 @@ from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.failure_hints import hint_on_end
-from modalrun.run.metadata import StepMetadata
+from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.outcome import (
     ENDED_AS_A_WHOLE,
     LOST,
@@ -103,6 +103,13 @@ class RunStatus:
         if not self.over or self.exit_code == 0 or any(step.next for step in self.failed):
             return None
         return run.next or (hint_on_end(end, run.place.mode) if end and run.place else None)
+
+    def sandbox_of(self, step: StepRecord) -> RunMetadata | StepMetadata | None:
+        """Return what is recorded of the sandbox of a step; None where nothing is."""
+        run = self.run.metadata
+        # Only in a dynamic pipeline can steps run in the sandbox of the driver.
+        shared = run is not None and (run.mode == "pipeline" or self.run.dynamic)
+        return step.metadata or (run if shared else None)
 
     @property
     def failed(self) -> list[StepRecord]:

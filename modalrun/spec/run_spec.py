@@ -282,7 +282,7 @@ def _sandboxes(checker: Checker, *, compiled: bool) -> SandboxSettings:
         fixed += [("settings", key) for key in rest.get("settings", {})]
         steps = rest.get("steps", {}).items()
         fixed += [("steps", name, key) for name, step in steps for key in step]
-        for at in fixed:
+        for at in (one for one in fixed if one not in checker.mistakes.unknown):
             problem = f"'{'.'.join(at)}' is compiled into the deployment and can't be changed."
             checker.error(at, problem, "Compile the pipeline again with it, or remove it.")
     return settings

@@ -34,12 +34,17 @@ _UNTYPED = frozenset({"parameters", "environment", "extra"})
 
 
 class Mistakes:
-    """Collect the mistakes in a spec, to report them at once, and notes to show with the plan."""
+    """Collect the mistakes in a spec, to report them at once, and notes to show with the plan.
+
+    Attributes:
+        unknown: The paths of unknown keys, which are among the mistakes.
+    """
 
     def __init__(self) -> None:
         self.found: list[UsageError] = []
         self.notes: list[str] = []
         self.listed: set[frozenset[str]] = set()
+        self.unknown: set[KeyPath] = set()
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
@@ -210,6 +215,7 @@ class Checker:
         parent = self.name(at[:-1]) if len(at) > 1 else ""
         inside = f" under '{parent}'" if parent else ""
         problem = f"unknown key '{at[-1]}'{inside}."
+        self.mistakes.unknown.add(at)
         self.error(at, problem, places.hint(at, known, self.mistakes.listed))
 
 

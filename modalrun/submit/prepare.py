@@ -32,6 +32,7 @@ from modalrun.run.run_plan import Target
 from modalrun.spec.overrides import command_line
 from modalrun.spec.precedence import Origin, resolve
 from modalrun.spec.run_spec import RunSpec, check_spec
+from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.step_keys import for_steps
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit.runtime_packages import engine_packages
@@ -205,14 +206,20 @@ def load_deployment(spec: RunSpec, *, looks: bool = False) -> Compiled:
 def plan_of_run(run_id: str, target: Target) -> PricedPlan:
     """Plan the deployment of a run as it was submitted. Call it inside `zenml_process`.
 
+    A value that its run spec or command line has set has that as its origin.
+
     Raises:
         NotFoundError: There is no such run, or its deployment was deleted.
         UsageError: The stack was deleted, or can't be loaded here.
     """
     from modalrun.zenml_api.gateway import ZENML
 
-    named = YamlSource(Path(f"run {run_id}"), {"deployment": run_id}, {})
-    spec = check_spec(named, command_line(()), target=target)
+    file, none = Path(f"run {run_id}"), command_line(())
+    spec = check_spec(YamlSource(file, {"deployment": run_id}, {}), none, target=target)
+    if (record := SpecRecord.of(ZENML.deployment_of(run_id).environment)) is not None:
+        # The deployment has the same values, as if its code had set them.
+        given = check_spec(YamlSource(file, dict(record.file), {}), record.command_line(none))
+        spec = replace(spec, layers=given.layers, step_layers=given.step_layers)
     with garbage_collection.paused(), redirect_stdout(sys.stderr):
         compiled = ZENML.load_deployment_of_run(run_id, spec)
     return plan_deployment(compiled.deployment, compiled.stack_description, spec)

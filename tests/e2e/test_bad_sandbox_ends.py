@@ -131,12 +131,17 @@ def test_a_step_that_needs_more_memory_has_failed(
 ) -> None:
     script(world, sandboxes=[{"role": "step", "end": end, "after": 1}])
 
-    done = world.submit(per_step("waiting.waiting", more, gate=str(world.gate())))
+    asked = "steps: {wait: {settings: {resources: {memory: 300MiB}}}}\n"
+    done = world.submit(per_step("waiting.waiting", more, gate=str(world.gate())) + asked)
 
     assert done.exit_code == 1, done.stderr
     assert f"The sandbox {why}" in done.stderr
-    assert len(boxes(world, "wait")) == 1
+    (box,) = boxes(world, "wait")
     assert world.only_run().status == "failed"
+    # The driver's sandbox has asked for more.
+    shown = world.modalrun("status", "latest", "--output", "json").finish()
+    (step, _) = json.loads(shown.stdout)["steps"]
+    assert (step["sandbox"], step["memory_mib"]) == (box.id, 300)
 
 
 @pytest.mark.exhaustive

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.e2e
 EXEC = [sys.executable, "-m", "modalrun", "exec"]
 SECRET = re.compile("^(MODAL_TOKEN|MODALRUN_(EVENT_KEY|BROKER|ORDER|CONTROL))", re.M)
 
+OF_RUN = "environment: {OF_RUN: hello}"
+VARIABLES = f"{OF_RUN}\nsteps: {{wait: {{environment: {{OF_STEP: 007}}}}}}"
+
 
 def submitted(world: World, spec: str, *arguments: str) -> str:
     """Submit a run whose first step waits; return its id."""
@@ -37,7 +40,7 @@ def completed(world: World, gate: Gate) -> None:
 
 def test_a_command_and_a_shell_run_beside_a_step(world: World) -> None:
     gate = world.gate()
-    run_id = submitted(world, waiting_spec(gate))
+    run_id = submitted(world, waiting_spec(gate, VARIABLES))
 
     script = 'printf "a\\377"; cat >&2; pwd; env; exit 7'
     piped = f"printf \"in\\n\" | {' '.join(EXEC)} {run_id} -- sh -c '{script}'"
@@ -47,6 +50,7 @@ def test_a_command_and_a_shell_run_beside_a_step(world: World) -> None:
     assert done.stdout.startswith("a\\xff")
     assert done.stderr.endswith("in\n")
     assert f"MODALRUN_RUN_ID={run_id}" in done.stdout
+    assert {"OF_RUN=hello", "OF_STEP=007"} <= {*done.stdout.splitlines()}
     assert not SECRET.search(done.stdout)
 
     endless = f"{' '.join(EXEC)} {run_id} -- yes of-exec | head -n 1"
@@ -86,13 +90,16 @@ def test_a_command_and_a_shell_run_beside_a_step(world: World) -> None:
 @pytest.mark.parametrize("pipeline", ["waiting", "waiting_inline"])
 def test_a_step_of_a_per_step_run_shows_no_token(world: World, pipeline: str) -> None:
     gate = world.gate()
-    spec = waiting_spec(gate).replace("waiting.waiting", f"waiting.{pipeline}")
+    variables = VARIABLES if pipeline == "waiting" else OF_RUN
+    spec = waiting_spec(gate, variables).replace("waiting.waiting", f"waiting.{pipeline}")
     run_id = submitted(world, spec, "--mode", "per_step")
 
     done = world.modalrun("exec", run_id, "--", "env").finish()
 
     assert done.exit_code == 0, done.stderr
     assert ("MODALRUN_STEP=wait\n" in done.stdout) == (pipeline == "waiting")
+    assert "OF_RUN=hello\n" in done.stdout
+    assert ("OF_STEP=007\n" in done.stdout) == (pipeline == "waiting")
     assert not SECRET.search(done.stdout)
     completed(world, gate)
 

@@ -66,6 +66,8 @@ def test_a_failed_run_has_a_page_and_no_other(world: World, mode: str) -> None:
     assert "pipeline: reported.reported" in page and "Plan of pipeline" in page
     assert "\ntarget: local\n" in page
     assert "not-for-others" not in page
+    assert re.search(r"\n +run +mode +\w+ +command line\n", page)
+    assert re.search(r"\n +\S+ +timeout +\w+ +run spec, pipeline\n", page)
     assert "nothing" in page and "on Modal about $" in page
 
     # ZenML's records are in a database, and the run was on the local server.

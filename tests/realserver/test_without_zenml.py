@@ -62,6 +62,8 @@ def everything(zenml):
             zenml.unfinished_steps, zenml.stop_requested, zenml.app_of, zenml.read_source,
         ):
             yield call.__name__, told(call, id)
+        for step in (None, *(zenml.step_names(id) or ())):
+            yield "environment_of", told(zenml.environment_of, id, step)
         for text in (name, id[:6], id.upper()):
             yield "matching_runs", told(zenml.matching_runs, text)
         for target in ("local", "modal"):

@@ -132,6 +132,9 @@ class FakeZenML:
         found = [run for run in (self.run, *self.others) if pipeline in (None, run.pipeline)]
         return found[:limit]
 
+    def environment_of(self, run_id: str, step: str | None) -> dict[str, str]:
+        return {"OF_PIPELINE": "1"} if step is None else {"OF_PIPELINE": "1", "OF_STEP": step}
+
     def step_names(self, run_id: str) -> tuple[str, ...] | None:
         return tuple(step.name for step in self.steps) or None
 

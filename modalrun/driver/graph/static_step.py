@@ -197,7 +197,7 @@ class StaticStep:
         end = await self._with_usage(record, end)
         if record is not None and (running or failed) and attempts.sandbox_id:
             # Else the record is that of an earlier attempt.
-            self._record_exit(record.id, attempts.sandbox_id, end)
+            self._record_exit(record, attempts.sandbox_id, end)
         stopped = record is not None and record.status in {"stopping", "stopped"}
         if end.is_infrastructure and not stopped and not early_end.termination:
             # The stop itself may have ended the sandbox, or kept the step from beginning.
@@ -218,7 +218,7 @@ class StaticStep:
                 attempts.record = record.id if record is not None and running else None
             elif running and not end.is_infrastructure:
                 # The step's process could not record it; ZenML sets the record to "retrying".
-                await self._record_failure(end.reason, final=False)
+                await self._record_failure(end, record, final=False)
             attempts.emit_end("retrying", end, retrying)
             return None
         if early_end.requested and infrastructure:
@@ -226,7 +226,7 @@ class StaticStep:
             return self._ended("stopped", end)
         told = end.killed or end.kind is ExitKind.UNPREPARED
         lines = await attempts.last_lines() if told else []
-        await self._record_failure(end.reason, final=True, lines=lines)
+        await self._record_failure(end, record, final=True, lines=lines)
         self.failed = end.reason
         return self._ended("failed", end)
 
@@ -302,23 +302,38 @@ class StaticStep:
         )
         return end.with_peak(usage.peak_memory)
 
-    def _record_exit(self, record: str, sandbox: str, end: SandboxExit) -> None:
-        """Store with the step's record how its sandbox ended, in the background."""
+    def _record_exit(self, record: StepRecord, sandbox: str, end: SandboxExit) -> None:
+        """Store with the step's record how its sandbox ended, in the background.
+
+        What the sandbox has asked for is stored too, unless the step's process has done that.
+        """
+        attempts = self.attempts
+        asked = {"gpu": attempts.gpu, **attempts.asked} if record.metadata is None else {}
         metadata = StepMetadata(
             sandbox_id=sandbox,
             exit_code=end.exit_code,
             exit_reason=end.reason,
-            infrastructure_retries=self.attempts.restarts or None,
+            infrastructure_retries=attempts.restarts or None,
+            **asked,
         )
         self._context.background.start(
-            self._call(lambda recorder: recorder.record_metadata(record, metadata))
+            self._call(lambda recorder: recorder.record_metadata(record.id, metadata))
         )
 
-    async def _record_failure(self, reason: str, *, final: bool, lines: Sequence[str] = ()) -> None:
-        name = self.attempts.name
-        await self._call(
-            lambda recorder: recorder.fail_step(name, reason, final=final, lines=lines)
+    async def _record_failure(
+        self,
+        end: SandboxExit,
+        record: StepRecord | None,
+        *,
+        final: bool,
+        lines: Sequence[str] = (),
+    ) -> None:
+        name, sandbox = self.attempts.name, self.attempts.sandbox_id
+        last = await self._call(
+            lambda recorder: recorder.fail_step(name, end.reason, final=final, lines=lines)
         )
+        if last is not None and last.id != (record and record.id) and sandbox:
+            self._record_exit(last, sandbox, end)
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:

@@ -45,6 +45,7 @@ class StepAttempts:
         name: The step's invocation id.
         sandbox: The sandbox that runs; None between attempts.
         sandbox_id: Modal's id of the last sandbox.
+        gpu: The GPU of the last sandbox.
         count: How many attempts there were, each in a sandbox.
         failures: How many failures used up one of the user's retries.
         restarts: How often the step was started again after the infrastructure had failed.
@@ -66,6 +67,7 @@ class StepAttempts:
         self.sandbox: StepSandbox | Lease | None = None
         self._ended: StepSandbox | Lease | None = None
         self.sandbox_id: str | None = None
+        self.gpu: str | None = None
         self.count = 0
         self.failures = 0
         self.restarts = 0
@@ -132,15 +134,25 @@ class StepAttempts:
             began: When the step began (seconds since the epoch), if another driver began it.
         """
         self.sandbox, self.sandbox_id = sandbox, sandbox.id
+        # Only the first choice is known of a sandbox that another driver created.
+        self.gpu = sandbox.gpu or self._spec.resources.gpu
         self.emit(
             "running",
             sandbox=sandbox.id,
-            # Only the first choice is known of a sandbox that another driver created.
-            gpu=sandbox.gpu or self._spec.resources.gpu,
+            gpu=self.gpu,
             cpu=self._spec.resources.cpu,
             memory=self._spec.resources.memory,
             began=began,
         )
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What its sandboxes ask for but the GPU, as fields of `StepMetadata`."""
+        return {
+            "cpu": self._spec.resources.cpu,
+            "memory": self._spec.resources.memory,
+            "regions": ",".join(self._spec.regions) or None,
+        }
 
     async def wait(self) -> SandboxExit:
         """Wait for the end of the attempt."""
@@ -186,9 +198,7 @@ class StepAttempts:
         self.count += 1
         run_id, spec = self._manifest.run_id, self._spec
         metadata = {
-            "cpu": spec.resources.cpu,
-            "memory": spec.resources.memory,
-            "regions": ",".join(spec.regions) or None,
+            **self.asked,
             "infrastructure_retries": self.restarts or None,
             "requested": time.time(),
         }

@@ -156,6 +156,27 @@ def step_names(run_id: str) -> tuple[str, ...] | None:
         return tuple(_graph(get_run(run_id), {})) or None
 
 
+def environment_of(run_id: str, step: str | None) -> dict[str, str]:
+    """Return the variables that the pipeline and a step that has begun set for its process.
+
+    Those of the stack, and the values of ZenML's secrets, are not among them.
+
+    Args:
+        step: The step; None for the pipeline's variables alone.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
+    with translated():
+        run = get_run(run_id, hydrate=False)
+        if step is not None:
+            found = step_runs(run_id, project=run.project, hydrate=True, name=f"equals:{step}")
+            return dict(found[-1].environment) if found else {}
+        if run.deployment is None:
+            return {}
+        return dict(stores.current().deployment(run.deployment, []).pipeline["environment"])
+
+
 def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
     """Return every attempt of the steps of several runs, by run id; one query per thousand."""
     attempts: dict[str, list[StepRecord]] = {run.id: [] for run in runs}

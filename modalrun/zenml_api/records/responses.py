@@ -37,14 +37,12 @@ class StoredRun(RunRecord):
     Attributes:
         project: The id of its project.
         deployment: The id of its snapshot; None if that was deleted.
-        dynamic: Whether its pipeline is dynamic.
         values: All its metadata; None if they were not asked for, or ZenML can't decode them.
         orchestrator_run_id: What ties its steps to it; None also where `values` is.
     """
 
     project: str
     deployment: str | None
-    dynamic: bool
     values: Mapping[str, Any] | None = field(repr=False, compare=False)
     orchestrator_run_id: str | None
 
@@ -57,11 +55,13 @@ class StoredStep(StepRecord):
         created: When its record was created.
         run: The id of its run; None where metadata were not asked for.
         heartbeat: When its process last told ZenML that it runs, if it does so at all.
+        environment: The variables of its own and of the pipeline, if metadata were asked for.
     """
 
     created: datetime
     run: str | None
     heartbeat: datetime | None = field(repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def stored_step(step: Json) -> StoredStep:
         created=_utc(body["created"]) or _EPOCH,
         run=metadata["pipeline_run_id"] if metadata else None,
         heartbeat=_utc(body["latest_heartbeat"]),
+        environment=metadata["config"]["environment"] if metadata else {},
     )
 
 

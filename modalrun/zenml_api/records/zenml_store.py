@@ -59,6 +59,7 @@ _STEP: Any = {
         "exception_info": True,
         "pipeline_run_id": True,
         "spec": {"upstream_steps"},
+        "config": {"environment"},
     },
     "resources": {"outputs"},
 }

@@ -110,6 +110,13 @@ def test_with_several_steps_one_must_be_named() -> None:
     assert caught.value.hint == "Name one with --step: left, right."
 
 
+def test_a_command_gets_the_variables_of_its_step() -> None:
+    assert place("left").environment["OF_STEP"] == "left"
+    assert place("left", metadata=PER_STEP).environment["OF_STEP"] == "left"
+    # In `pipeline` mode it may run beside several steps.
+    assert place().environment == {"OF_PIPELINE": "1"}
+
+
 class Failing(FakeModal):
     """Fails when a command is to run."""
 

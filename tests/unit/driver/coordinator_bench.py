@@ -112,6 +112,7 @@ class Recorder:
         self.cache_error: Exception = LookupError("of ZenML's")
         self.waits: list[dict[str, str]] = []
         self.exits: list[tuple[str, str]] = []
+        self.exit_metadata: list[StepMetadata] = []
         self.peaks: list[tuple[str, int]] = []
         self.failures: list[tuple[str, bool]] = []
         self.lines: list[str] = []
@@ -136,14 +137,16 @@ class Recorder:
             self.peaks.append((step_run, metadata.peak_memory))
         else:
             self.exits.append((step_run, metadata.sandbox_id))
+            self.exit_metadata.append(metadata)
 
     def fail_step(
         self, step: str, reason: str, *, final: bool = False, lines: Sequence[str] = ()
-    ) -> None:
+    ) -> StepRecord:
         self.failures.append((reason, final))
         self.lines += lines
         again = not final and self.states[step].status == "running"
         self.states[step] = state(step, "retrying" if again else "failed")
+        return self.states[step]
 
     def stop_step(self, step: str, reason: str) -> None:
         self.states[step] = state(step, "stopped")

@@ -1,4 +1,4 @@
-"""Tell from ZenML's records whether a lost sandbox hides a failure of its step."""
+"""Judge the end of a step's sandbox by ZenML's record of the step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 from modalrun.driver.graph.static_step import has_failed
+from modalrun.run.metadata import StepMetadata
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_spec import Resources
+from tests.unit.driver.coordinator_bench import Bench, play, state
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,25 @@ def test_whether_a_lost_sandbox_hides_a_failure(
 ) -> None:
     state: Any = SimpleNamespace(status=status, attempt=attempt, finished=finished)
     assert has_failed(state, failures) is failed
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_sandbox_has_asked_for_is_stored_unless_the_step_has_done_so(*, begun: bool) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []})
+        run = bench.begin()
+        box = await bench.boxes.wait("sb-a-1")
+        if begun:
+            of_step = StepMetadata("sb-a-1", memory=300)
+            bench.records.recorder.states["a"] = state("a", "running", metadata=of_step)
+        box.end(SandboxExit(ExitKind.OUT_OF_MEMORY, 137, "The sandbox ran out of memory."))
+        await run
+        (stored,) = bench.records.recorder.exit_metadata
+        assert (stored.sandbox_id, stored.exit_code) == ("sb-a-1", 137)
+        asked = Resources()
+        assert (stored.cpu, stored.memory) == ((None, None) if begun else (asked.cpu, asked.memory))
+
+    play(scene)
 
 
 def test_a_sandbox_that_was_lost_before_its_step_began() -> None:

@@ -265,6 +265,10 @@ def test_a_sandbox_that_ran_out_of_memory_needs_twice_as_much() -> None:
     measured = replace(own, usage=used(9, 1, 0.1, 2040))
     advice = advise([newer, RUN], {"newer": [enough], "run": [measured]})
     assert of(advice, "hog").memory.suggestion == 4096
+    # What the driver has asked for says nothing of a step whose own sandbox is not known.
+    unknown = replace(own, metadata=None)
+    other = attempt("hog", used(9, 1, 0.1, 180), memory=256)
+    assert of(advise([RUN], {"run": [unknown, other]}), "hog").memory.suggestion == 256
     # What an exception says does not count.
     raised = replace(own, failure=RAISED, usage=used(9, 1, 0.1, 180))
     assert of(advise([RUN], {"run": [raised]}), "hog").memory.suggestion == 256

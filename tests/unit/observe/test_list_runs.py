@@ -9,13 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from modalrun.errors import UsageError
+from modalrun.errors import NotFoundError, UsageError
 from modalrun.observe import list_runs
 from modalrun.observe.cost import estimate
-from modalrun.observe.list_runs import check_states
+from modalrun.observe.list_runs import check_pipeline, check_states
 from modalrun.plan.pricing import LIST_PRICES, PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import Effects
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -34,6 +36,14 @@ PER_SECOND = Decimal("0.0021")
 
 def cost(run: RunRecord, *attempts: StepRecord) -> Decimal | None:
     return estimate(run, attempts, NOON + 2 * HOUR, TABLE)
+
+
+def test_a_pipeline_that_has_not_run_is_told() -> None:
+    zenml = FakeZenML(Effects())
+    check_pipeline("training", zenml=zenml)
+    with pytest.raises(NotFoundError, match="No pipeline 'trainnig' has run") as caught:
+        check_pipeline("trainnig", zenml=zenml)
+    assert caught.value.hint == "Did you mean 'training'?"
 
 
 def test_a_sandbox_costs_its_time_by_what_it_asked_for() -> None:

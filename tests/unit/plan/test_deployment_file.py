@@ -224,6 +224,24 @@ def test_what_is_compiled_cant_be_changed(tmp_path: Path, text: str, key: str) -
         load_spec(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("gpuu: A100\n", "gpuu"),
+        ("steps: {s0: {retries: 1}}\n", "retries"),
+        ("settings: {orchestrater: {a: 1}}\n", "orchestrater"),
+    ],
+)
+def test_an_unknown_key_is_reported_once(tmp_path: Path, text: str, unknown: str) -> None:
+    from modalrun.spec.run_spec import load_spec
+
+    path = tmp_path / "run.yaml"
+    path.write_text(f"deployment: deployment.json\n{text}")
+    with pytest.raises(UsageError, match=f"unknown key '{unknown}'") as caught:
+        load_spec(path)
+    assert "compiled into" not in str(caught.value)
+
+
 def test_a_step_that_the_file_doesnt_have(file: Path, tmp_path: Path) -> None:
     from modalrun.spec.run_spec import load_spec
     from modalrun.submit.prepare import plan_spec

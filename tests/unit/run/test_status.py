@@ -42,6 +42,20 @@ def test_a_run_goes_on_where_both_say_so() -> None:
     assert (view.state, view.over, view.exit_code, view.notes) == ("running", False, None, ())
 
 
+@pytest.mark.parametrize(
+    ("mode", "dynamic", "known"),
+    [("pipeline", False, True), ("per_step", False, False), ("per_step", True, True)],
+)
+def test_only_a_step_that_shares_the_run_sandbox_has_its_resources(
+    mode: Any, *, dynamic: bool, known: bool
+) -> None:
+    run = replace(RUN, metadata=replace(FACTS, mode=mode), dynamic=dynamic)
+    own = StepRecord("own", "failed", metadata=StepMetadata("sb-2"))
+    view = derive_status(run, [lost := StepRecord("lost", "failed"), own], RUNNING)
+    assert view.sandbox_of(lost) == (run.metadata if known else None)
+    assert view.sandbox_of(own) == own.metadata
+
+
 def test_a_run_of_which_a_step_has_failed_goes_on_or_is_lost() -> None:
     failing = replace(RUN, failing=True)
     steps = [StepRecord("a", "failed"), StepRecord("b", "running")]

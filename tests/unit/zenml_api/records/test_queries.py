@@ -56,12 +56,13 @@ class _Store:
                 created=_NOW,
                 run=_RUN.id,
                 heartbeat=None,
+                environment={"OF_STEP": "1"},
             ),
         )
         return Page([one if hydrate else replace(one, upstream=()) for one in records], 1)
 
     def deployment(self, deployment_id: str, names: list[str]) -> StoredDeployment:
-        return StoredDeployment(None, {}, {})
+        return StoredDeployment(None, {"environment": {"OF_PIPELINE": "1"}}, {})
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,11 @@ def store() -> Iterator[None]:
 def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
     _, steps = queries.read_run_and_steps(_RUN.id)
     assert {step.name: step.upstream for step in steps} == {"load": (), "train": ("load",)}
+
+
+def test_the_variables_of_a_step_or_of_the_pipeline() -> None:
+    assert queries.environment_of(_RUN.id, "train") == {"OF_STEP": "1"}
+    assert queries.environment_of(_RUN.id, None) == {"OF_PIPELINE": "1"}
 
 
 def test_a_run_that_begins_meanwhile_makes_none_appear_twice() -> None:
