@@ -11,10 +11,13 @@ import typer
 from typer.core import TyperCommand
 
 from modalrun.cli import completion
-from modalrun.cli.run_argument import Run, resolved
+from modalrun.cli.run_argument import Interruption, Run, resolved
 from modalrun.output.terminal import writer
 from modalrun.util import interrupts
 from modalrun.util.text import checked_utf8
+
+KILLED = 137
+"""The exit code of a command that was killed, as by the end of its sandbox."""
 
 
 class AfterDashes(TyperCommand):
@@ -63,7 +66,7 @@ def exec_(
 
     for word in command:
         checked_utf8(word, "COMMAND")
-    with resolved(run) as (found, spinner):
+    with Interruption("Interrupted. The command was not run."), resolved(run) as (found, spinner):
         spinner.show("Connecting to the sandbox")
         place = execution.find_place(found.id, step)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -73,13 +76,16 @@ def exec_(
     }
     stdin = sys.stdin.fileno()
     with interrupts.raw(stdin) if terminal else contextlib.nullcontext():
-        return execution.execute(
+        code = execution.execute(
             place,
             command,
             lambda stream, data: streams[stream].write(data),
             stdin=stdin,
             terminal=terminal,
         )
+    if code == KILLED and execution.has_ended(place):
+        writer.err(f"{place.ended} 'modalrun status {place.run_id}' shows the run.")
+    return code
 
 
 class _Output:

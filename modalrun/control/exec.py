@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from modalrun.errors import ConflictError, NotFoundError, UsageError
+from modalrun.errors import ConflictError, ModalrunError, NotFoundError, UsageError
 from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.commands import Write
 from modalrun.modal_api.gateway import MODAL, ModalGateway
@@ -40,6 +41,11 @@ class Place:
     without: tuple[str, ...]
     connection: Connection
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def ended(self) -> str:
+        """A sentence for its end."""
+        return f"The sandbox of the {self.subject} has ended."
 
 
 def find_place(
@@ -178,6 +184,13 @@ def execute(
         raise
     except (NotFoundError, ConflictError) as error:
         raise NotFoundError(
-            f"The sandbox of the {place.subject} has ended.",
+            place.ended,
             hint=f"'modalrun status {place.run_id}' shows the run.",
         ) from error
+
+
+def has_ended(place: Place, *, modal: ModalGateway = MODAL) -> bool:
+    """Return whether Modal says that the sandbox has ended; not if Modal can't be asked."""
+    with contextlib.suppress(ModalrunError):
+        return modal.has_ended(place.connection, place.sandbox, place.run_id)
+    return False

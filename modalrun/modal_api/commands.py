@@ -29,6 +29,9 @@ _READ_SIZE = 64 * 1024
 _HANG_UP_SECONDS = 5.0
 """How long the signal to the command may take when this process is ended."""
 
+_END_SECONDS = 3.0
+"""How long after its commands a sandbox may end."""
+
 _MARK = "MODALRUN_EXEC"
 """The variable by which the processes of a command are found.
 
@@ -108,6 +111,29 @@ def run_command(
         if lost:
             raise lost[0] from None
         raise
+
+
+def has_ended(connection: Connection, sandbox_id: str, run_id: str) -> bool:
+    """Return whether the sandbox of a run has ended, or does so within a moment.
+
+    Its commands end a little before it.
+
+    Raises:
+        ForeignSandboxError: It is not the run's.
+        ConnectionLostError: Modal can't be asked.
+    """
+    from modal.exception import SandboxTimeoutError
+
+    sandbox = connection.attach(sandbox_id, run_id)
+
+    async def ended() -> None:
+        wait = sandbox.wait.aio(raise_on_termination=False)
+        with contextlib.suppress(asyncio.TimeoutError, SandboxTimeoutError):
+            await asyncio.wait_for(wait, _END_SECONDS)
+
+    with translated():
+        asyncio.run(ended())
+        return sandbox.poll() is not None
 
 
 def _hang_up(sandbox: modal.Sandbox, mark: str) -> None:

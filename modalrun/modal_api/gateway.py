@@ -38,6 +38,7 @@ class ModalGateway:
     running_steps = staticmethod(run_sandboxes.running_steps)
     running_run_sandbox = staticmethod(run_sandboxes.running_run_sandbox)
     run_command = staticmethod(commands.run_command)
+    has_ended = staticmethod(commands.has_ended)
     log_streams = staticmethod(OutputStreams)
     log_history = staticmethod(History)
 

@@ -80,7 +80,13 @@ def test_a_command_and_a_shell_run_beside_a_step(world: World) -> None:
     assert failed.exit_code == 4
     assert "The step 'afterwards' has not begun." in failed.stderr
     assert "Running: wait." in failed.stderr
+    open_shell = world.start([*EXEC, run_id], terminal=True)
+    open_shell.type("echo open $((6 * 9))\n")
+    open_shell.stdout.wait_for("open 54")
     completed(world, gate)
+    killed = open_shell.finish()
+    assert killed.exit_code == 137
+    assert "The sandbox of the step 'wait' has ended." in killed.stdout + killed.stderr
     ended = world.modalrun("exec", run_id, "--", "true").finish()
     assert ended.exit_code == 4
     assert "has ended (completed)" in ended.stderr

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from modalrun.cli import exec as exec_command
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,20 @@ def test_a_mistake_is_found_without_zenml(arguments: list[str], says: str) -> No
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert done.stdout == ""
+
+
+def test_an_interruption_while_exec_reads_the_run_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextlib.contextmanager
+    def interrupted(_: str | None) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(exec_command, "resolved", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exec_command.exec_("latest", ["true"], step=None)
+    assert capsys.readouterr().err == "Interrupted. The command was not run.\n"
 
 
 def test_fish_is_told_by_the_exit_code_whether_there_is_anything_to_offer(tmp_path: Path) -> None:
