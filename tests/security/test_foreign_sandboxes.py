@@ -92,5 +92,13 @@ def test_no_command_runs_in_a_sandbox_of_another_run(monkeypatch: pytest.MonkeyP
     connection.client = SimpleNamespace()  # type: ignore[assignment]
     with pytest.raises(ForeignSandboxError):
         run_command(
-            connection, "sb-1", RUN_ID, [], lambda *_: None, without=(), stdin=0, terminal=False
+            connection,
+            "sb-1",
+            RUN_ID,
+            [],
+            lambda *_: None,
+            environment={},
+            without=(),
+            stdin=0,
+            terminal=False,
         )
