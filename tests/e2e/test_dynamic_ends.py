@@ -107,6 +107,7 @@ def test_an_isolated_step_beside_the_function_is_tried_again(world: World) -> No
     assert [(step.version, step.status) for step in run.steps] == [(1, "retried"), (2, "completed")]
 
 
+@pytest.mark.exhaustive
 def test_the_step_beside_one_that_always_ends_the_process_has_not_failed(world: World) -> None:
     """The function raises the failure before that step has run again."""
     spec = "pipeline: dynamic_ends.killed\ntarget: local\n"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 )
 def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> None:
     submitting = world.popen("pipeline: retrying.static\ntarget: local\n", "--mode", mode)
-    why = "ValueError: bad luck (retrying.py:12)"
+    why = "ValueError: bad luck (retrying.py:14)"
     line = f"modalrun: Step `fails` failed: {why}; retry 1 of 3 in 600 s."
     submitting.stderr.wait_for(line)
     run_id = world.only_run().id
