@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from modalrun.driver.graph.scheduler import Action, FailureMode, Scheduler, Skip
+from modalrun.driver.graph.scheduler import OTHER_FAILED, Action, FailureMode, Scheduler, Skip
 from modalrun.driver.processes import control, privileges, process
 from modalrun.driver.processes.deadline import TERMINATE_GRACE_SECONDS, unwinding
 from modalrun.driver.processes.privileges import without_source
@@ -30,7 +30,6 @@ from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
 STOP_REASON = "the run was asked to stop"
-OTHER_FAILED = "another step failed"
 
 
 def main() -> NoReturn:

@@ -101,6 +101,7 @@ def test_a_wrong_command_line_is_refused(world: World, arguments: list[str], sai
     ("arguments", "said"),
     [
         (["compile", "SPEC", "-o", "dep.yaml"], "'--output dep.json'"),
+        (["compile", "SPEC", "-o", "."], "'--output deployment.json'"),
         (["init", "--target", "local", "--spec", "absent/run.yaml"], "Nothing was registered"),
     ],
 )

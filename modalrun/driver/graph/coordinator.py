@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 from modalrun.driver.graph.capacity_waits import CapacityWaits
 from modalrun.driver.graph.lease import Lease
 from modalrun.driver.graph.recorder import AsyncRecorder
-from modalrun.driver.graph.scheduler import Action, FailureMode, Scheduler, Skip, State
-from modalrun.driver.graph.static_step import OTHER_FAILED, EarlyEnd, RunContext, StaticStep
+from modalrun.driver.graph.scheduler import (
+    OTHER_FAILED,
+    Action,
+    FailureMode,
+    Scheduler,
+    Skip,
+    State,
+)
+from modalrun.driver.graph.static_step import EarlyEnd, RunContext, StaticStep
 from modalrun.driver.graph.takeover import Takeover, finished_steps
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.tasks import Tasks

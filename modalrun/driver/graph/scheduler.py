@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
 
+OTHER_FAILED = "another step failed"
+"""Why a step is not run that ZenML does not let begin."""
+
 
 class FailureMode(str, Enum):
     """Tell what a failed step means for the others; the values are ZenML's `ExecutionMode`."""

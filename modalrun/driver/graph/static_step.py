@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from modalrun.driver.graph.capacity_waits import CapacityWaits
 from modalrun.driver.graph.recorder import AsyncRecorder
+from modalrun.driver.graph.scheduler import OTHER_FAILED
 from modalrun.driver.graph.step_attempts import StepAttempts, unwind
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.deadline import unwinding
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STOP_REASON = "ZenML was asked to stop the run"
-OTHER_FAILED = "another step failed"
 
 
 @dataclass

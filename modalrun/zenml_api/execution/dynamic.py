@@ -97,7 +97,8 @@ class DynamicRun:
         if reason is not None and run.status != ExecutionStatus.PAUSED:
             # ZenML records no failure of the init hook, of the import, or without a text.
             # A step that failed is recorded. Others ran in an earlier process, and not again.
-            why = "" if reason == STOP_REASON else "The run failed before the step had ended: "
+            stopped = reason == STOP_REASON or final_status(run.status) == "stopped"
+            why = "" if stopped else "The run failed before the step had ended: "
             updates.finalize_run(str(run.id), reason, left=f"{why}{reason}")
             run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if run.status == ExecutionStatus.PAUSED:

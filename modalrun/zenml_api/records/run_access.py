@@ -145,13 +145,14 @@ def stop_requested(run_id: str) -> bool:
 
 
 def starts_nothing(run_id: str) -> bool:
-    """Return whether a step has failed, and the execution mode lets no more steps begin.
+    """Return whether the run has failed, or a step of it and its execution mode starts no more.
 
     Raises:
         NotFoundError: There is no such run.
     """
     with translated():
-        return get_run(run_id).starts_nothing
+        run = get_run(run_id)
+        return run.starts_nothing or run.status == "failed"
 
 
 def withdrawn(run_id: str) -> bool:
