@@ -72,6 +72,9 @@ def main() -> int:
     try:
         return _Supervision(environment).run()
     finally:
+        # Else the kernel closes their pipes only once it has freed the memory of this process.
+        for fork in _forks:
+            fork.close()
         for broker in _brokers:
             broker.end()
         _drain(_broker_pumps)

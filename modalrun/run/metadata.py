@@ -39,7 +39,10 @@ from modalrun.run.values import (
 from modalrun.util.text import one_line
 
 PREFIX = "modalrun_"
-"""Prefix of each field in the keys of ZenML's metadata."""
+"""Prefix of modalrun's keys in ZenML's metadata, and of each field of a run's."""
+
+STEP_KEY = f"{PREFIX}sandbox"
+"""The key that holds all fields of a step's: ZenML commits each key by itself, which takes long."""
 
 _STORED_WAITS = 100
 _STORED_HINTS, _LONGEST_HINT = 30, 1_000
@@ -169,13 +172,22 @@ class StepMetadata:
     started: Moment | None = None
     begun: Moment | None = None
 
+    def over(self, earlier: StepMetadata | None) -> StepMetadata:
+        """Return this with what only `earlier` knows, of an earlier sandbox or moment."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        known = {name: value for name, value in known.items() if value is not None}
+        return replace(earlier, **known) if earlier is not None else self
+
 
 def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, Any]:
     """Encode metadata for ZenML; None values are left out, since ZenML has none."""
     if isinstance(metadata, StepMetadata) and metadata.exit_reason is not None:
         metadata = replace(metadata, exit_reason=one_line(metadata.exit_reason, LONGEST_TEXT))
     values = {f.name: getattr(metadata, f.name) for f in fields(metadata)}
-    return {f"{PREFIX}{name}": value for name, value in values.items() if value is not None}
+    known = {name: value for name, value in values.items() if value is not None}
+    if isinstance(metadata, StepMetadata):
+        return {STEP_KEY: known}
+    return {f"{PREFIX}{name}": value for name, value in known.items()}
 
 
 def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
@@ -196,6 +208,9 @@ def hints_metadata(hints: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 def from_metadata(cls: type[M], metadata: Mapping[str, Any]) -> M | None:
     """Decode ZenML's metadata; None where modalrun stored none of this kind."""
+    if cls is StepMetadata:
+        stored = metadata.get(STEP_KEY)
+        return from_json(cls, stored) if isinstance(stored, dict) else None
     own = {k.removeprefix(PREFIX): v for k, v in metadata.items() if k.startswith(PREFIX)}
     return from_json(cls, own)
 

@@ -315,7 +315,7 @@ class StaticStep:
             exit_reason=end.reason,
             infrastructure_retries=attempts.restarts or None,
             **asked,
-        )
+        ).over(record.metadata)
         self._context.background.start(
             self._call(lambda recorder: recorder.record_metadata(record.id, metadata))
         )

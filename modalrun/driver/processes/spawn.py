@@ -124,11 +124,12 @@ class Ahead:
 
     def __init__(self, warm: Any) -> None:
         self._warm = warm
-        order, self._order = os.pipe()
+        order, write = os.pipe()
+        self._order = os.fdopen(write, "wb")
         self._pid = os.fork()
         if self._pid == 0:
             try:
-                os.close(self._order)
+                self._order.close()
                 os.setsid()
                 if size := _read(order, _SIZE):
                     program = json.loads(_read(order, int.from_bytes(size, "big")))
@@ -147,11 +148,15 @@ class Ahead:
         if not self._warm.suits(command, env):
             return False
         program = json.dumps([list(command), dict(env)]).encode()
-        with contextlib.suppress(BrokenPipeError), os.fdopen(self._order, "wb") as pipe:
+        with contextlib.suppress(BrokenPipeError), self._order as pipe:
             pipe.write(len(program).to_bytes(_SIZE, "big") + program + text)
         _, status = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(status)
         return code >= 0 and code != _NOT_BEGUN
+
+    def close(self) -> None:
+        """Let it end, if it runs nothing."""
+        self._order.close()
 
 
 def ahead() -> Ahead | None:

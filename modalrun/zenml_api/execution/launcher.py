@@ -30,7 +30,7 @@ from zenml.steps.base_step import BaseStep
 from zenml.utils.exception_utils import collect_exception_information
 
 from modalrun.run import usage_log
-from modalrun.run.metadata import StepMetadata
+from modalrun.run.metadata import StepMetadata, from_metadata
 from modalrun.run.usage import StepUsage
 from modalrun.zenml_api.execution.exception_text import text_required
 from modalrun.zenml_api.execution.steps import NOT_BEGUN
@@ -80,6 +80,9 @@ class Launcher(StepLauncher):
         self._step_run = step_run = Client().zen_store.get_run_step(step_run_id)
         if step_run.status.is_finished:
             return step_run
+        if self._metadata is not None:
+            stored = from_metadata(StepMetadata, step_run.run_metadata)
+            self._metadata = self._metadata.over(stored)
         if step_run.status in NOT_BEGUN | {ExecutionStatus.RETRYING}:
             publish_utils.publish_step_run_status_update(step_run_id, ExecutionStatus.RUNNING)
         mode = self._snapshot.pipeline_configuration.execution_mode

@@ -67,4 +67,14 @@ def test_facts_come_back_from_metadata() -> None:
     assert from_metadata(RunMetadata, {**to_metadata(run), "other": 1, "modalrun_new": 2}) == run
     assert None not in to_metadata(run).values()
     assert from_metadata(RunMetadata, {"other": 1}) is None
-    assert from_metadata(StepMetadata, to_metadata(run)) == StepMetadata("sb-1", gpu="T4", cpu=0.5)
+    step = StepMetadata("sb-1", gpu="T4", cpu=0.5)
+    assert from_metadata(StepMetadata, {**to_metadata(step), "other": 1}) == step
+    assert from_metadata(StepMetadata, to_metadata(run)) is None
+    assert from_metadata(StepMetadata, {"modalrun_sandbox": "sb-1"}) is None
+
+
+def test_later_facts_of_a_step_are_over_earlier_ones() -> None:
+    earlier = StepMetadata("sb-1", gpu="T4", exit_code=137, infrastructure_retries=1)
+    later = StepMetadata("sb-2", gpu="A10", begun=5)
+    assert later.over(None) == later
+    assert later.over(earlier) == replace(earlier, sandbox_id="sb-2", gpu="A10", begun=5)
