@@ -107,11 +107,29 @@ def load_ahead(run_id: str, step: str) -> None:
     store: Any = Client().zen_store
     try:
         _ahead[run_id] = LoadedRun(run_id, only=[step], begun=True)
+        if store.type == StoreType.SQL:
+            _compile_queries(store.engine, run_id, step)
     finally:
         if store.type == StoreType.SQL:
             store.engine.dispose()
         else:
             store.session.close()
+
+
+def _compile_queries(engine: Any, run_id: str, step: str) -> None:
+    """Have SQLAlchemy compile what ZenML asks for the record of each new step (0.98.0).
+
+    A fork has the compiled statements of its parent.
+    """
+    from sqlmodel import Session
+    from zenml.zen_stores.schemas import StepRunSchema
+
+    while not (found := Client().list_run_steps(pipeline_run_id=run_id, name=step)).total:
+        time.sleep(POLL_SECONDS)
+    with Session(engine) as session:
+        record = session.get_one(StepRunSchema, found[0].id)
+        session.refresh(record)
+        record.to_model(include_metadata=True, include_resources=True)
 
 
 def load(run_id: str, step: str) -> LoadedRun:
