@@ -69,7 +69,7 @@ def test_it_may_have_been_killed(file: Path) -> None:
 
 def test_it_ends_with_whoever_has_made_it(file: Path) -> None:
     fork = made()
-    os.close(fork._order)
+    fork.close()
     os.waitpid(fork._pid, 0)
     assert not file.exists()
 

@@ -35,7 +35,7 @@ def test_whether_a_lost_sandbox_hides_a_failure(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_what_a_sandbox_has_asked_for_is_stored_unless_the_step_has_done_so(*, begun: bool) -> None:
+def test_what_a_sandbox_has_asked_for_is_stored_as_the_step_has_done_so(*, begun: bool) -> None:
     async def scene() -> None:
         bench = Bench({"a": []})
         run = bench.begin()
@@ -48,7 +48,7 @@ def test_what_a_sandbox_has_asked_for_is_stored_unless_the_step_has_done_so(*, b
         (stored,) = bench.records.recorder.exit_metadata
         assert (stored.sandbox_id, stored.exit_code) == ("sb-a-1", 137)
         asked = Resources()
-        assert (stored.cpu, stored.memory) == ((None, None) if begun else (asked.cpu, asked.memory))
+        assert (stored.cpu, stored.memory) == ((None, 300) if begun else (asked.cpu, asked.memory))
 
     play(scene)
 
