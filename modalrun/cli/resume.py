@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from modalrun.cli.options import Interrupt, exit_with, on_interrupt
-from modalrun.cli.run_argument import Interruption, Run, interactive
+from modalrun.cli.run_argument import END_OF_COMMAND, Interruption, Run, interactive
 from modalrun.util.paths import checked_path
 
 
@@ -70,6 +70,7 @@ def resume(
             if sync:
                 outcome = attach.follow(resumed, shown, on_interrupt(interrupt), stop=by_force)
             else:
+                interruption.text = END_OF_COMMAND
                 outcome = accepted(resumed)
             shown.summary(outcome)
     exit_with(outcome)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from modalrun.errors import Interrupted, NotFoundError, UsageError
@@ -25,12 +27,17 @@ from modalrun.submit.preflight import Earlier, Job
 from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source.staging import new_files_note, stage_again
-from modalrun.submit.withdrawal import Withdrawal, say_at_last
+from modalrun.submit.withdrawal import Silent, Withdrawal, say_at_last
 from modalrun.util import interrupts
 from modalrun.util.background import in_background
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
-NOT_RESUMED = "Interrupted. The run {} was not resumed: it is as it was."
+NOT_RESUMED = "Interrupted. The run {0} was not resumed: it is as it was."
+NOT_PAUSED = (
+    "Interrupted. The new sandbox of the run {0} is terminated. ZenML has not answered whether the"
+    " run is recorded as paused again: 'modalrun status {0}' shows it. If the run is lost,"
+    " 'modalrun reconcile {0}' records its end, and 'modalrun rerun {0}' runs the rest again."
+)
 UNANSWERED = (
     "Interrupted. Modal has not answered whether the new sandbox of the run {0} runs. 'modalrun"
     " resume {0}' says so, and resumes the run if it does not."
@@ -66,16 +73,23 @@ def resume(
         ModalrunError: ZenML or Modal can't be reached.
         KeyboardInterrupt, Interrupted: A signal came.
     """
-    begun: list[Withdrawal] = []
+    begun: list[Callable[[], Silent]] = []
     try:
         return _resume(run_id, observer, source_root, zenml, modal, begun=begun)
-    except (KeyboardInterrupt, Interrupted):
+    except BaseException as error:
+        # The SDK may have turned a signal into an error of its own.
+        cause = interrupts.pending() or error
+        if not isinstance(cause, KeyboardInterrupt | Interrupted):
+            raise
         # More signals must not interrupt this.
         with interrupts.deferred():
             interrupts.forget()
-            undone = all(creation.undo_resume(run_id) for creation in begun)
-            say_at_last(observer, (NOT_RESUMED if undone else UNANSWERED).format(run_id))
-        raise
+            silent = begun[0]() if begun else None
+            text = {None: NOT_RESUMED, "Modal": UNANSWERED, "ZenML": NOT_PAUSED}[silent]
+            say_at_last(observer, text.format(run_id))
+        if cause is error:
+            raise
+        raise cause from error
 
 
 def _resume(
@@ -85,7 +99,7 @@ def _resume(
     zenml: ZenMLGateway,
     modal: ModalGateway,
     *,
-    begun: list[Withdrawal],
+    begun: list[Callable[[], Silent]],
 ) -> RunHandle | str:
     """Resume a run; add to `begun` what undoes the creation of its sandbox, before it begins."""
     observer.phase("Reading the run")
@@ -129,7 +143,8 @@ def _resume(
         record = CreatedRun(run.id, run.name, run.url, zenml.driver_environment(run.id))
         _, steps = zenml.read_run_and_steps(run.id)
         built, unanswered = plan.with_images(images), threading.Event()
-        begun.append(Withdrawal(job, built, zenml, observer, unanswered, resumed=True))
+        withdrawal = Withdrawal(job, built, zenml, observer, unanswered, resumed=True)
+        begun.append(partial(withdrawal.undo_resume, run_id=run.id, paused=run.status == PAUSED))
         handle = create_run_sandbox(
             job,
             built,

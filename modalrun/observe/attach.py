@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from modalrun.errors import ConnectionLostError, ModalrunError
@@ -31,6 +31,9 @@ STOP_SECONDS = 7.0
 
 _RECORD_SECONDS = 1.0
 """How long a stop waits until ZenML has the sandbox on record: its server may be away."""
+
+_WAKE_SECONDS = 0.5
+"""How long a signal may stay unnoticed."""
 
 _CANCEL_SECONDS = 1.0
 """How long to wait for the end of a cancelled call to Modal."""
@@ -153,7 +156,7 @@ class _Attachment:
         )
         try:
             while True:
-                message = self._inbox.get()
+                message = self._next_message()
                 if isinstance(message, SandboxExit):
                     return message
                 if isinstance(message, BaseException):
@@ -177,6 +180,12 @@ class _Attachment:
             raise
         finally:
             prompt.close()
+
+    def _next_message(self) -> _Message:
+        while True:
+            # A signal that the kernel gives another thread, as of two at once, wakes nobody.
+            with suppress(Empty):
+                return self._inbox.get(timeout=_WAKE_SECONDS)
 
     def _start_background(self, action: Callable[[], _Message | None]) -> threading.Thread:
         """Run an action in a background thread; queue what it returns or raises."""
@@ -230,7 +239,7 @@ class _Attachment:
         timer.daemon = True
         timer.start()
         while True:
-            message = self._inbox.get()
+            message = self._next_message()
             if isinstance(message, _Stopped):
                 timer.cancel()
                 return

@@ -66,6 +66,8 @@ class ExitKind(Enum):
     UNPREPARED = ("could not create its files", RunFailedError, True)
     UNRECORDED = ("before it recorded the run's end", RunFailedError, True)
     LOST = ("lost", RunFailedError, True)
+    # Of a sandbox that is kept warm, and has run other steps before.
+    NOT_BEGUN = ("before it began the step", RunFailedError, True)
 
     def __init__(
         self, label: str, error: type[ModalrunError] | None, is_infrastructure: bool
@@ -159,6 +161,14 @@ _SERVER_KILLED = "The local Modal server was killed"
 """How the local Modal server begins what it says of the sandboxes that ran on the one before it."""
 
 LOST = SandboxExit(ExitKind.LOST, None, "Modal does not know the sandbox any more.")
+
+NOT_BEGUN = SandboxExit(
+    ExitKind.NOT_BEGUN, None, "The sandbox ended before it reported that it had begun the step."
+)
+
+SILENT = SandboxExit(
+    ExitKind.LOST, None, "The sandbox did not answer for as long as the step may take."
+)
 
 
 def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> SandboxExit:

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from modalrun.errors import (
     InternalError,
@@ -35,6 +35,9 @@ WITHDRAW_SECONDS = 2.0
 
 WITHDRAW_PAUSE = 0.25
 """Seconds between two such looks."""
+
+Silent = Literal["Modal", "ZenML"] | None
+"""Who has not answered; None for nobody."""
 
 _INTERRUPTS = (KeyboardInterrupt, Interrupted, BrokenPipeError)
 """A signal, or the reader of the output has gone."""
@@ -89,11 +92,29 @@ class Withdrawal:
                     f" answered. 'modalrun stop --force {run_id}' ends it.",
                 )
 
-    def undo_resume(self, run_id: str) -> bool:
-        """End the new sandbox of a run, but not the run; return whether none is left."""
-        left: list[str | None] = []
-        interrupts.within(SECONDS, lambda: left.append(self._terminate_sandbox(run_id)))
-        return left == [None]
+    def undo_resume(self, run_id: str, *, paused: bool) -> Silent:
+        """End the new sandbox of a run, but not the run.
+
+        Args:
+            paused: Whether the run was paused, and is to be so again.
+
+        Returns:
+            Who has not said that it is done; None if nothing is left.
+        """
+        silent: list[Silent] = ["Modal"]
+
+        def undo() -> None:
+            if self._terminate_sandbox(run_id) is not None:
+                return
+            silent[:] = ["ZenML"]
+            if paused:
+                self.zenml.pause_again(run_id)
+            silent[:] = [None]
+
+        # What can't be recorded is told.
+        with contextlib.suppress(Exception):
+            interrupts.within(SECONDS, undo)
+        return silent[0]
 
     def _withdraw(self, run_id: str, error: BaseException) -> None:
         """Withdraw a run that has got no sandbox for an error, or for a signal's exception.

@@ -69,12 +69,18 @@ def in_background(
         _start(call, future, "call")
         _wait(future, seconds)
         return future.result()
-    except (KeyboardInterrupt, Interrupted):
+    except BaseException as error:
+        # Two signals in a lock of Python's end as a RuntimeError.
+        cause = interrupts.pending() or error
+        if not isinstance(cause, KeyboardInterrupt | Interrupted):
+            raise
         give_up()
         # More signals must not leave what the call may be creating.
         with interrupts.deferred():
             wait([future], timeout=grace)
-        raise
+        if cause is error:
+            raise
+        raise cause from error
 
 
 def _start(call: Callable[[], T], future: Future[T], name: str) -> None:

@@ -38,6 +38,7 @@ class ZenMLGateway:
     unfinished_steps = staticmethod(run_access.unfinished_steps)
     finalize_run = staticmethod(updates.finalize_run)
     mark_stopping = staticmethod(updates.mark_stopping)
+    pause_again = staticmethod(updates.pause_again)
     publish_metadata = staticmethod(updates.publish_metadata)
     record_metadata = staticmethod(updates.record_metadata)
 

@@ -182,3 +182,18 @@ def test_what_has_no_text_is_a_failure_outside_of_a_function_too(
     for step in run.steps:
         assert reason(step.exception).startswith(REASONS["unprintable"]), step
     assert f"{REASONS['unprintable']} (unprintable.py:" in run.reason
+
+
+@pytest.mark.parametrize(
+    "mode", ["per_step", pytest.param("pipeline", marks=pytest.mark.exhaustive)]
+)
+def test_what_has_no_text_is_a_failure_of_the_import_too(world: World, mode: str) -> None:
+    spec = "pipeline: unprintable_import.static\ntarget: local\n"
+
+    done = world.submit(spec, "--mode", mode)
+
+    assert done.exit_code == 1, done.stderr
+    run = world.only_run()
+    (step,) = run.steps
+    assert reason(step.exception).startswith(REASONS["unprintable"]), step
+    assert f"{REASONS['unprintable']} (unprintable_import.py:" in run.reason

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.e2e.test_dynamic import ANSWER
 from tests.e2e.test_endings import waiting_spec
 from tests.e2e.test_flavor import register, script
 from tests.e2e.test_per_step import waiting
@@ -169,5 +170,42 @@ def test_a_signal_while_a_run_is_resumed_leaves_it_as_it_was(world: World) -> No
     faults(world)
     gate.open()
     resumed = world.start(resume, cwd=world.project).finish(LONG)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert world.only_run().status == "completed"
+
+
+@EVERY
+@pytest.mark.timeout(900)
+def test_a_signal_while_a_paused_run_begins_to_continue_leaves_it_paused(world: World) -> None:
+    gate = world.gate()
+    spec = f"pipeline: growing.asking\ntarget: local\nparameters: {{gate: {gate}}}\n"
+    asked = world.submit(spec)
+    assert (asked.exit_code, world.only_run().status) == (0, "paused"), asked.stderr
+    world.zenml(ANSWER)
+    resume = [sys.executable, "-m", "modalrun", "resume", world.only_run().id]
+
+    # The new sandbox runs, and whoever has asked for it does not hear of it. Three times before,
+    # `resume` asks for the last sandbox.
+    faults(
+        world,
+        {"rpc": "SandboxCreate*", "action": "lose_answer", "times": None},
+        {"rpc": "SandboxGetFromNameV2", "action": "hang", "skip": 3},
+    )
+    interrupted = world.start(resume, cwd=world.project)
+    world.wait_until(lambda: world.only_run().statuses == {"hold": "running"}, "it continues")
+    for number in (INT, TERM):
+        interrupted.signal(number)
+
+    done = interrupted.finish(LONG)
+    run = world.only_run()
+    assert done.exit_code in {130, 143}, done.stderr
+    assert f"The run {run.id} was not resumed: it is as it was." in done.stderr
+    assert run.status == "paused"
+    assert all(box.finished_at for box in world.sandboxes())
+
+    faults(world)
+    command = world.start(resume, cwd=world.project)
+    gate.open()
+    resumed = command.finish(LONG)
     assert resumed.exit_code == 0, resumed.stderr
     assert world.only_run().status == "completed"

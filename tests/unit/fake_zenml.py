@@ -117,6 +117,11 @@ class FakeZenML:
         self.run = replace(self.run, status="stopped" if ends_stopped else "failed")
         return True
 
+    def pause_again(self, run_id: str) -> None:
+        self.effects.add("pause again")
+        if self.run.status == "running":
+            self.run = replace(self.run, status="paused")
+
     def read_run(self, run_id: str) -> RunRecord:
         self.on_read()
         return self.run

@@ -31,6 +31,11 @@ class Lease(tags.StepTags):
         self._sandbox = sandbox
         self._end: asyncio.Future[SandboxExit] = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the sandbox was created for it."""
+        return self.tags.get(tags.TAG_SERVED) == "1"
+
     async def ended(self) -> SandboxExit:
         """Wait for the end of the step, or of the sandbox."""
         return await asyncio.shield(self._end)

@@ -175,7 +175,12 @@ class StepAttempts:
         return of_killed(record, await self._ended.told_usage()) if self._ended else None
 
     def restart(self, end: SandboxExit) -> str | None:
-        """Count a restart for the infrastructure's fault; return why, None if it is refused."""
+        """Count a restart for the infrastructure's fault; return why, None if it is refused.
+
+        One for a sandbox that has not begun the step costs nothing.
+        """
+        if end.kind is ExitKind.NOT_BEGUN:
+            return f"{end.reason} It is started again, without using up a retry."
         limit = self._manifest.plan.settings.infrastructure_retries
         if self.restarts >= limit:
             return None

@@ -217,7 +217,8 @@ class WarmSandboxes:
         worker.lease = lease = Lease(worker.sandbox, labels)
         worker.served += 1
         worker.step = order.env[contract.STEP]
-        over = asyncio.ensure_future(worker.sandbox.ended())
+        # With the last output of the sandbox, which may say that it has begun.
+        over = asyncio.ensure_future(lease.ended())
         ordered = asyncio.Event()
         begun = asyncio.ensure_future(self._have_begun(worker, order, ordered))
         # Calls may never end if the machine that runs the sandbox is gone.
@@ -232,6 +233,8 @@ class WarmSandboxes:
         if not done and ordered.is_set():
             # The step may run all the same. Once the sandbox has ended, its record says so.
             worker.kind = None
+            limit = float(order.env[contract.TIMEOUT])
+            self._tasks.start(self._expect_end(lease, limit))
             return lease
         # It has ended while it waited, or can't be used: as if it had never been.
         worker.lease = None
@@ -257,10 +260,16 @@ class WarmSandboxes:
         if known is not None:
             return known.lease
         lease = self._follow(sandbox, sandbox.step, None)
-        if sandbox.tags.get(tags.TAG_SERVED) != "1":
+        if not lease.is_first:
             # The earlier driver may have ended before it could order it.
             self._tasks.start(self._expect_begin(lease))
         return lease
+
+    async def _expect_end(self, lease: Lease, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(lease.ended(), seconds)
+        except asyncio.TimeoutError:
+            lease.finish(sandbox_exit.SILENT)
 
     async def _expect_begin(self, lease: Lease) -> None:
         try:
@@ -288,9 +297,14 @@ class WarmSandboxes:
         if worker in self._idle:
             self._stop_waiting(worker)
             self._report_idle(worker)
-        if worker.lease is not None:
+        if (lease := worker.lease) is None:
+            return
+        if not (lease.is_first or lease.begun.is_set()):
+            end = sandbox_exit.NOT_BEGUN
+        elif end.kind is ExitKind.COMPLETED:
             # A worker's own success says nothing of the step, whose report did not come.
-            worker.lease.finish(sandbox_exit.LOST if end.kind is ExitKind.COMPLETED else end)
+            end = sandbox_exit.LOST
+        lease.finish(end)
 
     def _receive(self, worker: _Worker, event: Event | None) -> None:
         lease = worker.lease

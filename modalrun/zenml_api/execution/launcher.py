@@ -20,7 +20,12 @@ from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import ExecutionStatus
 from zenml.exceptions import RunStoppedException
-from zenml.models import PipelineRunResponse, PipelineSnapshotResponse, StepRunResponse
+from zenml.models import (
+    PipelineRunResponse,
+    PipelineSnapshotResponse,
+    StepRunResponse,
+    StepRunUpdate,
+)
 from zenml.orchestrators import publish_utils
 from zenml.orchestrators.signal_handler import SignalHandler
 from zenml.orchestrators.step_launcher import StepLauncher
@@ -38,6 +43,9 @@ from modalrun.zenml_api.records.step_records import record_metadata
 
 METADATA_SECONDS = 10.0
 """How long the process waits at its end until the sandbox's metadata is stored."""
+
+
+_NOT_RUN = {ExecutionStatus.FAILED, ExecutionStatus.RETRYING}
 
 
 class Launcher(StepLauncher):
@@ -68,6 +76,29 @@ class Launcher(StepLauncher):
     def record(self) -> StepRunResponse | None:
         """The step run as it was created or found; None if there is none yet."""
         return self._step_run
+
+    def launch(self) -> StepRunResponse:
+        """Launch the step as ZenML does; what it fails with has a text, and is recorded.
+
+        Before it runs a step, ZenML imports its module, and fails at an exception that it can't
+        describe: the record has failed then, without a reason (`step_launcher.py:226`).
+        """
+        try:
+            return super().launch()
+        except BaseException as error:
+            record, undescribed = self.record, error.__context__
+            if undescribed is None or record is None:
+                raise
+            # As it was made: a step that has begun has another status.
+            if record.status not in _NOT_RUN or record.exception_info:
+                raise
+        try:
+            with text_required():
+                raise undescribed
+        except BaseException as described:
+            update = StepRunUpdate(exception_info=collect_exception_information(described))
+            Client().zen_store.update_run_step(record.id, update)
+            raise
 
     def launch_again(self, step_run_id: UUID) -> StepRunResponse:
         """Execute the step for an unfinished record, and return the record afterwards.

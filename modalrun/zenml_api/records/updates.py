@@ -156,6 +156,19 @@ def mark_stopping(run_id: str, reason: str) -> bool:
         return recorded  # noqa: RET504 (the block may end early)
 
 
+def pause_again(run_id: str) -> None:
+    """Record a run as paused again that has begun to continue; its sandbox has ended.
+
+    ZenML does so with a run that it can't resume (`cli/pipeline.py:1354`, 0.98.0).
+    """
+    with translated():
+        run = get_run(run_id)
+        if run.zenml_status == "running":
+            # It may have ended meanwhile.
+            with _recorded(run):
+                _update_run(run, status="paused", status_reason="Waiting for manual resume.")
+
+
 def _update_run(run: StoredRun, **changes: Any) -> None:
     """Change a run; with the change stored, ZenML may be unable to decode metadata to return."""
     try:

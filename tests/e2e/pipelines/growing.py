@@ -67,5 +67,20 @@ def growing(wrong: bool = False, gate: str | None = None, ask: bool = False) -> 
     return total(numbers)
 
 
+@step
+def hold(number: int, gate: str) -> int:
+    """Run until a gate is open."""
+    print("holding", flush=True)
+    with Path(gate).open() as file:
+        file.read()
+    return number
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def asking(gate: str) -> int:
+    """Ask for a number before the only step."""
+    return hold(wait(schema=int, timeout=1, poll_interval=1, name="number"), gate)
+
+
 if __name__ == "__main__":
     growing(ask="ask" in sys.argv)

@@ -8,10 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from modalrun.cli import exec as exec_command
+from modalrun.cli import resume as resume_command
+from modalrun.control import resume as control_resume
+from modalrun.observe import outcome, status
+from modalrun.zenml_api import process
 
 
 @pytest.mark.parametrize(
@@ -71,3 +76,18 @@ def test_fish_is_told_by_the_exit_code_whether_there_is_anything_to_offer(tmp_pa
     for typed, exit_code in (("modalrun status l", 0), ("modalrun no-such-command x", 1)):
         environment = os.environ | asked | {"_TYPER_COMPLETE_ARGS": typed}
         assert subprocess.run(program, env=environment, check=False).returncode == exit_code
+
+
+def test_an_interruption_while_an_accepted_resume_is_recorded_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "zenml_session", contextlib.nullcontext)
+    monkeypatch.setattr(status, "resolve", lambda _: SimpleNamespace(id="some-run"))
+    monkeypatch.setattr(control_resume, "resume", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(outcome, "accepted", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        resume_command.resume("some-run", sync=False)
+    assert "This ends the command, not the run." in capsys.readouterr().err

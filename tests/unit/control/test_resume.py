@@ -25,6 +25,7 @@ from tests.unit.fakes import RUN_ID, Effects, FakeModal, FakeObserver
 from tests.unit.submit.submission_bench import TERMINATE
 
 READ = "read run and steps"
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
 
 
@@ -330,6 +331,35 @@ def test_a_signal_before_its_sandbox_is_created_leaves_the_run_as_it_was(bench: 
     assert bench.observer.lines == [
         f"Interrupted. The run {RUN_ID} was not resumed: it is as it was."
     ]
+
+
+@pytest.mark.parametrize("numbers", [(INT,), (INT, TERM), (TERM,), (HUP, HUP)])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_paused_run_that_has_begun_to_continue_is_paused_again(
+    bench: Bench, numbers: tuple[int, ...], recorded: bool
+) -> None:
+    bench.in_pipeline_mode()
+    bench.zenml.run = replace(bench.zenml.run, status="paused")
+    main = threading.get_ident()
+
+    def create(_: object) -> None:
+        bench.zenml.run = replace(bench.zenml.run, status="running")
+        for number in numbers:
+            signal.pthread_kill(main, number)
+
+    bench.modal.on_create = create
+    if not recorded:
+        bench.effects.errors["pause again"] = ConnectionLostError("ZenML is away.")
+    with interrupts.installed(), pytest.raises((KeyboardInterrupt, Interrupted)):
+        bench.resume()
+    interrupts.forget()
+    assert bench.effects[-2:] == [TERMINATE, "pause again"]
+    (told,) = bench.observer.lines
+    if recorded:
+        assert bench.zenml.run.status == "paused"
+        assert told == f"Interrupted. The run {RUN_ID} was not resumed: it is as it was."
+    else:
+        assert "ZenML has not answered" in told and f"'modalrun status {RUN_ID}'" in told
 
 
 @pytest.mark.parametrize("answers", [True, False])

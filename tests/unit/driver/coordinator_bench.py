@@ -12,7 +12,7 @@ from modalrun.driver.graph.coordinator import Coordinator
 from modalrun.driver.graph.takeover import Takeover
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.modal_api.sandboxes.capacity import GivenUp
-from modalrun.run import events
+from modalrun.run import contract, events
 from modalrun.run.events import StepEvent, StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
@@ -196,7 +196,13 @@ class Bench:
             step: What its steps have in common.
             boxes: Creates other sandboxes than `Boxes` does.
         """
-        sandbox = SandboxSpec(("python", "-m", "supervisor"), "im-1", Resources(), 300)
+        sandbox = SandboxSpec(
+            ("python", "-m", "supervisor"),
+            "im-1",
+            Resources(),
+            300,
+            env={contract.TIMEOUT: "300"},
+        )
         plan = RunPlan(
             "local",
             "p",

@@ -13,10 +13,11 @@ from modalrun.errors import ConflictError
 from modalrun.modal_api.sandboxes.capacity import GivenUp
 from modalrun.run import contract, events
 from modalrun.run.events import Idle, OrderEnd
-from modalrun.run.sandbox_exit import ExitKind
+from modalrun.run.sandbox_exit import NOT_BEGUN, SILENT, ExitKind
 from modalrun.run.step_order import kind_of
 from modalrun.run.tags import TAG_ORDER, TAG_SERVED
-from tests.unit.driver.warm_bench import KILLED, Bench, Box, play, spec_of
+from tests.unit.driver import coordinator_bench
+from tests.unit.driver.warm_bench import KILLED, Bench, Box, Boxes, play, spec_of, until
 
 
 def idle_events(out: str) -> list[str]:
@@ -208,7 +209,7 @@ def test_a_step_that_may_have_begun_is_not_begun_in_another_sandbox(
         box.unreachable = not ordered
         lease = await bench.get("b")
         if ordered:
-            assert (lease.id, await lease.ended()) == (box.id, KILLED)
+            assert (lease.id, await lease.ended()) == (box.id, NOT_BEGUN)
         else:
             assert lease.id == "sb-b-1"
         await bench.pool.close()
@@ -216,6 +217,65 @@ def test_a_step_that_may_have_begun_is_not_begun_in_another_sandbox(
         assert len(bench.boxes.created) == (1 if ordered else 2)
 
     play(scene)
+
+
+def test_a_step_that_may_have_begun_is_waited_for_as_long_as_it_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("modalrun.driver.graph.warm_sandboxes.BEGIN_SECONDS", 0.05)
+
+    async def scene() -> None:
+        bench = Bench()
+        await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step()
+        box.begins, box.outlives_termination = False, True
+        lease = await bench.get("b", seconds=0.1)
+        assert (lease.id, await lease.ended()) == (box.id, SILENT)
+        assert box.terminated
+
+    play(scene)
+
+
+def test_a_step_that_has_begun_in_a_sandbox_which_dies_at_once_is_lost_with_it() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        await bench.get("a")
+        (box,) = bench.boxes.created
+        await box.end_step()
+        box.begins, box.begins_unheard = False, True
+        coming = asyncio.create_task(bench.get("b"))
+        await asyncio.sleep(0.01)
+        await box.die()
+        lease = await coming
+        assert (lease.id, await lease.ended()) == (box.id, KILLED)
+
+    play(scene)
+
+
+def test_a_step_that_an_unanswered_order_has_not_begun_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("modalrun.driver.graph.warm_sandboxes.BEGIN_SECONDS", 0.05)
+
+    async def scene() -> None:
+        boxes = Boxes()
+        bench = coordinator_bench.Bench(
+            {"a": [], "b": ["a"]}, boxes=boxes, keep_warm=30, infrastructure_retries=0
+        )
+        run = bench.begin()
+        await until(lambda: boxes.created)
+        first = boxes.created[0]
+        first.begins = False
+        await first.end_step()
+        await until(lambda: len(boxes.created) > 1)
+        assert first.terminated
+        await boxes.created[1].end_step()
+        await run
+        assert bench.coordinator.succeeded
+
+    play(scene)
+    assert "It is started again, without using up a retry." in capfd.readouterr().out
 
 
 def test_a_sandbox_that_dies_in_a_step_is_its_end() -> None:
@@ -306,7 +366,7 @@ def test_an_order_that_the_earlier_driver_could_not_give(monkeypatch: pytest.Mon
         box.tags = {**box.tags, TAG_ORDER: "0", TAG_SERVED: "2"}
         bench.boxes.left.append(box)
         (adopted,) = await bench.pool.running()
-        assert (await adopted.ended()) == KILLED
+        assert (await adopted.ended()) == NOT_BEGUN
         assert box.terminated
 
     play(scene)

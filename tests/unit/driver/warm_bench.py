@@ -23,7 +23,9 @@ from modalrun.run.tags import TAG_ATTEMPT, TAG_STEP
 KILLED = SandboxExit(ExitKind.TERMINATED, 137, "It was killed.")
 
 
-def spec_of(step: str, *, attempt: int = 1, secrets: tuple[str, ...] = ()) -> SandboxSpec:
+def spec_of(
+    step: str, *, attempt: int = 1, secrets: tuple[str, ...] = (), seconds: float = 60
+) -> SandboxSpec:
     return SandboxSpec(
         ("python", "-P", "-m", "modalrun.driver.supervisor", "modalrun.driver.step"),
         "im-1",
@@ -31,7 +33,7 @@ def spec_of(step: str, *, attempt: int = 1, secrets: tuple[str, ...] = ()) -> Sa
         60,
         env={
             contract.STEP: step,
-            contract.TIMEOUT: "60",
+            contract.TIMEOUT: str(seconds),
             contract.STEP_METADATA: '{"cpu": 1}',
             "PYTHONUNBUFFERED": "1",
         },
@@ -52,6 +54,8 @@ class Box:
         self.begins = True
         self.refuses = False
         self.unreachable = False
+        self.begins_unheard = False
+        self.outlives_termination = False
         self.orders = []
         if contract.ORDER in spec.env:
             self.orders.append(StepOrder.from_json(spec.env[contract.ORDER]))
@@ -67,6 +71,9 @@ class Box:
     async def listen(self, tell: Callable[[Event | None], object]) -> None:
         self._tell = tell
         await self._over.wait()
+        if self.begins_unheard:
+            await asyncio.sleep(0.02)
+            self.begin()
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
         if self.unreachable:
@@ -102,7 +109,8 @@ class Box:
 
     async def terminate(self) -> None:
         self.terminated = True
-        await self.die()
+        if not self.outlives_termination:
+            await self.die()
 
 
 class Boxes:
@@ -158,6 +166,11 @@ class Bench:
         assert isinstance(lease, Lease)
         await asyncio.sleep(0)
         return lease
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
 
 
 def play(scene: Callable[[], Any]) -> None:

@@ -98,7 +98,7 @@ def test_a_sandbox_that_died_with_the_local_server_was_not_preempted() -> None:
 @pytest.mark.parametrize("kind", ExitKind)
 def test_the_driver_replaces_the_reason_of_exits_that_it_caused(kind: ExitKind) -> None:
     caused = {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.EVICTED}
-    gone = {ExitKind.NOT_STARTED, ExitKind.LOST, ExitKind.SERVER_KILLED}
+    gone = {ExitKind.NOT_STARTED, ExitKind.LOST, ExitKind.SERVER_KILLED, ExitKind.NOT_BEGUN}
     own = kind not in {*caused, *gone}
     end = ended_by_driver(SandboxExit(kind, 137, "Modal's reason."), "Ours.")
     assert end == SandboxExit(kind, 137, "Modal's reason." if own else "Ours.")
