@@ -32,6 +32,10 @@ def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> No
     assert told["steps"][0]["exit_reason"] == why
     world.modalrun("stop", run_id).finish()
     assert submitting.finish().exit_code == 7
+    # It keeps it when its retry does not come.
+    assert f"  fails: {why}\n" in world.modalrun("status", run_id).finish().stdout
+    told = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+    assert (told["steps"][0]["state"], told["steps"][0]["exit_reason"]) == ("stopped", why)
 
 
 def test_the_headline_of_a_run_whose_sandbox_was_killed_has_the_recorded_state(
