@@ -36,6 +36,7 @@ def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> No
     assert f"  fails: {why}\n" in world.modalrun("status", run_id).finish().stdout
     told = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
     assert (told["steps"][0]["state"], told["steps"][0]["exit_reason"]) == ("stopped", why)
+    assert told["zenml"]["reason"] == "The run was asked to stop."
 
 
 def test_the_headline_of_a_run_whose_sandbox_was_killed_has_the_recorded_state(

@@ -15,6 +15,7 @@ from zenml.orchestrators.publish_utils import publish_step_run_status_update
 from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
+from modalrun.run.contract import STOP_REASON
 from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.records import SUCCESSFUL
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
     from zenml.models import PipelineRunResponse, StepRunResponse
     from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
-
-STOP_REASON = "The run was asked to stop."
 
 MONITOR_PAUSE = 1.0
 """Seconds between an error of ZenML's check of isolated steps and the next check."""
