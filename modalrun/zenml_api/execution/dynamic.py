@@ -139,6 +139,8 @@ class _Runner(DynamicPipelineRunner):
 
     _stop_requested = False
     _inline: InlineSteps
+    # The isolated step that ZenML checks, or has checked last.
+    _checked: StepRunResponse | None = None
 
     def share(self, inline: InlineSteps) -> None:
         """Share the process with other steps, and take up what an earlier process has left."""
@@ -188,12 +190,19 @@ class _Runner(DynamicPipelineRunner):
 
     def _monitoring_loop(self) -> None:
         # An error would end it for good, and the run would wait for its isolated steps for ever.
+        logged: set[str] = set()
         while True:
             try:
                 super()._monitoring_loop()
                 return
             except Exception as error:
-                log_line(f"Isolated steps can't be checked: {type(error).__name__}: {error}")
+                if (step := self._checked) is not None:
+                    # ZenML forgets a step that has ended before it records that.
+                    self._steps_to_monitor.setdefault(step.name, step)
+                text = f"Isolated steps can't be checked: {type(error).__name__}: {error}"
+                if text not in logged:
+                    log_line(text)
+                logged.add(text)
             self._monitoring_event.wait(MONITOR_PAUSE)
             self._monitoring_event.clear()
 
@@ -317,6 +326,7 @@ class _Runner(DynamicPipelineRunner):
         return super()._queue_concurrent_isolated_step(step)
 
     def _get_isolated_step_infra_status(self, step_run: StepRunResponse) -> ExecutionStatus | None:
+        self._checked = step_run
         if step_run.status != ExecutionStatus.RETRYING:
             return super()._get_isolated_step_infra_status(step_run)
         # It gets no retry, and whoever waits for it would wait for ever. ZenML would set FAILED to
