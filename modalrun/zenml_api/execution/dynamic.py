@@ -8,7 +8,7 @@ from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus, StepRuntime
-from zenml.exceptions import RunStoppedException
+from zenml.exceptions import RunStoppedException, StepExecutionException
 from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.orchestrators.publish_utils import publish_step_run_status_update
@@ -17,7 +17,7 @@ from zenml.steps import StepHeartBeatTerminationException
 from modalrun.run import output_tagging
 from modalrun.run.contract import STOP_REASON
 from modalrun.run.events import StepState
-from modalrun.run.failure import Failure
+from modalrun.run.failure import Failure, of_raising_step
 from modalrun.run.records import SUCCESSFUL
 from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.zenml_api.execution import containment
@@ -90,8 +90,8 @@ class DynamicRun:
             reason = STOP_REASON
             log_line(str(error))
         except BaseException as error:
-            reason = str(Failure.of(error))
             failed(error)
+            reason = _reason(str(self._loaded.run.id), error)
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if reason is not None and run.status != ExecutionStatus.PAUSED:
             # ZenML records no failure of the init hook, of the import, or without a text.
@@ -108,6 +108,16 @@ class DynamicRun:
     def stop(self) -> None:
         """Start nothing new; after the running steps have finished, the run ends as stopped."""
         self._runner.stop()
+
+
+def _reason(run_id: str, error: BaseException) -> str:
+    """Say why the function has failed: with the step's name, if a step's failure is the cause."""
+    raised = error.original_exception if isinstance(error, StepExecutionException) else None
+    records = step_records.step_states(run_id).values()
+    steps = {
+        step.name: step.failure for step in records if step.status == "failed" and step.failure
+    }
+    return of_raising_step(Failure.of(raised or error), steps) or str(Failure.of(error))
 
 
 _DONE: dict[str, StepState] = {**SUCCESSFUL, "failed": "failed"}
