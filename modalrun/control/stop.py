@@ -14,6 +14,7 @@ from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.modal_api.sandboxes.termination import END_SECONDS, SandboxGroup
+from modalrun.run.contract import STOP_REASON
 from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended
@@ -30,7 +31,6 @@ POLL_SECONDS = 0.5
 """Between two reads of ZenML's record."""
 
 FORCED = "The run was stopped by force."
-ASKED = "The run was asked to stop."
 
 
 class Clock(Protocol):
@@ -184,7 +184,7 @@ class _Stop:
             return run
         if run.finished:
             return self._end_late_sandbox(run)
-        self.zenml.mark_stopping(run.id, ASKED)
+        self.zenml.mark_stopping(run.id, STOP_REASON)
         if not self.wait:
             return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
         self.say(f"The run {run.id} is still being submitted; waiting until that is cancelled.")
@@ -195,7 +195,7 @@ class _Stop:
                 return run
         if (sandboxes := self._sandboxes(run)) is not None:
             return by_force(run.id, sandboxes, zenml=self.zenml)
-        self.zenml.finalize_run(run.id, ASKED, stopped=True)
+        self.zenml.finalize_run(run.id, STOP_REASON, stopped=True)
         return _result(self.zenml.read_run(run.id))
 
     def _end_late_sandbox(self, run: RunRecord) -> Stopped:
@@ -242,7 +242,7 @@ class _Stop:
                 return Stopped(run.id, run.status, f"{text} {again}")
             self.say(f"{text} Waiting for them to finish.")
             sandboxes.wait("step")
-        reason = ASKED if asked else self._reason(run, ASKED)
+        reason = STOP_REASON if asked else self._reason(run, STOP_REASON)
         self.zenml.finalize_run(run.id, reason, stopped=True, unseen=not asked)
         return _result(self.zenml.read_run(run.id), failing=run.failing)
 

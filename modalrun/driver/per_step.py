@@ -17,7 +17,6 @@ from typing import NoReturn, TypeVar
 
 from modalrun.driver.graph.coordinator import Coordinator
 from modalrun.driver.graph.recorder import AsyncRecorder
-from modalrun.driver.graph.static_step import STOP_REASON
 from modalrun.driver.graph.takeover import Takeover
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes import control, privileges
@@ -70,7 +69,7 @@ async def drive(manifest: RunManifest) -> int:
     sandboxes = WarmSandboxes(manifest, StepSandboxes(manifest))
     coordinator = Coordinator(manifest, sandboxes, recorder)
     loop.add_signal_handler(signal.SIGTERM, _give_up, coordinator)
-    control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, "the run was asked to stop"))
+    control.listen(lambda: loop.call_soon_threadsafe(coordinator.stop, contract.STOP_CLAUSE))
     with garbage_collection.paused():
         await sandboxes.open()
     taken = None
@@ -101,7 +100,7 @@ async def _take_over(
         recorder.call(lambda recorder: recorder.stop_requested()),
     )
     if stopped:
-        coordinator.stop(STOP_REASON)
+        coordinator.stop(contract.STOP_CLAUSE)
     # Modal's list may lag, and a step that runs must not be started again.
     steps = [records.get(s.name, StepRecord(s.name, NOT_RUN)) for s in manifest.plan.steps]
     found = {sandbox.id: sandbox for sandbox in sandboxes}
@@ -125,7 +124,7 @@ async def _watch_for_stop(coordinator: Coordinator, recorder: AsyncRecorder) -> 
     while True:
         await asyncio.sleep(STOP_CHECK_SECONDS)
         if await _answer(recorder.call(lambda recorder: recorder.stop_requested()), logged):
-            coordinator.stop(STOP_REASON)
+            coordinator.stop(contract.STOP_CLAUSE)
             return
 
 
@@ -148,14 +147,16 @@ async def _settle(coordinator: Coordinator, recorder: AsyncRecorder) -> int:
         await coordinator.sandboxes.terminate_all()
     if coordinator.succeeded:
         return contract.EXIT_COMPLETED
+    stopped = early_end.requested and not failed and not early_end.gave_up
     if failed and not early_end.gave_up:
         reason = failure.of_steps(failed)
+    elif stopped:
+        reason = contract.STOP_REASON
     else:
         reason = supervisors_reason() or f"The run ended early: {early_end.reason}."
         if early_end.timed_out:
             # The run's timeout goes on while its steps wait.
             reason = f"{reason} {coordinator.waits.summary()}".rstrip()
-    stopped = early_end.requested and not failed and not early_end.gave_up
     await recorder.call(
         lambda recorder: recorder.finalize(reason, stopped=stopped, lines=early_end.lines)
     )

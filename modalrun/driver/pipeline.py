@@ -29,8 +29,6 @@ from modalrun.run.reporting import emit_step_event, prove_events, retry_text
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
-STOP_REASON = "the run was asked to stop"
-
 
 def main() -> NoReturn:
     """Run the steps of the run that the environment names, and exit with their outcome."""
@@ -57,7 +55,7 @@ async def run() -> int:
     with contextlib.closing(WorkerPool()) as pool:
         runner = Runner(pool)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runner.terminate)
-        pool.private += control.watch(lambda: runner.stop(STOP_REASON))
+        pool.private += control.watch(lambda: runner.stop(contract.STOP_CLAUSE))
         code = await runner.run()
         if code != contract.EXIT_COMPLETED:
             try:
@@ -99,7 +97,7 @@ class Runner:
         if self._terminated:
             return process.termination_reason(), stopped
         if stopped:
-            return "The run was asked to stop.", True
+            return contract.STOP_REASON, True
         reason = failure.of_steps(self._failed) if self._failed else "The run ended early."
         return self._error or reason, False
 
@@ -239,7 +237,7 @@ class Runner:
         """Act on an end that the worker has recorded, or could not record."""
         if end.state == "stopped":
             # ZenML was asked to stop the run.
-            self.stop("the run was stopped")
+            self.stop(contract.STOP_CLAUSE)
             self._end_running("The run was stopped.", TERMINATE_GRACE_SECONDS)
         elif end.state == "not run":
             # ZenML has recorded a failure of a step whose end is yet to come here.

@@ -100,6 +100,11 @@ STOP = "stop"
 END = "end "
 """To the supervisor of a step: end it as at its own deadline, for the reason that follows."""
 
+STOP_CLAUSE = "the run was asked to stop"
+"""Why nothing new starts after a request to stop, as a part of a sentence."""
+STOP_REASON = f"{STOP_CLAUSE.capitalize()}."
+"""The reason of a run that ends as stopped after it."""
+
 # Exit codes of a sandbox; `modalrun.run.sandbox_exit` tabulates what they mean.
 EXIT_COMPLETED = 0
 EXIT_FAILED = 1

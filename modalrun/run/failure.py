@@ -134,6 +134,26 @@ def of_steps(failed: Mapping[str, str]) -> str:
     return f"{begin}{cut(reason, RUN_REASON - len(begin) - len(others))}{others}"
 
 
+def of_raising_step(raised: Failure, failed: Mapping[str, Failure]) -> str | None:
+    """Say which steps of a run have failed if one of them is what a dynamic pipeline has raised.
+
+    Args:
+        raised: What the pipeline's function has raised.
+        failed: Why each step has failed, by its name.
+
+    Returns:
+        None if it is the function's own.
+    """
+    for name, known in failed.items():
+        # ZenML raises a RuntimeError for a failure that was no exception, and makes a KeyError of
+        # the text of one, which quotes it again.
+        texts = {known.message, repr(known.message)}
+        if known.kind in {None, raised.kind} and raised.message in texts:
+            others = {other: "" for other in failed if other != name}
+            return of_steps({name: str(known), **others})
+    return None
+
+
 def relative(line: str) -> str:
     """Return a line of output with a path in the sandbox relative to the source root.
 

@@ -84,7 +84,10 @@ def as_written(scalar: Scalar | None) -> str | None:
     if scalar is None:
         return None
     if scalar.written is not None:
-        return format_value(scalar.written)
+        if scalar.shown != scalar.text:
+            return format_value(scalar.shown)
+        # Of its variables, only defaults count, which are in the file.
+        return f"{format_value(scalar.value)} (from {format_value(scalar.written)})"
     if not scalar.is_surprising:
         return None
     kind = "a date" if isinstance(scalar.value, date) else format_value(scalar.value)

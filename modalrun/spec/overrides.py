@@ -191,6 +191,6 @@ def _read(flag: str, path: tuple[str, ...], text: str) -> Override:
         )
     if not isinstance(value, str):
         with_variables = of_typed.scalars.get(())
-        written = with_variables.written if with_variables else None
-        reading.scalars[()] = Scalar(typed, value, written)
+        known = with_variables or Scalar(typed, value)
+        reading.scalars[()] = replace(known, value=value)
     return Override(flag, path, value, reading)

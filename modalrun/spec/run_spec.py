@@ -30,6 +30,11 @@ from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
 
+NAME_ROOT = (
+    "Name the folder with the code: '--source-root FOLDER', or 'source_root:' in a run spec."
+)
+"""What to do where the source root is not the folder with the code."""
+
 
 @dataclass(frozen=True)
 class RerunRequest:
@@ -103,6 +108,16 @@ class RunSpec:
         """Make the spec of a stored deployment that is used as it is, without own settings."""
         source = YamlSource(source_root, {}, {})
         return RunSpec("", None, target, source_root, {}, source, own_code=own_code)
+
+    @property
+    def root_hint(self) -> str:
+        """What to do where the source root is not the folder with the code."""
+        if self.rerun is not None:
+            return (
+                "Run the command in the folder of what was submitted, or name that folder with"
+                " '--source-root FOLDER'."
+            )
+        return NAME_ROOT
 
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None

@@ -89,11 +89,14 @@ class Scalar:
         text: Its text, with variables replaced.
         value: What YAML reads it as.
         written: The text with its variables as they are written; None without any.
+        shown: The text with `${NAME}` in place of what this machine's environment has, which may be
+            secret; None without any variables.
     """
 
     text: str
     value: Any = field(repr=False)
     written: str | None = None
+    shown: str | None = None
 
     @property
     def is_surprising(self) -> bool:
@@ -118,7 +121,7 @@ class Reading:
         is_plain: Whether it is a text without quotes.
         visited: The keys and values so far, with those that aliases repeat.
         scalars, unset, literals: As in `YamlSource`.
-        written: The texts of nodes before their variables were replaced, by their identity.
+        written: `written` and `shown` of the `Scalar` of nodes with variables, by their identity.
         length: The characters of the texts with variables.
     """
 
@@ -131,7 +134,7 @@ class Reading:
     scalars: dict[KeyPath, Scalar] = field(default_factory=dict)
     unset: dict[KeyPath, str] = field(default_factory=dict)
     literals: set[str] = field(default_factory=set)
-    written: dict[int, str] = field(default_factory=dict)
+    written: dict[int, tuple[str, str]] = field(default_factory=dict)
     length: int = 0
 
     def add(self, node: yaml.Node, at: KeyPath, open_nodes: frozenset[int]) -> yaml.Node:
@@ -176,10 +179,11 @@ class Reading:
                 self.add_scalars(inner, (*at, index))
         elif id(node) in self.written or (node.value and node.tag in _NUMBERS | _WORDS):
             value = Loader("").construct_object(node)
-            self.scalars[at] = Scalar(node.value, value, self.written.get(id(node)))
+            self.scalars[at] = Scalar(node.value, value, *self.written.get(id(node), ()))
 
     def _replace_variables(self, node: yaml.Node, at: KeyPath) -> None:
-        self.written[id(node)] = node.value
+        written: str = node.value
+        taken: dict[str, str] = {}
 
         def value_of(found: re.Match[str]) -> str:
             name, default = found[1], found[2]
@@ -198,14 +202,17 @@ class Reading:
             if name not in os.environ:
                 problem = f"the environment variable {name} is not set. Set it, or write"
                 self.unset.setdefault(at, f"{problem} ${{{name}:-default}}.")
-            show_as(value, f"${{{name}}}")
+            taken[found[0]] = f"${{{name}}}"
+            show_as(value, taken[found[0]])
             self.length += len(value)
             if self.length > MAX_LENGTH:
                 much = f"more than {MAX_LENGTH:,} characters in its variables"
                 raise UsageError(f"{self.place} has {much}.")
             return value
 
-        node.value = _VARIABLE.sub(value_of, node.value)
+        node.value = _VARIABLE.sub(value_of, written)
+        shown = _VARIABLE.sub(lambda found: taken.get(found[0]) or value_of(found), written)
+        self.written[id(node)] = written, shown
         tag = STRING
         if isinstance(node, yaml.ScalarNode) and node.style is None and node.value:
             tag = Loader("").resolve(yaml.ScalarNode, node.value, (True, False))

@@ -100,7 +100,7 @@ def plan_spec(spec: RunSpec) -> PricedPlan:
     """
     path = deployment_path(spec)
     if path is None:
-        check_root(spec.source_root)
+        check_root(spec.source_root, spec.root_hint)
         with zenml_process(spec.source_root):
             from modalrun.observe.used_before import used_before
 
@@ -193,7 +193,7 @@ def load_deployment(spec: RunSpec, *, looks: bool = False) -> Compiled:
             return snapshots.from_file(deployment_file.read(path), spec)
         if spec.deployment is not None:
             compiled = snapshots.from_zenml(spec.deployment, spec)
-            _check_modules(compiled.deployment, spec.source_root)
+            _check_modules(compiled.deployment, spec)
         else:
             compiled = compile.compile_spec(spec, looks=looks)
         if spec.rerun is None:
@@ -264,7 +264,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
     folder = checked_path(path, "--output").resolve().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.")
-    check_root(spec.source_root)
+    check_root(spec.source_root, spec.root_hint)
     with zenml_process(spec.source_root):
         compiled = load_deployment(spec)
         # A setting that can't be planned is an error now, not at the first use of the file.
@@ -306,7 +306,7 @@ def with_file_values(spec: RunSpec) -> RunSpec:
     """
     path = deployment_path(spec)
     if path is None:
-        check_root(spec.source_root)
+        check_root(spec.source_root, spec.root_hint)
         return spec
     return _with_values_of(spec, path, deployment_file.read(path))
 
@@ -316,22 +316,22 @@ def _with_values_of(spec: RunSpec, path: Path, file: DeploymentFile) -> RunSpec:
         spec = replace(spec, source_root=_source_root_of(path, file.source_root))
     if not spec.has_target:
         spec = replace(spec, target=file.target)
-    check_root(spec.source_root)
-    _check_modules(file.deployment, spec.source_root)
+    check_root(spec.source_root, spec.root_hint)
+    _check_modules(file.deployment, spec)
     return spec
 
 
-def _check_modules(deployment: Deployment, root: Path) -> None:
+def _check_modules(deployment: Deployment, spec: RunSpec) -> None:
     """Refuse a source root without the modules of the steps: it is another project's, or none."""
     for module in deployment.modules:
         path = module.replace(".", "/")
-        files = (root / f"{path}{end}" for end in (".py", "/__init__.py"))
+        files = (spec.source_root / f"{path}{end}" for end in (".py", "/__init__.py"))
         # Unlike Path.is_file, it takes any text.
         if not any(map(os.path.isfile, files)):
             raise UsageError(
-                f"The deployment was compiled from {path}.py, which {root} does not hold.",
-                hint="Name the project's folder with '--source-root FOLDER', or with 'source_root:'"
-                " in a run spec.",
+                f"The deployment was compiled from {path}.py, which {spec.source_root} does not"
+                " hold.",
+                hint=spec.root_hint,
             )
 
 

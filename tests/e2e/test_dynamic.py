@@ -64,6 +64,7 @@ def test_a_dynamic_pipeline(world: World) -> None:
     run = world.runs()[1]
     assert (run.status, run.statuses["square_2"]) == ("failed", "failed")
     assert "ValueError: as asked" in failed.stdout + failed.stderr
+    assert run.reason == "Step `square_2` failed: ValueError: as asked (growing.py:36)"
     assert "total" not in run.statuses
     # All of it in one sandbox.
     assert len(world.sandboxes()) == 4

@@ -118,8 +118,8 @@ def test_the_step_beside_one_that_always_ends_the_process_has_not_failed(world: 
     assert (run.status, run.statuses) == ("failed", {"kills": "failed", "waits": "stopped"})
     reasons = {step.name: reason(step.exception) for step in run.steps}
     assert reasons["kills"] == REASONS["sigkill"]
-    early = "The run failed before the step had ended: RuntimeError"
-    assert reasons["waits"].startswith(f"{early}: {REASONS['sigkill']} (dynamic_ends.py:")
+    early = "The run failed before the step had ended: Step `kills` failed"
+    assert reasons["waits"] == f"{early}: {REASONS['sigkill']}"
     assert "Run failed: kills.\n" in done.stderr
     assert done.stderr.count("raise 'settings: resources: memory'") == 1
     # The function's own traceback has no label.

@@ -75,6 +75,12 @@ def test_after_a_failure_in_the_middle(world: World, mode: str) -> None:
         "skipped  load, right (2 with the results of that run)",
         "runs     left (failed), join (not run before)",
     ]
+    for more in ((), ("--plan",), ("--new-code",)):
+        wrong = rerun(world, *more, cwd=world.elsewhere)
+        assert wrong.exit_code == 2, wrong.stderr
+        told = " ".join(wrong.stderr.split())
+        assert "Run the command in the folder of what was submitted, or name that" in told
+        assert "source_root" not in told, told
     assert len(world.runs()) == 1
 
     done = rerun(world)

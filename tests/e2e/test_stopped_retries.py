@@ -43,6 +43,7 @@ def test_a_step_that_waits_for_its_retry_is_stopped(
     run = world.only_run()
     assert run.status == "stopped"
     assert [step.status for step in run.steps] in (["stopped"], ["retried", "stopped"])
+    assert "bad luck" in run.steps[-1].exception
 
 
 @pytest.mark.parametrize("mode", ["fail_fast", pytest.param("continue_on_failure", marks=EVERY)])

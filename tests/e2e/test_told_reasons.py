@@ -32,6 +32,26 @@ def test_a_step_that_waits_for_its_retry_says_why(world: World, mode: str) -> No
     assert told["steps"][0]["exit_reason"] == why
     world.modalrun("stop", run_id).finish()
     assert submitting.finish().exit_code == 7
+    # It keeps it when its retry does not come.
+    assert f"  fails: {why}\n" in world.modalrun("status", run_id).finish().stdout
+    told = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+    assert (told["steps"][0]["state"], told["steps"][0]["exit_reason"]) == ("stopped", why)
+    assert told["zenml"]["reason"] == "The run was asked to stop."
+
+
+@pytest.mark.parametrize(
+    "mode", ["pipeline", pytest.param("per_step", marks=pytest.mark.exhaustive)]
+)
+def test_list_names_the_failed_step_of_a_dynamic_run(world: World, mode: str) -> None:
+    failed = world.submit("pipeline: telling.submitting\ntarget: local\n", "--mode", mode)
+    assert failed.exit_code == 1, failed.stderr
+
+    listed = world.modalrun("list").finish().stdout
+
+    assert "  Step `fails` failed: KeyError: 'bad luck' (telling.py:12)\n" in listed, listed
+    own = world.submit("pipeline: telling.raising\ntarget: local\n", "--mode", mode)
+    assert own.exit_code == 1, own.stderr
+    assert world.runs()[1].reason == "RuntimeError: my own (telling.py:27)"
 
 
 def test_the_headline_of_a_run_whose_sandbox_was_killed_has_the_recorded_state(

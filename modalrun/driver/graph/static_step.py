@@ -18,6 +18,7 @@ from modalrun.driver.processes.process import reason_of, supervisors_reason
 from modalrun.driver.processes.tasks import Tasks
 from modalrun.errors import AuthenticationError, ModalrunError
 from modalrun.run import sandbox_exit
+from modalrun.run.contract import STOP_CLAUSE
 from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from modalrun.zenml_api.execution.recorder import RunRecorder
 
 T = TypeVar("T")
-
-STOP_REASON = "ZenML was asked to stop the run"
 
 
 @dataclass
@@ -204,7 +203,7 @@ class StaticStep:
             stopped = await self._call(lambda recorder: recorder.stop_requested())
         if stopped and not early_end.termination:
             # The step has noticed the stop before the driver.
-            self._context.stop(STOP_REASON)
+            self._context.stop(STOP_CLAUSE)
         if early_end.termination or stopped:
             return await self._ended_early(end, record, stopped=stopped)
         if not (running or failed) and await self._call(lambda recorder: recorder.starts_nothing()):
@@ -278,7 +277,7 @@ class StaticStep:
         except AuthenticationError:
             # ZenML also refuses the records of a run that is stopping, or has failed.
             if await self._call(lambda recorder: recorder.stop_requested()):
-                self._context.stop(STOP_REASON)
+                self._context.stop(STOP_CLAUSE)
             elif not await self._call(lambda recorder: recorder.starts_nothing()):
                 raise
             return False

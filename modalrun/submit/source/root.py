@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from modalrun.errors import UsageError
+from modalrun.spec.run_spec import NAME_ROOT
 from modalrun.util.credentials import refuse_private_folder
 
 _SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (they are refused)
@@ -21,16 +22,18 @@ _NOT_IMPORTED = frozenset(
 """Modules of Python that a debugger or a notebook imports, and ZenML and modalrun don't."""
 
 
-def check_root(root: Path) -> None:
+def check_root(root: Path, hint: str = NAME_ROOT) -> None:
     """Refuse the home folder, one above it, one of credentials or `/tmp` as a source root.
 
     A module in it must not hide one that ZenML or modalrun imports: in a sandbox, the source root
     comes first on Python's path.
 
+    Args:
+        hint: What the user can do.
+
     Raises:
         UsageError: It is such a folder, or holds such a module.
     """
-    hint = "Name the folder with the code: '--source-root FOLDER', or 'source_root:' in a run spec."
     refuse_private_folder(root, "The source root", hint)
     if root.resolve() in {Path(folder).resolve() for folder in (*_SHARED, tempfile.gettempdir())}:
         raise UsageError(

@@ -66,7 +66,7 @@ def stage_again(
     where = f"It was submitted from {source.root}. " if source.root not in {"", str(root)} else ""
     hint = (
         f"{where}Run the command in the folder of what was submitted, or name that folder with"
-        " '--source-root'."
+        " '--source-root FOLDER'."
     )
     if rerun:
         hint += " Or take the files as they are, and compile the pipeline anew: '--new-code'."

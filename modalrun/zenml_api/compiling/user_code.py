@@ -95,13 +95,14 @@ def _import(spec: RunSpec, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise spec.error(
-            ("pipeline",),
-            f"there is no module '{error.name}' below the source root {spec.source_root}.",
-            subfolder_hint(error.name, spec.source_root)
-            or "The source root is the nearest folder with '.zen' above the run spec, else the"
-            " run spec's own; 'source_root:' or '--source-root' sets another.",
-        ) from error
+        hint = spec.root_hint
+        if spec.rerun is None:
+            hint = subfolder_hint(error.name, spec.source_root) or (
+                "The source root is the nearest folder with '.zen' above the run spec, else the run"
+                " spec's own; 'source_root:' or '--source-root' sets another."
+            )
+        problem = f"there is no module '{error.name}' below the source root {spec.source_root}."
+        raise spec.error(("pipeline",), problem, hint) from error
 
 
 def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:

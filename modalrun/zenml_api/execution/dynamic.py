@@ -8,15 +8,16 @@ from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus, StepRuntime
-from zenml.exceptions import RunStoppedException
+from zenml.exceptions import RunStoppedException, StepExecutionException
 from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.orchestrators.publish_utils import publish_step_run_status_update
 from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
+from modalrun.run.contract import STOP_REASON
 from modalrun.run.events import StepState
-from modalrun.run.failure import Failure
+from modalrun.run.failure import Failure, of_raising_step
 from modalrun.run.records import SUCCESSFUL
 from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.zenml_api.execution import containment
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from zenml.config.step_configurations import Step, StepConfiguration
     from zenml.models import PipelineRunResponse, StepRunResponse
     from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
-
-STOP_REASON = "The run was asked to stop."
 
 MONITOR_PAUSE = 1.0
 """Seconds between an error of ZenML's check of isolated steps and the next check."""
@@ -91,8 +90,8 @@ class DynamicRun:
             reason = STOP_REASON
             log_line(str(error))
         except BaseException as error:
-            reason = str(Failure.of(error))
             failed(error)
+            reason = _reason(str(self._loaded.run.id), error)
         run = Client().zen_store.get_run(self._loaded.run.id, hydrate=False)
         if reason is not None and run.status != ExecutionStatus.PAUSED:
             # ZenML records no failure of the init hook, of the import, or without a text.
@@ -109,6 +108,16 @@ class DynamicRun:
     def stop(self) -> None:
         """Start nothing new; after the running steps have finished, the run ends as stopped."""
         self._runner.stop()
+
+
+def _reason(run_id: str, error: BaseException) -> str:
+    """Say why the function has failed: with the step's name, if a step's failure is the cause."""
+    raised = error.original_exception if isinstance(error, StepExecutionException) else None
+    records = step_records.step_states(run_id).values()
+    steps = {
+        step.name: step.failure for step in records if step.status == "failed" and step.failure
+    }
+    return of_raising_step(Failure.of(raised or error), steps) or str(Failure.of(error))
 
 
 _DONE: dict[str, StepState] = {**SUCCESSFUL, "failed": "failed"}
@@ -140,6 +149,8 @@ class _Runner(DynamicPipelineRunner):
 
     _stop_requested = False
     _inline: InlineSteps
+    # The isolated step that ZenML checks, or has checked last.
+    _checked: StepRunResponse | None = None
 
     def share(self, inline: InlineSteps) -> None:
         """Share the process with other steps, and take up what an earlier process has left."""
@@ -189,12 +200,19 @@ class _Runner(DynamicPipelineRunner):
 
     def _monitoring_loop(self) -> None:
         # An error would end it for good, and the run would wait for its isolated steps for ever.
+        logged: set[str] = set()
         while True:
             try:
                 super()._monitoring_loop()
                 return
             except Exception as error:
-                log_line(f"Isolated steps can't be checked: {type(error).__name__}: {error}")
+                if (step := self._checked) is not None:
+                    # ZenML forgets a step that has ended before it records that.
+                    self._steps_to_monitor.setdefault(step.name, step)
+                text = f"Isolated steps can't be checked: {type(error).__name__}: {error}"
+                if text not in logged:
+                    log_line(text)
+                logged.add(text)
             self._monitoring_event.wait(MONITOR_PAUSE)
             self._monitoring_event.clear()
 
@@ -318,6 +336,7 @@ class _Runner(DynamicPipelineRunner):
         return super()._queue_concurrent_isolated_step(step)
 
     def _get_isolated_step_infra_status(self, step_run: StepRunResponse) -> ExecutionStatus | None:
+        self._checked = step_run
         if step_run.status != ExecutionStatus.RETRYING:
             return super()._get_isolated_step_infra_status(step_run)
         # It gets no retry, and whoever waits for it would wait for ever. ZenML would set FAILED to

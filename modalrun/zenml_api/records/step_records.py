@@ -96,6 +96,8 @@ def honour_stop_request(run_id: str) -> None:
 def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
     """Record that a running step was stopped; a finished record is not changed.
 
+    A step that waits for its retry keeps the reason of its failure.
+
     Only for a run that is stopping, has failed or is dynamic: ZenML sets any other run to stopping
     (`pipeline_run_schemas.py:1320`, 0.98.0).
     """
@@ -104,7 +106,7 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
         if state is None or state.finished:
             return state
         try:
-            return end_step(state.id, "stopped", reason)
+            return end_step(state.id, "stopped", None if state.status == "retrying" else reason)
         except NotAllowedError:
             return step_state(run_id, step)
 
@@ -112,7 +114,7 @@ def stop_step(run_id: str, step: str, reason: str) -> StepRecord | None:
 def end_step(
     step_run_id: str,
     status: str,
-    reason: str,
+    reason: str | None,
     lines: Sequence[str] = (),
     *,
     used: Sequence[str] = (),
@@ -124,6 +126,7 @@ def end_step(
     stored too.
 
     Args:
+        reason: None to keep the recorded one, and its lines.
         ended: When it has ended (seconds since 1970); None for now.
 
     Raises:
@@ -138,7 +141,8 @@ def end_step(
             step_run_id,
             status=status,
             end_time=encoded_time(ended),
-            exception_info=_exception(reason, lines),
+            # ZenML leaves out what is None.
+            exception_info=None if reason is None else _exception(reason, lines),
         )
     except UNDECODABLE:
         # It is stored, but ZenML can't decode metadata to return.

@@ -64,7 +64,8 @@ def finalize_run(
 
     The run and its unfinished steps become FAILED, or STOPPED if the run was stopped. Finished
     records are not changed, but a failed run without a reason gets one. A paused run stays paused
-    unless it is stopped. The runs of a dynamic pipeline's child pipelines end with it.
+    unless it is stopped. A step that waits for its retry gets none and keeps the reason of its
+    failure. The runs of a dynamic pipeline's child pipelines end with it.
 
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
@@ -113,7 +114,7 @@ def finalize_run(
             with _recorded(run):
                 for final in dict.fromkeys(("stopped" if left else status, "stopped")):
                     last, end = lines.get(step.name, ()), ends[step.id]
-                    why = left or reason
+                    why = None if step.status == "retrying" else left or reason
                     if end_step(step.id, final, why, last, used=used, ended=end).finished:
                         break
             changed = True

@@ -12,6 +12,7 @@ import pytest
 
 from modalrun.driver import per_step
 from modalrun.errors import AuthenticationError
+from modalrun.run.contract import STOP_CLAUSE
 from tests.unit.driver.supervisor_bench import Bench
 
 
@@ -45,7 +46,7 @@ def test_the_watch_for_a_stop_survives_errors_of_zenml(
 
     asyncio.run(per_step._watch_for_stop(watched, watched))
 
-    assert watched.reasons == ["ZenML was asked to stop the run"]
+    assert watched.reasons == [STOP_CLAUSE]
     said = capsys.readouterr().err
     assert said.count("the key was rotated") == 1
     assert said.count("500") == 1
@@ -96,13 +97,14 @@ def test_a_takeover_keeps_a_requested_stop(stopping: bool) -> None:
 
     asyncio.run(per_step._take_over(manifest, run, run))
 
-    assert run.reasons == (["ZenML was asked to stop the run"] if stopping else [])
+    assert run.reasons == ([STOP_CLAUSE] if stopping else [])
 
 
 REFUSED = """
 import sys
 from modalrun.driver import dynamic, per_step
 from modalrun.errors import AuthenticationError
+from modalrun.run.contract import STOP_CLAUSE
 from modalrun.run.manifest import RunManifest
 
 def refuse(*_):

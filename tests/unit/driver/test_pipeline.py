@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from modalrun.driver.pipeline import STOP_REASON, Runner
+from modalrun.driver.pipeline import Runner
 from modalrun.driver.workers import worker
 from modalrun.driver.workers.worker import StepEnd
 from modalrun.driver.workers.worker_process import WorkerDied, WorkerError
 from modalrun.errors import RunStopped
-from modalrun.run import events
+from modalrun.run import contract, events
 from modalrun.run.contract import (
     EXIT_COMPLETED,
     EXIT_FAILED,
@@ -214,7 +214,7 @@ def test_after_a_request_to_stop_nothing_starts(
 
     def stopping(runner: Runner) -> None:
         async def end() -> StepEnd:
-            runner.stop(STOP_REASON)
+            runner.stop(contract.STOP_CLAUSE)
             return StepEnd("completed")
 
         pool.ends["load"] = [end]
@@ -233,7 +233,7 @@ def test_after_a_request_to_stop_nothing_starts(
 
 def test_a_request_to_stop_before_the_first_step() -> None:
     pool = Pool(graph())
-    assert go(pool, lambda runner: runner.stop(STOP_REASON))[0] == EXIT_TERMINATED
+    assert go(pool, lambda runner: runner.stop(contract.STOP_CLAUSE))[0] == EXIT_TERMINATED
     assert pool.launched == []
 
 
@@ -242,7 +242,7 @@ def test_a_request_to_stop_during_the_last_step_changes_nothing() -> None:
 
     def stopping(runner: Runner) -> None:
         async def end() -> StepEnd:
-            runner.stop(STOP_REASON)
+            runner.stop(contract.STOP_CLAUSE)
             return StepEnd("completed")
 
         pool.ends["load"] = [end]
@@ -255,7 +255,7 @@ def test_a_request_to_stop_hides_no_failure(capsys: pytest.CaptureFixture[str]) 
 
     def stopping(runner: Runner) -> None:
         async def end() -> StepEnd:
-            runner.stop(STOP_REASON)
+            runner.stop(contract.STOP_CLAUSE)
             return failed()
 
         pool.ends["load"] = [end]
@@ -269,7 +269,7 @@ def test_a_request_to_stop_ends_the_wait_for_a_retry(capsys: pytest.CaptureFixtu
     pool = Pool(graph({"load": ()}, retries={"load": (3, 3600, 1)}), load=[failed()])
 
     def stopping(runner: Runner) -> None:
-        asyncio.get_running_loop().call_later(0.05, runner.stop, STOP_REASON)
+        asyncio.get_running_loop().call_later(0.05, runner.stop, contract.STOP_CLAUSE)
 
     assert go(pool, stopping) == (EXIT_TERMINATED, "The run was asked to stop.", True)
     assert pool.launched == ["load"]

@@ -153,6 +153,33 @@ def test_a_run_names_its_first_failed_step_and_counts_the_others() -> None:
 
 
 @pytest.mark.parametrize(
+    ("raised", "named"),
+    [
+        # The same exception, which a driver may know without its place.
+        (Failure("no", "ValueError", "b.py:2"), "Step `b` failed: ValueError: no (b.py:2)"),
+        (Failure("no", "ValueError"), "Step `b` failed: ValueError: no (b.py:2)"),
+        # As ZenML makes a KeyError of the text of one.
+        (Failure(repr("'rate'"), "KeyError"), "Step `c` failed: KeyError: 'rate'"),
+        # As ZenML raises what was no exception.
+        (Failure("It died.", "RuntimeError"), "Step `a` failed: It died."),
+        (Failure("yes", "ValueError", "b.py:2"), None),
+        (Failure("no", "TypeError", "b.py:2"), None),
+    ],
+)
+def test_a_dynamic_run_names_the_step_whose_failure_its_function_has_raised(
+    raised: Failure, named: str | None
+) -> None:
+    steps = {
+        "a": Failure("It died."),
+        "b": Failure("no", "ValueError", "b.py:2"),
+        "c": Failure("'rate'", "KeyError"),
+    }
+    said = failure.of_raising_step(raised, steps)
+    assert said == (named and f"{named}; 2 more steps failed.")
+    assert failure.of_raising_step(raised, {}) is None
+
+
+@pytest.mark.parametrize(
     ("line", "shown"),
     [
         (f'  File "{CODE}/lib/a b.py", line 3, in f', '  File "lib/a b.py", line 3, in f'),

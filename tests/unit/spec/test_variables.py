@@ -208,6 +208,38 @@ def test_a_long_value_is_masked_inside_of_a_word(load: Load) -> None:
     assert errors.without_credentials(text) == "x${PASSWORD}y"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("max_parallelism: ${ABSENT:-0}", "must be 1 or more, not 0 (from '${ABSENT:-0}')."),
+        ("max_parallelism: ${NOTHING:-0}", "must be 1 or more, not 0 (from '${NOTHING:-0}')."),
+        # Quotes make it text.
+        ("max_parallelism: '${ABSENT:-3}'", "a whole number, not '3' (from '${ABSENT:-3}')."),
+        ("mode: ${ABSENT:-NO}", "'per_step', not false (from '${ABSENT:-NO}')."),
+        ("mode: a-${ABSENT:-b}", "'per_step', not 'a-b' (from 'a-${ABSENT:-b}')."),
+        ("mode: $${ABSENT}", "'per_step', not '${ABSENT}' (from '$${ABSENT}')."),
+        ("cpu: ${PASSWORD:-4}", "'cpu' must be a number, not '${PASSWORD}'."),
+        ("cpu: ${PASSWORD:-4}-${ABSENT:-x}", "'cpu' must be a number, not '${PASSWORD}-x'."),
+        ("mode: ${COUNT:-pipeline}", "or 'per_step', not '${COUNT}'."),
+    ],
+)
+def test_a_message_shows_the_default_of_a_variable_only_where_it_counts(
+    tmp_path: Path, text: str, shown: str
+) -> None:
+    error = mistake(tmp_path, f"{PIPELINE}{text}\n")
+    assert shown in error.message
+    assert "hunter2" not in error.message
+
+
+def test_a_default_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(PIPELINE)
+    with pytest.raises(UsageError, match=r"1 or more, not 0 \(from '\$\{ABSENT:-0\}'\)"):
+        load_spec(path, overrides=[set_option("max_parallelism=${ABSENT:-0}")])
+    with pytest.raises(UsageError, match=r"1 or more, not '-\$\{WORD\}'"):
+        load_spec(path, overrides=[set_option("max_parallelism=-${WORD:-1}")])
+
+
 # What is hostile.
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
+from zenml.enums import ExecutionStatus
 
+from modalrun.zenml_api.execution import dynamic
 from modalrun.zenml_api.execution.dynamic import _Runner
 
 
@@ -61,3 +64,61 @@ def test_an_error_does_not_end_the_check_of_isolated_steps(
 
     assert runner._shutdown_requested
     assert "Isolated steps can't be checked: ConnectionError: status 500" in capsys.readouterr().err
+
+
+class Server:
+    """ZenML's client, with one step that is stopping; the first writes fail."""
+
+    def __init__(self, step: Any, failures: int) -> None:
+        self.step, self.failures, self.zen_store = step, failures, self
+
+    def get_run_step(self, _: Any) -> Any:
+        return self.step
+
+    def update_run_step(self, *, step_run_update: Any, **_: Any) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("status 500")
+        self.step.status = step_run_update.status
+        return self.step
+
+
+def test_a_step_whose_end_could_not_be_recorded_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dynamic, "MONITOR_PAUSE", 0.0)
+    monkeypatch.setenv("ZENML_DYNAMIC_PIPELINE_MONITORING_INTERVAL", "0")
+    config = SimpleNamespace(step_operator=None)
+    step: Any = SimpleNamespace(
+        id=UUID(int=1), name="late", config=config, duration=None, status=ExecutionStatus.STOPPING
+    )
+    server = Server(step, failures=3)
+    for module in ("client", "execution.pipeline.dynamic.runner"):
+        monkeypatch.setattr(f"zenml.{module}.Client", lambda: server)
+    finished: list[tuple[str, ExecutionStatus]] = []
+
+    class Finishing(Runner):
+        """One whose run is over when its step is, or when that is forgotten."""
+
+        def _on_step_finished(self, step_run: Any) -> None:
+            finished.append((step_run.name, step_run.status))
+
+        @property
+        def _shutdown_requested(self) -> bool:
+            return not self._steps_to_monitor
+
+        @_shutdown_requested.setter
+        def _shutdown_requested(self, _: bool) -> None: ...
+
+    runner = Finishing()
+    runner._orchestrator = SimpleNamespace(
+        get_isolated_step_status=lambda _: ExecutionStatus.STOPPED,
+        cleanup_isolated_step=lambda _: None,
+    )
+    runner._steps_to_monitor = {"late": step}
+
+    runner._monitoring_loop()
+
+    assert finished == [("late", ExecutionStatus.STOPPED)]
+    # The same error is logged once.
+    assert capsys.readouterr().err.count("ConnectionError: status 500") == 1

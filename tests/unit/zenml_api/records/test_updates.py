@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modalrun.run.metadata import RunMetadata
-from modalrun.zenml_api.records import updates
+from modalrun.zenml_api.records import stores, updates
 from modalrun.zenml_api.records.responses import StoredRun, StoredStep
 
 BEGIN = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -111,3 +111,33 @@ def test_a_step_that_has_not_failed_is_stopped_when_its_run_fails(
     assert updates.finalize_run(RUN.id, "It broke.", left=left)
 
     assert ends == recorded
+
+
+@pytest.mark.parametrize(
+    ("stopped", "left", "recorded"),
+    [
+        (True, None, ["stopped"]),
+        (False, None, ["failed", "stopped"]),
+        (False, "The run failed.", ["stopped"]),
+    ],
+)
+def test_a_step_that_waits_for_its_retry_keeps_the_reason_of_its_failure(
+    monkeypatch: pytest.MonkeyPatch, stopped: bool, left: str | None, recorded: list[str]
+) -> None:
+    changes: list[dict[str, Any]] = []
+
+    def update_step(_: str, **given: Any) -> SimpleNamespace:
+        changes.append(given)
+        return SimpleNamespace(finished=given["status"] == "stopped")
+
+    store = SimpleNamespace(update_step=update_step)
+    monkeypatch.setattr(stores, "current", lambda: store)
+    monkeypatch.setattr(updates, "get_run", lambda _: RUN)
+    monkeypatch.setattr(updates, "step_runs", lambda _: [replace(STEP, status="retrying")])
+    monkeypatch.setattr(updates, "_update_run", lambda *_, **__: None)
+    monkeypatch.setattr(updates, "publish_metadata", lambda *_: None)
+
+    updates.finalize_run(RUN.id, "It ended.", stopped=stopped, left=left, lines=["the last line"])
+
+    assert [change["status"] for change in changes] == recorded
+    assert [change["exception_info"] for change in changes] == [None] * len(recorded)
