@@ -202,7 +202,8 @@ def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcom
         exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver {how}{running}. The run is not over.",
         details=(*run.links, ("resume", f"modalrun resume {run.run_id}"), *run.commands),
-        steps=_steps(run.steps, (), progress),
+        # Those that have not begun still wait.
+        steps=tuple(progress.rows.values()),
         run_id=run.run_id,
     )
 

@@ -201,14 +201,22 @@ class StepRecord:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of its process, if that has died, else of its own sandbox."""
+        """The exit code of its process, if that has died, else of its own sandbox.
+
+        None if it has completed: what is recorded then is of an earlier sandbox.
+        """
+        if self.successful:
+            return None
         died = self.failure.exit_code if self.failure is not None else None
         recorded = self.metadata.exit_code if self.metadata is not None else None
         return recorded if died is None else died
 
     @property
     def reason(self) -> str | None:
-        """Why it ended, unless it completed, or why it is not running yet; in one line."""
+        """Why it ended, or why it is not running yet; in one line.
+
+        Of a completed step: why an earlier sandbox of it was lost.
+        """
         if self.failure is not None:
             return str(self.failure)
         return self.metadata.exit_reason if self.metadata is not None else None

@@ -327,6 +327,7 @@ def test_any_driver_that_is_gone_leaves_a_run_that_can_be_resumed(
     outcome = bench.follow()
     assert outcome.exit_code == 7
     assert outcome.headline == f"The run's driver {how}. The run is not over."
+    assert {step.state for step in outcome.steps} == {"waiting"}
     assert "finalize run" not in bench.effects
 
 

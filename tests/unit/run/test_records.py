@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 import pytest
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.run.metadata import RunMetadata
-from modalrun.run.records import RunRecord, id_prefix, run_argument, select
+from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.records import RunRecord, StepRecord, id_prefix, run_argument, select
 
 
 def run(digits: str, name: str) -> RunRecord:
@@ -107,3 +107,11 @@ def test_what_to_do_is_not_told_of_the_wrong_step(reason: str | None, told: str)
     metadata = RunMetadata("local", "pipeline", "app", "ap-1", "sb-1", hints=HINTS)
     failed = replace(ONE, status="failed", reason=reason, metadata=metadata)
     assert failed.next == told
+
+
+@pytest.mark.parametrize(("status", "code"), [("failed", 137), ("completed", None)])
+def test_the_exit_code_of_a_lost_sandbox_is_not_that_of_a_completed_step(
+    status: str, code: int | None
+) -> None:
+    lost = StepMetadata("sb-1", exit_code=137, infrastructure_retries=1)
+    assert StepRecord("train", status, metadata=lost).exit_code == code
