@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from modalrun.zenml_api.execution.dynamic import _Runner
+from modalrun.run import events
+from modalrun.run.events import StepEvent
+from modalrun.run.records import StepRecord
+from modalrun.zenml_api.execution.dynamic import _emit_finished_steps, _Runner
+from modalrun.zenml_api.records import step_records
 
 
 class Runner(_Runner):
@@ -61,3 +66,23 @@ def test_an_error_does_not_end_the_check_of_isolated_steps(
 
     assert runner._shutdown_requested
     assert "Isolated steps can't be checked: ConnectionError: status 500" in capsys.readouterr().err
+
+
+def test_finished_steps_keep_their_times_when_they_are_told_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, end = (datetime.fromtimestamp(second, timezone.utc) for second in (10, 15))
+    records = [
+        StepRecord("train", "completed", start=start, end=end),
+        StepRecord("try", "failed", attempt=2, start=start, end=end),
+        StepRecord("deploy", "running", start=end),
+    ]
+    known = {record.name: record for record in records}
+    monkeypatch.setattr(step_records, "step_states", lambda _run_id: known)
+
+    _emit_finished_steps("id")
+
+    assert [events.read(line) for line in capsys.readouterr().out.split("\n")[:-1]] == [
+        StepEvent("train", "completed", at=15, began=10),
+        StepEvent("try", "failed", at=15, attempt=2, began=10),
+    ]
