@@ -154,6 +154,7 @@ def _resume(
             zenml=zenml,
             unanswered=unanswered,
             earlier=earlier,
+            resumes=(run.metadata and run.metadata.resumes) or (),
             ended=[step.name for step in steps if step.finished],
             take_over=True,
         )

@@ -175,7 +175,9 @@ class LiveView:
         size = self._console.size
         # Shorter than the terminal, so that it stays one row where a window is made narrower.
         lines = [Text("─" * min(size.width, _RULE_WIDTH), style="dim")]
-        rows = self._progress.chosen(max(3, min(_MOST_ROWS, size.height // 3)))
+        limit, total = max(3, min(_MOST_ROWS, size.height // 3)), len(self._progress.rows)
+        # One step more takes no more room than a line that tells of it.
+        rows = self._progress.chosen(total if total == limit + 1 else limit)
         if rows:
             # A column that came stays.
             self._columns |= {
@@ -184,6 +186,8 @@ class LiveView:
                 if any(getattr(row, name) for row in list(self._progress.rows.values()))
             }
             lines += progress_table(rows, time.time(), size.width, self._columns)
+        if total > len(rows):
+            lines.append(Text(f"and {total - len(rows)} more steps", style="dim"))
         waits = [(row.name, row.capacity_wait) for row in rows if row.capacity_wait]
         for name, wait in waits[:_MOST_WAITS]:
             lines.append(Text(f"{name}: {wait.text(time.time())}", style="yellow"))

@@ -26,6 +26,7 @@ from modalrun.run.values import (
     Link,
     ModalName,
     Moment,
+    Moments,
     Number,
     RunId,
     SandboxId,
@@ -74,6 +75,7 @@ class RunMetadata:
         hints: What helps steps that have failed, by their names: what the submission found out.
         requested: When Modal was asked for the run sandbox, in seconds since the epoch.
         created: When it had created it.
+        resumes: When Modal was asked for each run sandbox after the first, oldest first.
         commit: The Git commit that was checked out at the source root when it was submitted.
         ended: When the last step of a failed run had ended, in seconds since the epoch.
         lost_at: The end of a run that was lost, as its steps' last heartbeats suggest.
@@ -102,6 +104,7 @@ class RunMetadata:
     hints: dict[StepName, Text] | None = None
     requested: Moment | None = None
     created: Moment | None = None
+    resumes: Moments | None = None
     commit: Commit | None = None
     ended: Moment | None = None
     lost_at: Moment | None = None

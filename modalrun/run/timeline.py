@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import Literal, Protocol, get_args
 
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
@@ -112,12 +113,8 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
         records.setdefault(one.name, []).append(one)
     created = (run.start or run.created).timestamp()
     latest = run.latest(datetime.fromtimestamp(now, timezone.utc)).timestamp()
-    begins = [
-        begin
-        for name in records
-        for one in records[name]
-        if one.status not in _TAKEN and (begin := _asked(one)) is not None
-    ]
+    ran = [one for found in records.values() for one in found if one.status not in _TAKEN]
+    begins = [begin for one in ran if (begin := _asked(one)) is not None]
     first = min(begins, default=None)
     ends = {name: found[-1].ended for name, found in records.items()}
     done = {step.name for step in view.steps if step.successful}
@@ -133,9 +130,9 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
         spans = _Spans(latest, live=not view.over).of(step, found, ready, waits=waits)
         steps.append(StepTimeline(step, tuple(found), spans))
     end = max([latest, *(span.end for step in steps for span in step.spans)])
-    return Timeline(
-        created, max(created, end), view.over, _of_run(view, created, first, latest), tuple(steps)
-    )
+    signs = [*begins, *(one.ended or latest for one in ran)]
+    spans = _of_run(view, created, begins, signs, latest)
+    return Timeline(created, max(created, end), view.over, spans, tuple(steps))
 
 
 def levels(steps: Sequence[StepRecord]) -> dict[str, int]:
@@ -157,18 +154,35 @@ def _asked(one: StepRecord) -> float | None:
     return (one.metadata and one.metadata.requested) or one.began
 
 
-def _of_run(view: Status, created: float, first: float | None, latest: float) -> tuple[Span, ...]:
+def _of_run(
+    view: Status, created: float, begins: Sequence[float], signs: Sequence[float], latest: float
+) -> tuple[Span, ...]:
+    """Return the phases of a run's sandboxes.
+
+    Nobody records when a sandbox ends without the run: it is known to have run until the last sign.
+
+    Args:
+        begins: When attempts of steps were asked for.
+        signs: Those moments, and when the attempts ended.
+    """
     metadata = view.run.metadata
     if metadata is None:
         return ()
     spans = _Spans(latest, live=not view.over, cursor=created)
+    first = min(begins, default=None)
     started = first if first is not None else latest
     # A run that was resumed has a newer sandbox than its first steps.
     if metadata.requested is not None and metadata.requested <= started:
         spans.add("image", metadata.requested)
     spans.add("sandbox start", first)
     if first is not None:
-        spans.add("run", None if view.run.end is None else latest)
+        for resumed, until in pairwise([*(metadata.resumes or ()), latest]):
+            spans.add("run", max((one for one in signs if one <= resumed), default=resumed))
+            spans.skip(resumed)
+            if after := [one for one in begins if resumed < one <= until]:
+                spans.add("sandbox start", min(after))
+        left = view.over and view.run.end is None
+        spans.add("run", max(signs) if left else None if view.run.end is None else latest)
     return tuple(spans.found)
 
 
@@ -191,6 +205,10 @@ class _Spans:
             goes_on = end is None and self._live
             self.found.append(Span(phase, self._cursor, until, attempt, goes_on, failed))
             self._cursor = until
+
+    def skip(self, until: float) -> None:
+        """Leave out a time of which nothing is known."""
+        self._cursor = max(self._cursor, until)
 
     def of(
         self, step: StepRecord, attempts: Sequence[StepRecord], ready: float | None, *, waits: bool

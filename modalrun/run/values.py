@@ -55,6 +55,9 @@ Link = Annotated[str, Field(pattern=r"^https://modal\.com/[A-Za-z0-9/_-]+$", max
 Moment = Annotated[float, Field(strict=True, ge=0, le=1e11)]
 """Seconds since the epoch, in a year that can be shown."""
 
+Moments = Annotated[list[Moment], Field(min_length=1, max_length=1_000)]
+"""Such times, one at least."""
+
 Seconds = Annotated[float, Field(strict=True, ge=-1e9, le=1e9)]
 """A time between two moments; a clock may have been set back between them."""
 

@@ -51,6 +51,7 @@ def create_run_sandbox(
     unanswered: threading.Event | None = None,
     ended: Collection[str] = (),
     earlier: Sequence[str] = (),
+    resumes: Sequence[float] = (),
     take_over: bool = False,
 ) -> RunHandle:
     """Create the run sandbox of a run; a driver in it gets the run manifest.
@@ -62,6 +63,7 @@ def create_run_sandbox(
         unanswered: Set while Modal has been asked for the sandbox and has not answered.
         ended: The steps that have ended before.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
+        resumes: When Modal was asked for those after the first, in seconds since the epoch.
         take_over: Whether a driver continues with what an earlier one has left.
 
     Raises:
@@ -116,6 +118,7 @@ def create_run_sandbox(
         requested=requested,
         created=time.time(),
         earlier=earlier,
+        resumes=resumes,
         more=source.to_metadata() if source is not None else None,
         # A run that is resumed may have been asked to stop.
         end_if_stopped=None if take_over else sandboxes,

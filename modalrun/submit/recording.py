@@ -29,6 +29,7 @@ def record_sandbox(
     requested: float,
     created: float,
     earlier: Sequence[str],
+    resumes: Sequence[float],
     more: Mapping[str, str] | None,
     end_if_stopped: SandboxGroup | None,
 ) -> threading.Thread:
@@ -38,6 +39,7 @@ def record_sandbox(
         requested: When Modal was asked for it, in seconds since the epoch.
         created: When it had created it.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
+        resumes: When Modal was asked for those after the first.
         more: Other metadata to store with it.
         end_if_stopped: The sandboxes to end if the run was stopped before they were recorded.
 
@@ -62,6 +64,7 @@ def record_sandbox(
         requested=requested,
         created=created,
         earlier=",".join(one for one in earlier if one != sandbox.id) or None,
+        resumes=[*resumes, requested] if earlier else None,
     )
 
     def record() -> None:

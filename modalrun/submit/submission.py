@@ -272,6 +272,7 @@ class Submission:
                         unanswered=self._unanswered,
                         ended=run.done if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),
+                        resumes=(self.previous and self.previous.resumes) or (),
                     )
                     if self.previous is None:
                         create_ahead(job, self._plan, run, staged)

@@ -122,6 +122,13 @@ client.resolve_run_wait_condition(condition.id, RunWaitConditionResolution.CONTI
 result = None
 """
 
+REQUESTS = """
+from zenml.client import Client
+(run,) = Client().list_pipeline_runs(hydrate=True).items
+stored = run.run_metadata
+result = [one == stored["modalrun_requested"] for one in stored["modalrun_resumes"]]
+"""
+
 
 def test_a_paused_run_without_a_driver_is_resumed_where_it_ran(world: World) -> None:
     # The stack's own orchestrator is ZenML's local one.
@@ -145,6 +152,7 @@ def test_a_paused_run_without_a_driver_is_resumed_where_it_ran(world: World) -> 
     assert (run.status, run.statuses["total"]) == ("completed", "completed")
     first, second = boxes(world)
     assert first.name == second.name
+    assert world.zenml(REQUESTS) == [True]
 
 
 @pytest.mark.exhaustive

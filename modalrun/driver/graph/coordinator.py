@@ -19,9 +19,10 @@ from modalrun.driver.graph.scheduler import (
     State,
 )
 from modalrun.driver.graph.static_step import EarlyEnd, RunContext, StaticStep
-from modalrun.driver.graph.takeover import Takeover, finished_steps
+from modalrun.driver.graph.takeover import Takeover
 from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.tasks import Tasks
+from modalrun.run.finished_step import end_event
 from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import emit_step_event, log_line, write_event
 from modalrun.run.step_order import kind_of
@@ -80,8 +81,8 @@ class Coordinator:
         for name, state in sorted(self._manifest.done.items()):
             emit_step_event(name, state)
         if taken is not None:
-            for event in finished_steps(taken.records, self._steps.keys() - done, time.time()):
-                write_event(event)
+            for name in sorted(taken.successful & self._steps.keys() - done):
+                write_event(end_event(taken.records[name], time.time()))
             done |= taken.successful
             # Until it has ended, a superfluous sandbox may run its step.
             superfluous = taken.restore(self._steps, done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -20,10 +21,11 @@ from modalrun.errors import AuthenticationError, ModalrunError
 from modalrun.run import sandbox_exit
 from modalrun.run.contract import STOP_CLAUSE
 from modalrun.run.events import StepState
+from modalrun.run.finished_step import end_event
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
-from modalrun.run.reporting import log_line, retry_text
+from modalrun.run.reporting import log_line, retry_text, write_event
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
@@ -127,9 +129,9 @@ class StaticStep:
 
     async def _run(self) -> bool:
         attempts, context = self.attempts, self._context
-        if self.failed_before:
-            reason = self.recorded.reason if self.recorded else None
-            self._fail(reason or "It failed before.")
+        if self.recorded is not None and self.failed_before:
+            self.failed = self.recorded.reason or "It failed before."
+            write_event(end_event(self.recorded, time.time()))
             return False
         adopted = attempts.sandbox is not None
         new = not adopted and self.recorded is None

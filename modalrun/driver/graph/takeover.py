@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modalrun.driver.graph.static_step import StaticStep, is_running
-from modalrun.run.events import StepEvent
-from modalrun.run.records import SUCCESSFUL, StepRecord
+from modalrun.run.records import StepRecord
 from modalrun.run.tags import MAX_TAG, fit
 
 if TYPE_CHECKING:
@@ -62,30 +61,3 @@ class Takeover:
                 # It has failed as well. The end of a sandbox that still runs counts when it comes.
                 attempts.failures += 1
             attempts.record = record.id if is_running(record) else None
-
-
-def finished_steps(
-    records: Mapping[str, StepRecord], steps: Collection[str], now: float
-) -> Iterator[StepEvent]:
-    """Yield the ends of successful steps again, for readers of this driver's output alone.
-
-    `now`, in seconds since the epoch, is the time of a record without an end.
-    """
-    for name, record in records.items():
-        if name not in steps or not record.successful:
-            continue
-        state = SUCCESSFUL[record.status]
-        ran = state == "completed"
-        # The sandbox of any other belongs to another run.
-        metadata = record.metadata if ran else None
-        yield StepEvent(
-            name,
-            state,
-            at=record.ended or now,
-            attempt=record.sandboxes if ran else record.attempt,
-            sandbox=metadata.sandbox_id if metadata is not None else None,
-            gpu=metadata.gpu if metadata is not None else None,
-            cpu=metadata.cpu if metadata is not None else None,
-            memory=metadata.memory if metadata is not None else None,
-            began=record.began if ran else None,
-        )

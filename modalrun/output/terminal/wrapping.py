@@ -23,8 +23,9 @@ _COMMAND = re.compile(r"\s+(?:\S+ {2,})?(?:modalrun|modal|zenml|python|pip|rm|ht
 def wrapped(text: str, width: int | None, *, indent: int | None = None) -> list[str]:
     """Break a line into lines that fit a terminal.
 
-    A word that is too long (a URL, a path), a command in quotes, and a line that is a command stay
-    on one line, which the terminal itself breaks: they can be copied as a whole.
+    A URL, a path, a command in quotes, and a line that is a command stay on one line, which the
+    terminal itself breaks if they are too long: they can be copied as a whole. Any other word that
+    is longer than the width is broken where the line ends.
 
     Args:
         text: One line.
@@ -44,11 +45,13 @@ def wrapped(text: str, width: int | None, *, indent: int | None = None) -> list[
     if longest <= width - 2:
         indent = min(indent, width - longest)
     whole = _QUOTED.sub(lambda quoted: quoted[0].replace(" ", NO_BREAK), text)
+    room = width - indent
+    copied = (word for word in whole.split(" ") if "/" in word or NO_BREAK in word)
     lines = textwrap.wrap(
         whole,
         width,
         subsequent_indent=" " * indent,
-        break_long_words=False,
+        break_long_words=all(len(word) <= room for word in copied),
         break_on_hyphens=False,
         expand_tabs=False,
         replace_whitespace=False,

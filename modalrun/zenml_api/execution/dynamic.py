@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -16,10 +17,10 @@ from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
 from modalrun.run.contract import STOP_REASON
-from modalrun.run.events import StepState
 from modalrun.run.failure import Failure, of_raising_step
+from modalrun.run.finished_step import end_event
 from modalrun.run.records import SUCCESSFUL
-from modalrun.run.reporting import emit_step_event, log_line
+from modalrun.run.reporting import emit_step_event, log_line, write_event
 from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import text_required
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
@@ -120,20 +121,11 @@ def _reason(run_id: str, error: BaseException) -> str:
     return of_raising_step(Failure.of(raised or error), steps) or str(Failure.of(error))
 
 
-_DONE: dict[str, StepState] = {**SUCCESSFUL, "failed": "failed"}
-
-
 def _emit_finished_steps(run_id: str) -> None:
     """Emit the ends of steps that an earlier process has run, so that their logs are found."""
-    for name, record in step_records.step_states(run_id).items():
-        if record.status in _DONE:
-            emit_step_event(
-                name,
-                _DONE[record.status],
-                attempt=record.attempt,
-                sandbox=record.metadata.sandbox_id if record.metadata else None,
-                began=record.began,
-            )
+    for record in step_records.step_states(run_id).values():
+        if record.successful or record.status == "failed":
+            write_event(end_event(record, time.time()))
 
 
 class _StopRequested(RuntimeError):

@@ -26,7 +26,9 @@ from tests.unit.submit.submission_bench import TERMINATE
 
 READ = "read run and steps"
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-METADATA = RunMetadata("local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
+METADATA = RunMetadata(
+    "local", "per_step", "an-app", "ap-1", "sb-2", 600, earlier="sb-1", resumes=[1000.0]
+)
 
 
 STEPS = (PlannedStep("load"), PlannedStep("train", ("load",)))
@@ -94,6 +96,8 @@ def test_another_driver_takes_over(bench: Bench) -> None:
     assert request["secrets"]["MODAL_TOKEN_SECRET"] == "as-1"
     assert bench.zenml.metadata["modalrun_sandbox_id"] == "sb-new"
     assert bench.zenml.metadata["modalrun_earlier"] == "sb-1,sb-2"
+    requested = bench.zenml.metadata["modalrun_requested"]
+    assert bench.zenml.metadata["modalrun_resumes"] == [1000.0, requested]
 
 
 def test_a_run_sandbox_that_was_never_recorded_counts_as_earlier(bench: Bench) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from modalrun.driver.graph.static_step import has_failed
+from modalrun.run import events
+from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources
-from tests.unit.driver.coordinator_bench import Bench, play, state
+from tests.unit.driver.coordinator_bench import Bench, play, state, taken_over
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,15 @@ def test_what_a_sandbox_has_asked_for_is_stored_as_the_step_has_done_so(*, begun
 
 def test_a_sandbox_that_was_lost_before_its_step_began() -> None:
     assert not has_failed(None, 0)
+
+
+def test_a_failure_before_the_takeover_is_told_with_its_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        await Bench({"a": []}).begin(taken_over(a="failed"))
+
+    play(scene)
+    told = events.read(capsys.readouterr().out.split("\n")[0])
+    assert isinstance(told, StepEvent)
+    assert (told.step, told.state, told.began) == ("a", "failed", 1.0)

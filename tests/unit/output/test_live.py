@@ -73,6 +73,17 @@ def test_of_two_hundred_steps_the_running_ones_and_counts_are_shown() -> None:
     assert "1 of 200 steps done · 1 running · 198 waiting" in shown[-1]
 
 
+@pytest.mark.parametrize(("steps", "more"), [(6, None), (7, None), (8, "and 2 more steps")])
+def test_no_step_is_left_out_without_a_word(steps: int, more: str | None) -> None:
+    console = terminal(height=20)
+    print_lines(console, LiveView(console, board(steps))._render())
+    _, _, *shown, footer = text_of(console).splitlines()
+    assert len(shown) == min(steps, 7)
+    assert ("more" in shown[-1]) == bool(more)
+    assert more is None or shown[-1] == more
+    assert f"1 of {steps} steps done" in footer
+
+
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_a_progress_bar_is_the_last_column(width: int) -> None:
     progress = board()

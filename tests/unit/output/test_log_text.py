@@ -118,6 +118,8 @@ def test_a_long_line_is_broken_between_words_below_its_own_text() -> None:
         "           /a/path/that/is/longer/than/the/line",
     ]
     assert renderer.render(line("short")) == "train    | short"
+    shown = renderer.render(line("Step step_of_a_name_that_is_longer_than_a_line")).split("\n")
+    assert shown == ["train    | Step step_of_a_name_that_is_l", "           onger_than_a_line"]
     in_colour = LineRenderer(labels, colours=True, width=lambda: 40)
     shown = in_colour.render(line("\x1b[31mFailed to run step: 'data/labels.csv'\x1b[0m")).split(
         "\n"

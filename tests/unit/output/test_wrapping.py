@@ -35,6 +35,13 @@ from modalrun.output.terminal.wrapping import NO_BREAK, wrapped, wrapped_in_colo
             27,
             ["it can't go on:", "  'modalrun resume 01' does"],
         ),
+        # Any other word is broken, clear of the label.
+        ("  label  " + "x" * 25, 20, ["  label  " + "x" * 11, " " * 9 + "x" * 11, " " * 9 + "xxx"]),
+        (
+            "a " + "x" * 25 + " a/long/path/of/a/file",
+            20,
+            ["a", "  " + "x" * 25, "  a/long/path/of/a/file"],
+        ),
         ("\t" * 20, 10, [""]),
         (f"one two{NO_BREAK}three", 10, ["one", "  two three"]),
         # Below a line of code that is broken, a traceback's marks keep their place.
@@ -58,7 +65,8 @@ def test_wrapped(text: str, width: int | None, lines: list[str]) -> None:
         # Blanks for which there is no room.
         ("\x1b[31m" + "\t" * 20 + "\x1b[0m", ["\x1b[31m\x1b[0m"]),
         ("\x1b[31m" + "\u3000" * 20, ["\x1b[31m"]),
-        ("one \x1b[31m" + "x" * 12 + "  \x1b[0m", ["one", "\x1b[31m" + "x" * 12 + "\x1b[0m"]),
+        ("one \x1b[31m" + "x/" * 6 + "  \x1b[0m", ["one", "\x1b[31m" + "x/" * 6 + "\x1b[0m"]),
+        ("one \x1b[31m" + "x" * 12 + "\x1b[0m", ["one \x1b[31mxxxxxx", "xxxxxx\x1b[0m"]),
     ],
 )
 def test_colours_take_no_room(text: str, lines: list[str]) -> None:

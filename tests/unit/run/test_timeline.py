@@ -195,6 +195,31 @@ def test_attempts_say_what_a_step_of_a_dynamic_pipeline_waits_for() -> None:
     assert shown(found.spans) == ["1 waiting 20-25", "1 run 25-30"]
 
 
+def test_without_a_sandbox_a_run_has_no_phase() -> None:
+    resumes = [moment(40), moment(70)]
+    run = replace(
+        RUN, end=at(90), metadata=replace(METADATA, requested=resumes[-1], resumes=resumes)
+    )
+    # The first driver is lost while "long" runs, the second one pauses the run.
+    load, long = step("load", 10, 20), step("long", 12, 50, metadata=known(11, 11.5, 12))
+    train, last = step("train", 45, 55), step("last", 76, 85)
+    assert shown(derived(run, load, long, train, last).run) == [
+        "1 sandbox start 0-10",
+        "1 run 10-20",
+        "1 sandbox start 40-45",
+        "1 run 45-55",
+        "1 sandbox start 70-76",
+        "1 run 76-90",
+    ]
+    paused = replace(run, status="paused", end=None)
+    view = derive_status(paused, [load, long, train, last], SandboxState("ended", read_exit(0)))
+    found = timeline_of(view, [load, long, train, last], moment(99))
+    assert (shown(found.run)[-1], found.end) == ("1 run 76-85", moment(99))
+    # It takes over what runs, and nothing new begins.
+    adopted = derived(run, load, replace(long, end=at(80)))
+    assert shown(adopted.run)[1:] == ["1 run 10-20", "1 run 70-90"]
+
+
 def test_the_levels_of_a_graph() -> None:
     steps = [
         StepRecord("a", "completed"),

@@ -163,10 +163,14 @@ def test_a_run_that_is_stopped_before_its_sandbox_is_recorded(spec: RunSpec) -> 
 
 
 def test_a_run_that_continues_in_another_sandbox(spec: RunSpec) -> None:
-    previous = RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-2", 600, earlier="sb-1")
+    previous = RunMetadata(
+        *("local", "pipeline", "an-app", "ap-1", "sb-2"), earlier="sb-1", resumes=[1000.0]
+    )
     bench = Bench(spec, previous=previous)
     bench.create()
     assert bench.submission.handle is not None
     assert bench.submission.handle.resumed
     assert bench.modal.request["earlier"] == "sb-2"
     assert bench.zenml.metadata["modalrun_earlier"] == "sb-1,sb-2"
+    requested = bench.zenml.metadata["modalrun_requested"]
+    assert bench.zenml.metadata["modalrun_resumes"] == [1000.0, requested]

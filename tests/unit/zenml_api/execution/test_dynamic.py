@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -10,8 +11,12 @@ from uuid import UUID
 import pytest
 from zenml.enums import ExecutionStatus
 
+from modalrun.run import events
+from modalrun.run.events import StepEvent
+from modalrun.run.records import StepRecord
 from modalrun.zenml_api.execution import dynamic
-from modalrun.zenml_api.execution.dynamic import _Runner
+from modalrun.zenml_api.execution.dynamic import _emit_finished_steps, _Runner
+from modalrun.zenml_api.records import step_records
 
 
 class Runner(_Runner):
@@ -122,3 +127,23 @@ def test_a_step_whose_end_could_not_be_recorded_is_not_forgotten(
     assert finished == [("late", ExecutionStatus.STOPPED)]
     # The same error is logged once.
     assert capsys.readouterr().err.count("ConnectionError: status 500") == 1
+
+
+def test_finished_steps_keep_their_times_when_they_are_told_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, end = (datetime.fromtimestamp(second, timezone.utc) for second in (10, 15))
+    records = [
+        StepRecord("train", "completed", start=start, end=end),
+        StepRecord("try", "failed", attempt=2, start=start, end=end),
+        StepRecord("deploy", "running", start=end),
+    ]
+    known = {record.name: record for record in records}
+    monkeypatch.setattr(step_records, "step_states", lambda _run_id: known)
+
+    _emit_finished_steps("id")
+
+    assert [events.read(line) for line in capsys.readouterr().out.split("\n")[:-1]] == [
+        StepEvent("train", "completed", at=15, began=10),
+        StepEvent("try", "failed", at=15, attempt=2, began=10),
+    ]
