@@ -130,7 +130,8 @@ def image_recipe(
     recipe = image_layers.with_git(recipe, source_root, remarks)
     if remarks.problems:
         raise _refusal(remarks.problems)
-    keep = setting is not None and bool(setting.keep_entrypoint)
+    # The driver's own image has none.
+    keep = setting is not None and bool(setting.keep_entrypoint) and driver != "static"
     return replace(recipe, keep_entrypoint=keep), remarks.notes
 
 

@@ -56,3 +56,17 @@ def test_an_entrypoint_that_runs_no_command(world: World) -> None:
     assert done.exit_code == 1, done.stderr
     assert re.match("a,b .* -m modalrun.driver.supervisor", done.stdout)
     assert world.only_run().status == "failed"
+
+
+def test_an_entrypoint_that_ends_says_that_it_was_kept(world: World) -> None:
+    done = world.submit(spec(world, '["false"]', image={"keep_entrypoint": True}))
+
+    assert done.exit_code == 1, done.stderr
+    assert "ended (failed, exit code 1) before modalrun began in it." in done.stderr
+    assert re.search("^  next .*ENTRYPOINT of the image", done.stderr, re.M)
+    run = world.only_run()
+    assert "'keep_entrypoint'" in world.modalrun("status", run.id).finish().stdout
+    logs = world.modalrun("logs", run.id).finish()
+    assert logs.exit_code == 4
+    assert "There are no lines of the run" in logs.stderr
+    assert "these are the logs" not in logs.stderr
