@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 def spec(world: World, entrypoint: str, **keys: Any) -> str:
     """Write a Dockerfile with an ENTRYPOINT and return a run spec that uses it."""
     (world.project / "Dockerfile").write_text(
-        f"FROM python:3.11\nENTRYPOINT {entrypoint}\nCMD sleep 1\n"
+        f"FROM python:3.11\nRUN echo hello > /opt/hello\nENTRYPOINT {entrypoint}\nCMD sleep 1\n"
     )
     docker = {"dockerfile": "Dockerfile"}
     keys = {"pipeline": "pictured.pictured", "target": "local", **keys}
@@ -34,6 +34,7 @@ def test_an_entrypoint_is_reset(world: World, mode: str) -> None:
     assert done.exit_code == 0, done.stderr
     assert "first None None" in done.stdout
     assert "instead" not in done.stdout
+    assert "does not execute a line of Dockerfile: RUN echo hello > /opt/hello\n" in done.stderr
 
 
 def test_an_entrypoint_that_is_asked_for_wraps_the_command(world: World) -> None:
