@@ -44,6 +44,7 @@ from modalrun.errors import (
     UsageError,
     without_credentials,
 )
+from modalrun.output import in_github_job
 from modalrun.output.terminal import writer
 from modalrun.util import interrupts
 from modalrun.util.machine import machine_error
@@ -164,6 +165,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
         # Typer's wording of a wrong choice, since it checks with pydantic.
         writer.err(shown.getvalue().replace(": Value error, ", ": ", 1))
         _show_where(error, arguments)
+        _annotate(UsageError(error.format_message()), arguments)
         return error.exit_code
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):
@@ -175,7 +177,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
         # Typer's own options: completion is installed or shown, or there is none for this shell.
         return UsageError.exit_code if end.code else 0
     except ModalrunError as error:
-        _show(error)
+        _show(error, arguments)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -184,10 +186,8 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
     except BrokenPipeError:
         raise
     except (OSError, MemoryError) as error:
-        known = machine_error(
-            error, creates_run=bool({"submit", "rerun", "resume"} & set(arguments))
-        )
-        _show(known)
+        known = machine_error(error, creates_run=_creates_run(arguments))
+        _show(known, arguments)
         return known.exit_code
     except Exception as error:
         internal = InternalError(
@@ -195,7 +195,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
             hint="Run the command again with --debug and report the output.",
         )
         internal.__cause__ = error
-        _show(internal)
+        _show(internal, arguments)
         return internal.exit_code
 
 
@@ -210,9 +210,22 @@ def _show_where(error: Any, arguments: Sequence[str]) -> None:
         writer.err("Options of COMMAND stand after '--': modalrun exec RUN -- COMMAND")
 
 
-def _show(error: ModalrunError) -> None:
+def _creates_run(arguments: Sequence[str]) -> bool:
+    return bool({"submit", "rerun", "resume"} & set(arguments))
+
+
+def _show(error: ModalrunError, arguments: Sequence[str]) -> None:
     if os.environ.get(DEBUG):
         writer.err(without_credentials("".join(traceback.format_exception(error))))
     from modalrun.output.terminal.console import print_error
 
     print_error(error)
+    _annotate(error, arguments)
+
+
+def _annotate(error: ModalrunError, arguments: Sequence[str]) -> None:
+    """Show an error of a submission in a GitHub Actions job also where its page shows it."""
+    if in_github_job() and _creates_run(arguments):
+        from modalrun.output.github import annotate
+
+        annotate(error)

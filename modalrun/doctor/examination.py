@@ -67,11 +67,12 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
             spec_finding = Finding.of_error("spec", error)
     target = target or (spec.target if spec else target_of_spec(spec_path))
     omitted = {"local_server" if target == "modal" else "modal_account"}
-    omitted |= {"spec"} if spec_path is None else set()
-    omitted |= {"pipeline", "source"} if spec is None else set()
+    omitted |= {"spec", "pipeline", "source"} if spec_path is None else set()
     findings = Findings(name for name in LABELS if name not in omitted)
     if spec_finding is not None:
         findings.put(spec_finding)
+    if spec is None:
+        findings.skip(("pipeline", "source"), "the run spec is a problem")
     for finding in compatibility.installed():
         findings.put(finding)
     with (

@@ -78,7 +78,7 @@ class Builder:
         """
         import modal
 
-        # That the local Modal server executes nothing is told by a note of the plan.
+        # The plan notes those of the user's Dockerfile; the others are modalrun's.
         warnings.filterwarnings("ignore", ".* does not do this of an image: RUN")
         # The SDK reads requirements files only while it builds.
         with tempfile.TemporaryDirectory(prefix="modalrun-image-") as folder, translated():

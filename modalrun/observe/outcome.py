@@ -76,7 +76,8 @@ def derive_outcome(
         lines: Sequence[str] = ()
         if run.plan.settings.mode == "pipeline" and (end.killed or end.kind is ExitKind.TIMED_OUT):
             lines = LastLines.of(run.sandbox.output_tail())
-        zenml.finalize_run(run.run_id, _reason(end, how, timeout), lines=lines, used=used)
+        reason = _reason(run, progress, end, how)
+        zenml.finalize_run(run.run_id, reason, lines=lines, used=used)
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
@@ -163,10 +164,17 @@ def _with_hints(
     return tuple(replace(step, hint=hints.get(step.name)) for step in steps)
 
 
-def _reason(end: SandboxExit, how: str, timeout: int) -> str:
+def _reason(run: RunHandle, progress: RunProgress, end: SandboxExit, how: str) -> str:
     """Return why a run has ended whose processes have recorded no reason."""
     if end.kind is ExitKind.TIMED_OUT:
-        return f"The run took longer than its timeout of {timeout} s."
+        return f"The run took longer than its timeout of {run.plan.run_sandbox.timeout} s."
+    by_itself = end.kind in {ExitKind.FAILED, ExitKind.COMPLETED}
+    began = any(step.state != "waiting" for step in progress.rows.values())
+    if run.keeps_entrypoint and by_itself and not began:
+        return (
+            f"The run sandbox ended ({how}) before modalrun began in it. Its image keeps its"
+            " ENTRYPOINT ('keep_entrypoint')."
+        )
     return f"The run sandbox ended ({how})."
 
 

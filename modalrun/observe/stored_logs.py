@@ -76,9 +76,10 @@ class StoredLogs:
             yield from self._notes(history, live=live)
             if history.sizes or live or source.running:
                 return
-        say(f"{problem}; these are the logs that ZenML has stored")
         reader = _StoredLines(source.run_id)
         while lines := while_connection_lost(reader.take, say):
+            if reader.taken == len(lines):
+                say(f"{problem}; these are the logs that ZenML has stored")
             yield lines
         if not reader.taken:
             if is_lost:

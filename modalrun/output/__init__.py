@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from modalrun.output.reporter import Reporter
 
 
+def in_github_job() -> bool:
+    """Return whether this process is part of a GitHub Actions job."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
 def reporter() -> Reporter:
     """Create the reporter for the environment of this process."""
     # Rich is slow to import, and this package is imported for every command.
-    if os.environ.get("GITHUB_ACTIONS") == "true":
+    if in_github_job():
         from modalrun.output.github import GitHubReporter
 
         return GitHubReporter()

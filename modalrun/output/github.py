@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from modalrun.errors import ModalrunError
 from modalrun.output import mermaid
 from modalrun.output.format import duration, with_attempt
 from modalrun.output.reasons import first_line, logs_command
 from modalrun.output.reporter import Reporter
 from modalrun.output.terminal.sanitize import harmless, without_commands
-from modalrun.output.terminal.writer import workflow_command, write_rendered
+from modalrun.output.terminal.writer import err, workflow_command, write_rendered
 from modalrun.run.events import FINAL, Redraw, StepEvent
 from modalrun.run.failure import relative
 from modalrun.run.log_lines import LogLine
@@ -159,16 +160,35 @@ class GitHubReporter(Reporter):
         if outcome.exit_code and not outcome.failed:
             self._write(workflow_command("error", outcome.headline, title="modalrun"))
         super().summary(outcome)
-        path = os.environ.get(STEP_SUMMARY)
-        if path:
-            try:
-                with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(markdown(outcome, _LARGEST_PAGE - file.tell()))
-            except OSError as error:
-                self.say(f"note: {STEP_SUMMARY} can't be written: {error}", "yellow")
+        _add_to_page(lambda room: markdown(outcome, room))
 
     def _write(self, text: str) -> None:
         write_rendered(sys.stdout, text)
+
+
+def annotate(error: ModalrunError) -> None:
+    """Show the error that a command ends with as an annotation of a job, and on the job's page."""
+    text = "\n".join(filter(None, (error.message, error.hint)))
+    # Not to stdout, which a script may read for the run's id.
+    write_rendered(sys.stderr, workflow_command("error", text, title="modalrun"))
+    first, *rest = map(_escaped, text.splitlines())
+    page = "\n\n".join((f"### ❌ {first}", *rest, ""))
+    _add_to_page(lambda room: page if _size([page]) <= room else "")
+
+
+def _add_to_page(render: Callable[[int], str]) -> None:
+    """Add a text to the page of a job, if there is one.
+
+    Args:
+        render: Returns the text; it gets the bytes that are left on the page.
+    """
+    path = os.environ.get(STEP_SUMMARY)
+    if path:
+        try:
+            with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(render(_LARGEST_PAGE - file.tell()))
+        except OSError as error:
+            err(f"note: {STEP_SUMMARY} can't be written: {error}")
 
 
 def in_repository(root: Path | None, step: StepProgress) -> dict[str, str]:

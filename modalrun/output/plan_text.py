@@ -204,7 +204,7 @@ def _origins(found: PricedPlan, explain: Explain, width: int | None) -> list[str
     rows = list(explanation.parameters(spec))
     for sandbox, origins in sandboxes.items():
         for setting, value in origins.items():
-            if explain == "all" or value.origin is not Origin.DEFAULT:
+            if explain == "all" or not _is_default(value):
                 taken = explanation.variables(spec, sandbox, setting, value.source)
                 source = f"{value.source}: {taken}" if taken else value.source
                 rows.append((sandbox, setting, _shown(setting, value), source))
@@ -220,6 +220,11 @@ def _origins(found: PricedPlan, explain: Explain, width: int | None) -> list[str
             # A long value, as a list of regions, takes the room of its own row alone.
             lines += [f"    {r[1]:<{room}}  {r[2]:<20}  {r[3]}" for r in rows if r[0] == name]
     return [head, *lines]
+
+
+def _is_default(value: Value) -> bool:
+    # No secrets and no volumes are the default, even where somebody has written that.
+    return value.origin is Origin.DEFAULT or value.value in ([], {})
 
 
 def _shown(setting: str, value: Value) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 from modalrun.errors import UsageError
@@ -27,6 +28,7 @@ from modalrun.plan.image_recipe import (
 )
 from modalrun.spec.fields import ImageSetting
 from modalrun.util.credentials import refuse_private_folder
+from modalrun.util.dockerfile import instructions, not_executed
 
 Driver = Literal["static", "dynamic"]
 """The process of a `per_step` run that creates step sandboxes. That of a dynamic pipeline shares
@@ -128,7 +130,8 @@ def image_recipe(
     recipe = image_layers.with_git(recipe, source_root, remarks)
     if remarks.problems:
         raise _refusal(remarks.problems)
-    keep = setting is not None and bool(setting.keep_entrypoint)
+    # The driver's own image has none.
+    keep = setting is not None and bool(setting.keep_entrypoint) and driver != "static"
     return replace(recipe, keep_entrypoint=keep), remarks.notes
 
 
@@ -260,6 +263,8 @@ def _from_dockerfile(
         raise UsageError(f"'build_context_root' of the Docker settings: no folder {context}.")
     if context is not None:
         refuse_private_folder(context, "The build context", "Set 'build_context_root' to a folder.")
+    if remarks.local:
+        _note_runs(text, path.name, remarks)
     for line in _copy_instructions(text):
         if context is None:
             remarks.refuse(
@@ -278,6 +283,18 @@ def _from_dockerfile(
             )
     ignored = requirements.resolve_path(ignore, source_root) if ignore else None
     return FromDockerfile(path, context, ignored, build_args), force
+
+
+def _note_runs(dockerfile: str, name: str, remarks: Remarks) -> None:
+    """Note the `RUN` lines that have no effect on the local Modal server."""
+    runs = [rest for instruction, rest in instructions([dockerfile]) if instruction == "RUN"]
+    never = not_executed(runs, installs=True)
+    for run in dict.fromkeys(not_executed(runs, installs=False)):
+        unless = "" if run in never else " (unless it was started with --isolated-python)"
+        remarks.note(
+            f"the local Modal server does not execute a line of {name}{unless}:"
+            f" RUN {shorten(run, 200)}"
+        )
 
 
 def _copy_instructions(dockerfile: str) -> Iterator[str]:

@@ -31,6 +31,11 @@ _HINTS = (
         r"step's process ended with exit code",
         "look in the step's code and its libraries for a call of 'os._exit', or of C's 'exit'",
     ),
+    (
+        r"ended \(.*\) before modalrun began in it",
+        "let the ENTRYPOINT of the image end with 'exec \"$@\"', which runs the sandbox's command,"
+        " or remove 'keep_entrypoint' under 'image:'",
+    ),
     (r"ran out of memory|more memory than its limit|evicted .* for the memory", _MEMORY),
 )
 """Patterns of reasons, and what helps."""

@@ -2,6 +2,7 @@
 
 backoff, rate_limit          when to try again, when to start the next
 check, compatibility         findings of checks; the installed versions
+dockerfile                   its instructions; which the local Modal server executes
 garbage_collection           pause it while much is imported
 globs, ignore_files          read .gitignore and .dockerignore
 interrupts                   SIGINT, SIGTERM and single keys

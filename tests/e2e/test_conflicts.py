@@ -41,12 +41,16 @@ def test_conflicts_while_sandboxes_start(world: World) -> None:
 
 def test_a_run_sandbox_that_never_starts(world: World) -> None:
     script(world, rules=[{**CONFLICT, "status": "FAILED_PRECONDITION", "times": None}])
+    page = world.root / "summary.md"
+    job = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}
 
-    done = world.submit(per_step("diamond.diamond"))
+    done = world.submit(per_step("diamond.diamond"), **job)
 
     assert done.exit_code == 5, done.stderr
     said = "The sandbox could not start (attempts: 3): Modal can't do this now: loading container"
     assert said in " ".join(done.stderr.split())
+    assert f"\n::error title=modalrun::{said}" in done.stderr
+    assert "loading container failed" in page.read_text()
     run = world.only_run()
     assert (run.status, run.steps) == ("failed", [])
     assert "The run sandbox was not created" in run.reason

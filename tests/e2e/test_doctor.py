@@ -135,7 +135,10 @@ def test_a_check_that_fails_hides_no_other(world: World, nobody: str) -> None:
     assert found["zenml_server"]["exit_code"] == 8
     assert found["spec"]["exit_code"] == 2
     assert f"{misspelt}:2" in found["spec"]["message"] and "target" in found["spec"]["hint"]
-    assert "local_server" not in found and "pipeline" not in found
+    assert "local_server" not in found
+    for name in ("pipeline", "source"):
+        assert found[name]["state"] == "skipped", found[name]
+        assert found[name]["message"] == "not checked: the run spec is a problem"
     assert world.sandboxes() == [] and world.apps() == []
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 def spec(world: World, entrypoint: str, **keys: Any) -> str:
     """Write a Dockerfile with an ENTRYPOINT and return a run spec that uses it."""
     (world.project / "Dockerfile").write_text(
-        f"FROM python:3.11\nENTRYPOINT {entrypoint}\nCMD sleep 1\n"
+        f"FROM python:3.11\nRUN echo hello > /opt/hello\nENTRYPOINT {entrypoint}\nCMD sleep 1\n"
     )
     docker = {"dockerfile": "Dockerfile"}
     keys = {"pipeline": "pictured.pictured", "target": "local", **keys}
@@ -34,6 +34,7 @@ def test_an_entrypoint_is_reset(world: World, mode: str) -> None:
     assert done.exit_code == 0, done.stderr
     assert "first None None" in done.stdout
     assert "instead" not in done.stdout
+    assert "does not execute a line of Dockerfile: RUN echo hello > /opt/hello\n" in done.stderr
 
 
 def test_an_entrypoint_that_is_asked_for_wraps_the_command(world: World) -> None:
@@ -56,3 +57,17 @@ def test_an_entrypoint_that_runs_no_command(world: World) -> None:
     assert done.exit_code == 1, done.stderr
     assert re.match("a,b .* -m modalrun.driver.supervisor", done.stdout)
     assert world.only_run().status == "failed"
+
+
+def test_an_entrypoint_that_ends_says_that_it_was_kept(world: World) -> None:
+    done = world.submit(spec(world, '["false"]', image={"keep_entrypoint": True}))
+
+    assert done.exit_code == 1, done.stderr
+    assert "ended (failed, exit code 1) before modalrun began in it." in done.stderr
+    assert re.search("^  next .*ENTRYPOINT of the image", done.stderr, re.M)
+    run = world.only_run()
+    assert "'keep_entrypoint'" in world.modalrun("status", run.id).finish().stdout
+    logs = world.modalrun("logs", run.id).finish()
+    assert logs.exit_code == 4
+    assert "There are no lines of the run" in logs.stderr
+    assert "these are the logs" not in logs.stderr

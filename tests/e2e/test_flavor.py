@@ -173,7 +173,13 @@ def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: W
     run = world.only_run()
     assert (run.status, run.statuses) == ("stopped", {"load": "completed", "double": "stopped"})
     assert all(box.finished_at for box in world.sandboxes())
-    commands(world, *undo)
+
+    commands(world, "zenml stack set modalrun_local")
+    (world.project / "plain.py").write_text("from diamond import diamond\n\ndiamond()\n")
+    done = script(world, "plain.py").finish()
+    assert "Run completed.\n" in done.stderr
+    assert "note:" not in done.stderr, "neither code nor stack has any setting"
+    commands(world, "zenml stack set default", *undo)
 
 
 @pytest.mark.exhaustive

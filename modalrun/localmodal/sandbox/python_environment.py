@@ -7,29 +7,20 @@ not: they are meant for another machine's root. A warning and the build log name
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalrun.localmodal.sandbox import rootfs
-from modalrun.localmodal.sandbox.recipe import File, instructions
+from modalrun.localmodal.sandbox.recipe import File
+from modalrun.util.dockerfile import DROPPED, instructions, parsed
 
-# Which words begin a pip install, whatever the installer.
-_INSTALL = re.compile(r"(\S*uv pip|\S*pip[\d.]*|\S*python[\d.]* -m pip) install")
-# Words that may stand before a command: of the shell, of RUN, and variables.
-_BEFORE = re.compile(r"then|else|do|if|!|\{|--\S+|\w+=.*", re.DOTALL)
-# As the SDK has uv find the image's Python (`modal/_image.py`, 1.6.4).
-_THIS_PYTHON = "--python $(command -v python)"
 _VERSION = re.compile(r"FROM\s+\S*python:(\d+\.\d+)")
-# Compiling takes longer than what it saves here.
-_DROPPED = frozenset({"--compile-bytecode", "--system"})
-_SILENT = _DROPPED | {"--upgrade", "-U", "--quiet", "-q", "--no-cache-dir"}
 
 
 class InstallError(Exception):
@@ -122,84 +113,16 @@ def _version(layers: Sequence[Layer]) -> str:
 async def _install(layer: Layer, root: Path, python: Path) -> AsyncIterator[str]:
     for run in layer.runs:
         cwd = root
-        for words, installed in _parsed(run):
+        for words, installed in parsed(run):
             if words[0] == "cd" and len(words) > 1:
                 cwd = rootfs.inside(root, words[1])
             elif installed is None:
                 yield f"Not executed on this machine: {shlex.join(words)}"
             else:
-                kept = [word for word in installed if word not in _DROPPED]
+                kept = [word for word in installed if word not in DROPPED]
                 kept = rootfs.arguments(kept, root)
                 async for line in _uv("pip", "install", "--python", python, *kept, cwd=cwd):
                     yield line
-
-
-def not_executed(layer: Layer, *, installs: bool) -> list[str]:
-    """Return the `RUN` lines of a layer that have no effect, but for packages that are here.
-
-    Args:
-        layer: The layer.
-        installs: Whether the image has a Python of its own, for which packages are installed.
-    """
-    return [
-        run
-        for run in layer.runs
-        for words, installed in _parsed(run)
-        if words[0] != "cd" and words != ["apt-get", "update"]
-        if installed is None or not (installs or _are_here(installed))
-    ]
-
-
-def _are_here(arguments: Sequence[str]) -> bool:
-    """Tell whether this Python has what the arguments of an installer name."""
-    from importlib import metadata
-
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    try:
-        wanted = [Requirement(word) for word in arguments if word not in _SILENT]
-        return all(
-            not one.url and one.specifier.contains(metadata.version(one.name), prereleases=True)
-            for one in wanted
-            if one.marker is None or one.marker.evaluate()
-        )
-    except (InvalidRequirement, metadata.PackageNotFoundError):
-        return False
-
-
-def _parsed(run: str) -> Iterator[tuple[list[str], list[str] | None]]:
-    """Yield the commands of a RUN line, and the arguments of those that install packages."""
-    for words in _commands(run):
-        found = _INSTALL.match(" ".join(words))
-        is_known = found is not None and "$" not in shlex.join(words)
-        yield words, words[len(found.group().split()) :] if found and is_known else None
-
-
-def _commands(run: str) -> Iterator[list[str]]:
-    """Split the text of a RUN line into simple commands, without redirections."""
-    lexer = shlex.shlex(run.replace(_THIS_PYTHON, ""), posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    try:
-        found = [*json.loads(run), ";"] if run.startswith("[") else [*lexer, ";"]
-    except ValueError:
-        # Not the text of a command; its build fails on Modal.
-        found = [repr(run), ";"]
-    words: list[str] = []
-    skip = False
-    for word in found:
-        if set(word) <= set("();&|"):
-            if words:
-                yield words
-            words = []
-        elif word in {">", ">>", "<", ">&", "&>"}:
-            skip = True
-            if words and words[-1].isdigit():
-                words.pop()
-        elif skip:
-            skip = False
-        elif words or not _BEFORE.fullmatch(word):
-            words.append(word)
 
 
 async def _uv(*arguments: str | Path, cwd: Path | None = None) -> AsyncIterator[str]:

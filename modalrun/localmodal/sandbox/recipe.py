@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-_CONTINUED = re.compile(r"\\[ \t]*\n")
-_HEREDOC = re.compile(r"(?<![<(\d])\d*<<-?[\"']?(\w+)")
+from modalrun.util.dockerfile import HEREDOC, instructions
+
 _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
 _OPTION = re.compile(r"--(\w+)(?:=(\S*))?\s+")
 _VARIABLE = re.compile(
@@ -192,7 +192,7 @@ class _Layer:
                 mode = int(value, 8)
             elif name not in {"chown", "link"}:
                 return f"--{name} is not known"
-        if _HEREDOC.search(text):
+        if HEREDOC.search(text):
             return "only files are copied"
         *sources, target = map(self._expand, _array(text) or _split(text) or [""])
         if not sources:
@@ -230,20 +230,6 @@ def _chosen(source: str, context: Iterable[File]) -> Iterator[tuple[File, list[s
         parts = file.path.strip("/").split("/")
         if len(parts) >= len(pattern) and all(map(fnmatchcase, parts, pattern)):
             yield file, parts[len(pattern) :]
-
-
-def instructions(commands: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield each instruction of a Dockerfile in capitals, and the rest of its line."""
-    lines = "\n".join(commands).split("\n")
-    text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-    lines = [line.strip() for line in _CONTINUED.sub(" ", text).split("\n")]
-    while lines:
-        instruction, rest = (*lines.pop(0).split(maxsplit=1), "", "")[:2]
-        if instruction.upper() in {"RUN", "COPY", "ADD"}:
-            # What never ends is no here-document.
-            for end in filter(lines.__contains__, _HEREDOC.findall(rest)):
-                del lines[: lines.index(end) + 1]
-        yield instruction.upper(), rest
 
 
 def expand(text: str, variables: Mapping[str, str], *, keep: bool = False) -> str:

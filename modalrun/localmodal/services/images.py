@@ -23,7 +23,6 @@ from modalrun.localmodal.sandbox.python_environment import (
     InstallError,
     Layer,
     PythonEnvironments,
-    not_executed,
 )
 from modalrun.localmodal.sandbox.recipe import File, Recipe, RecipeError
 from modalrun.localmodal.server.rpc import not_found, rpc, warn
@@ -31,6 +30,7 @@ from modalrun.localmodal.services.mounts import Mounts
 from modalrun.localmodal.services.rules import CatalogRules
 from modalrun.localmodal.services.service import Service
 from modalrun.localmodal.storage.store import Store, Stored
+from modalrun.util.dockerfile import not_executed
 
 BUILD_TASK = "ta-build-"
 """The prefix of a build's task id; the image id follows."""
@@ -162,7 +162,7 @@ class Images(Service):
         """Name what the last layer of an image asks for and a sandbox does not get."""
         recipe, layers = self._read(image_id)
         # The SDK writes the lines of a base.
-        runs = [] if is_base else not_executed(layers[-1], installs=self._pythons is not None)
+        runs = [] if is_base else not_executed(layers[-1].runs, installs=self._pythons is not None)
         lacks = [f"RUN {shorten(run, 200)} (commands are not executed)" for run in runs]
         for note in (*dict.fromkeys(lacks), *recipe.notes):
             warn(f"The local Modal server does not do this of an image: {note}")

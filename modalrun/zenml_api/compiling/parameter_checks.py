@@ -57,12 +57,12 @@ def check_pipeline_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mista
     """
     known = inspect.signature(pipeline.entrypoint).parameters
     given = dict(spec.run_configuration.get("parameters") or {})
+    if not given:
+        return spec
     for name in [name for name in given if name not in known]:
         problem, hint = _unknown_parameter(f"the pipeline '{pipeline.name}'", name, known)
         mistakes.found.append(spec.error(("parameters", name), problem, hint))
         del given[name]
-    if not given:
-        return spec
 
     def check(values: Mapping[str, Any]) -> None:
         others = pipeline.configuration.parameters or {}

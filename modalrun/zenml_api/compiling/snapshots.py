@@ -25,7 +25,6 @@ from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.spec.fields import FIELD_NAMES
 from modalrun.spec.precedence import Layers, Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.step_keys import for_steps
 from modalrun.zenml_api.compiling.compile import Compiled, assemble, use_stack
 from modalrun.zenml_api.component import OUR_FLAVORS, component_defaults
@@ -89,14 +88,6 @@ def from_zenml(name_or_id: str, spec: RunSpec) -> Compiled:
             notes = (
                 f"the snapshot's settings for the orchestrator flavor '{orchestrator.flavor}'"
                 " have no effect on Modal",
-            )
-        elif (
-            f"orchestrator:{orchestrator.name}" not in settings
-            and SpecRecord.of(response.client_environment) is None
-        ):
-            notes = (
-                "the snapshot holds no orchestrator settings; ZenML keeps those of the code only"
-                " where the stack's orchestrator has some",
             )
         deployment = replace(read_snapshot(snapshot, ignored_settings=ignored), notes=notes)
         parsed = PipelineSnapshotBase.model_validate(snapshot)

@@ -99,6 +99,31 @@ def test_missing_spec(tmp_path: Path) -> None:
     assert done.stderr == f"Error: There is no file {path}.\n  Check the path.\n"
 
 
+def test_an_error_of_a_submission_is_on_the_page_of_a_github_job(tmp_path: Path) -> None:
+    page, spec = tmp_path / "page.md", tmp_path / "a_b.yaml"
+    job = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}
+
+    done = modalrun("submit", str(spec), **job)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    said = f"There is no file {spec}."
+    assert done.stderr.splitlines() == [
+        f"Error: {said}",
+        "  Check the path.",
+        f"::error title=modalrun::{said}%0ACheck the path.",
+    ]
+    shown = page.read_text()
+    assert shown.startswith("### ❌ There is no file ")
+    assert shown.endswith("/a\\_b.yaml.\n\nCheck the path.\n\n")
+
+    assert "::error" in modalrun("resume", "--nonsense", **job).stderr
+    assert "No such option" in page.read_text().replace("\\", "")
+
+    page.write_text("")
+    assert "::error" not in modalrun("plan", str(spec), **job).stderr
+    assert page.read_text() == ""
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = modalrun("--debug", "submit", str(tmp_path / "absent.yaml"))
     assert done.returncode == 2

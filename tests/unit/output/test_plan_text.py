@@ -105,6 +105,12 @@ def test_explain_shows_what_is_no_default_unless_all_is_asked_for() -> None:
     assert re.search(r"^.*synchronous.*default", "\n".join(lines(found, explain="all")), re.M)
 
 
+def test_no_secrets_and_no_volumes_are_the_default() -> None:
+    found = priced({"mode": "per_step", "gpu": "T4", "secrets": [], "volumes": {}})
+    assert not re.search("secrets|volumes", "\n".join(lines(found, explain="set")))
+    assert re.search(r"load +secrets +\[\]", "\n".join(lines(found, explain="all")))
+
+
 def test_parameters_and_variables_are_explained_without_their_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

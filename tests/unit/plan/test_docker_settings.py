@@ -349,3 +349,21 @@ def test_dockerignore_of_the_source_tree() -> None:
     assert dockerignore({}) is None
     assert dockerignore({"dockerignore": "old"}) == "old"
     assert dockerignore({"build_config": {"dockerignore": "new"}, "dockerignore": "old"}) == "new"
+
+
+def test_lines_of_a_dockerfile_that_the_local_server_does_not_execute(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM python:3.11\n# RUN true\nRUN pip install pytest\nRUN pip install no-such-package\n"
+        "RUN apt-get update && \\\n    make \\\n    tools\n"
+    )
+    docker = {"dockerfile": "Dockerfile"}
+
+    _, (first, *notes) = recipe(docker, tmp_path, local=True)
+
+    assert first.startswith("Docker settings are recorded, not built")
+    line = "the local Modal server does not execute a line of Dockerfile"
+    assert notes == [
+        f"{line} (unless it was started with --isolated-python): RUN pip install no-such-package",
+        f"{line}: RUN apt-get update && make tools",
+    ]
+    assert recipe(docker, tmp_path)[1] == [], "Modal executes them"

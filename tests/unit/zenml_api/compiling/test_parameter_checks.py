@@ -149,16 +149,17 @@ def test_a_comment_is_part_of_what_was_typed(tmp_path: Path) -> None:
     assert spec.run_configuration["parameters"] == {"text": "v1 #2", "maybe": "a: b", "count": 3}
 
 
-def test_a_wrong_parameter_hides_no_wrong_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("given", "said"), [("count: many", ".count'"), ("coun: 1", "'coun'")])
+def test_a_wrong_parameter_hides_no_wrong_step(tmp_path: Path, given: str, said: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(
-        "pipeline: a.b\nparameters: {count: many}\n"
+        f"pipeline: a.b\nparameters: {{{given}}}\n"
         "steps:\n  uze: {enable_cache: false}\n  use:\n    parameters: {rat: 1}\n"
     )
     with pytest.raises(errors.UsageError) as caught:
         compile._checked_configuration(of_steps.copy(), load_spec(path))
     told = caught.value.message
-    assert [word in told for word in ("'parameters.count'", "no step 'uze'", "'rat'")] == [True] * 3
+    assert [word in told for word in (said, "no step 'uze'", "'rat'")] == [True] * 3
 
 
 @pytest.mark.parametrize(("rate", "differs"), [("0.5", True), ("0.1", False)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modalrun.localmodal.sandbox.python_environment import Layer, not_executed
+from modalrun.util.dockerfile import not_executed
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,6 @@ from modalrun.localmodal.sandbox.python_environment import Layer, not_executed
     ],
 )
 def test_commands_without_effect(run: str, here: bool, own: bool) -> None:
-    layer = Layer("im-1", ["FROM base", "RUN apt-get update", f"RUN {run}"])
-    assert not_executed(layer, installs=False) == ([] if here else [run])
-    assert not_executed(layer, installs=True) == ([] if own else [run])
+    runs = ["apt-get update", run]
+    assert not_executed(runs, installs=False) == ([] if here else [run])
+    assert not_executed(runs, installs=True) == ([] if own else [run])
