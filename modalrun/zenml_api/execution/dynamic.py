@@ -17,6 +17,7 @@ from zenml.steps import StepHeartBeatTerminationException
 
 from modalrun.run import output_tagging
 from modalrun.run.contract import STOP_REASON
+from modalrun.run.events import StepState
 from modalrun.run.failure import Failure, of_raising_step
 from modalrun.run.finished_step import end_event
 from modalrun.run.records import SUCCESSFUL
