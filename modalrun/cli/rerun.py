@@ -57,14 +57,14 @@ def rerun(
         from modalrun.control import rerun as rerunning
         from modalrun.control.stop import by_force
         from modalrun.observe import status
-        from modalrun.output import reporter
+        from modalrun.output import make_reporter
         from modalrun.output.terminal import writer
         from modalrun.run import records
         from modalrun.submit import submission
         from modalrun.zenml_api import process
 
         text = records.run_argument(run, interactive=interactive())
-        with reporter() as shown:
+        with make_reporter() as shown:
             # ZenML takes seconds to import.
             shown.phase("Reading the run")
             with process.zenml_session():

@@ -47,13 +47,13 @@ def resume(
         from modalrun.control.stop import by_force
         from modalrun.observe import attach, status
         from modalrun.observe.outcome import accepted
-        from modalrun.output import reporter
+        from modalrun.output import make_reporter
         from modalrun.run import records
         from modalrun.spec.spec_argument import source_root_of
         from modalrun.zenml_api import process
 
         text = records.run_argument(run, interactive=interactive())
-        with reporter() as shown, contextlib.ExitStack() as zenml:
+        with make_reporter() as shown, contextlib.ExitStack() as zenml:
             # ZenML takes seconds to import.
             shown.phase("Reading the run")
             zenml.enter_context(process.zenml_session())

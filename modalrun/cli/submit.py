@@ -60,10 +60,10 @@ def submit(
         checked = given.load(spec)
 
         from modalrun.control.stop import by_force
-        from modalrun.output import reporter
+        from modalrun.output import make_reporter
         from modalrun.submit import submission
 
-        with reporter() as shown:
+        with make_reporter() as shown:
             # It says itself what has become of the run.
             interruption.text = ""
             outcome = submission.submit(

@@ -26,7 +26,7 @@ from modalrun.observe import status as runs
 from modalrun.observe.handle import RunHandle
 from modalrun.observe.interrupt_prompt import OnInterrupt
 from modalrun.observe.outcome import accepted
-from modalrun.output import reporter
+from modalrun.output import make_reporter
 from modalrun.output.reporter import Reporter
 from modalrun.output.terminal.sanitize import plain
 from modalrun.plan.planner import app_name
@@ -146,7 +146,7 @@ def submit(
             "Scheduled pipelines are not supported: a run on Modal is started by whoever submits"
             " it. Remove the schedule, and let a scheduler (cron, CI) run the pipeline."
         )
-    shown = reporter()
+    shown = make_reporter()
     with ExitStack() as stack:
         stack.enter_context(restored_environment())
         stack.enter_context(_unknown_outcome_kept_open(run))

@@ -24,7 +24,7 @@ def in_github_job() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def reporter() -> Reporter:
+def make_reporter() -> Reporter:
     """Create the reporter for the environment of this process."""
     # Rich is slow to import, and this package is imported for every command.
     if in_github_job():

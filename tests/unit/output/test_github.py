@@ -179,8 +179,8 @@ from modalrun.run.progress import StepProgress
 from modalrun.run.records import StepRecord
 from modalrun.run.timeline import Span, StepTimeline, Timeline
 from modalrun.run.usage import StepUsage
-from modalrun.output import reporter
-with reporter() as shown:
+from modalrun.output import make_reporter
+with make_reporter() as shown:
     shown.say("Run x\\n ::error::talk")
     shown.begin(RunProgress(["load", "train"]))
     shown.line(LogLine("load", "stdout", "::error::owned \\x1b[31mred", None, 'sb-1'))
