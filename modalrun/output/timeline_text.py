@@ -17,6 +17,7 @@ _LETTERS = {
     "sandbox start": ("s", "yellow"),
     "import": ("i", "cyan"),
     "retry": ("t", "yellow"),
+    "started again": ("a", "yellow"),
     "run": ("R", "green"),
     "failed": ("X", "bold red"),
 }

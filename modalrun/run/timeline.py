@@ -13,7 +13,9 @@ from typing import Literal, Protocol, get_args
 
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 
-Phase = Literal["waiting", "image", "sandbox start", "import", "run", "retry", "idle"]
+Phase = Literal[
+    "waiting", "image", "sandbox start", "import", "run", "retry", "started again", "idle"
+]
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -43,8 +45,8 @@ class Span:
         phase: "waiting": the steps before have ended, and the step's sandbox is not asked for yet.
             "image": the run is submitted; its images are built. "sandbox start": until the first
             process in the sandbox, with the wait for a place in Modal. "import": until the step
-            begins. "retry": between two attempts, or until the infrastructure's last failure.
-            "idle": its sandbox was kept warm for it.
+            begins. "retry": between two attempts. "started again": in sandboxes that were lost,
+            until the next one is asked for. "idle": its sandbox was kept warm for it.
         end: When it ended; the end of the timeline while it goes on.
         attempt: Number of the attempt, from 1.
         open: Whether it goes on.
@@ -178,6 +180,7 @@ class _Spans:
         self._latest = latest
         self._live = live
         self._cursor = cursor
+        self._restarts = 0.0
 
     def add(
         self, phase: Phase, end: float | None, *, attempt: int = 1, failed: bool = False
@@ -214,9 +217,11 @@ class _Spans:
         if asked is None:
             return
         known = one.metadata
-        before: Phase = "waiting"
-        if self.found or (known is not None and known.infrastructure_retries):
-            before = "retry"
+        # Those of the attempts before are counted, too.
+        restarts = (known and known.infrastructure_retries) or 0
+        before: Phase = "retry" if self.found else "waiting"
+        if restarts > self._restarts:
+            before, self._restarts = "started again", restarts
         self._cursor = self._cursor or min(asked, asked if ready is None else ready)
         idle = known.idle if known is not None else None
         self.add(before, asked - max(idle or 0.0, 0.0), attempt=number)

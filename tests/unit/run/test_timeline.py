@@ -112,7 +112,7 @@ def test_a_sandbox_that_was_kept_warm_was_idle_before() -> None:
     assert shown(spans)[:3] == ["1 waiting 20-21.5", "1 idle 21.5-23", "1 sandbox start 23-23.5"]
 
 
-def test_a_lost_sandbox_counts_as_retry_within_the_same_record() -> None:
+def test_a_step_whose_sandbox_was_lost_is_started_again_and_not_retried() -> None:
     lost = step("load", 10, 40, metadata=known(25, 28, 30, infrastructure_retries=1))
     assert shown(derived(RUN, lost).steps[0].spans) == [
         "1 sandbox start 25-28",
@@ -121,7 +121,12 @@ def test_a_lost_sandbox_counts_as_retry_within_the_same_record() -> None:
     ]
     other = step("other", 9, 12, metadata=known(7, 8, 9))
     spans = derived(RUN, replace(lost, start=at(8)), other).steps[0].spans
-    assert shown(spans)[0] == "1 retry 7-25"
+    assert shown(spans)[0] == "1 started again 7-25"
+
+    failed = replace(lost, start=at(8), status="retried")
+    again = step("load", 50, 60, attempt=2, metadata=known(45, 46, 50, infrastructure_retries=1))
+    spans = derived(RUN, failed, again, other).steps[0].spans
+    assert shown(spans)[0] == "1 started again 7-25" and "2 retry 40-45" in shown(spans)
 
 
 def test_without_recorded_moments_a_step_only_runs() -> None:
