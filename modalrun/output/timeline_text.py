@@ -17,7 +17,7 @@ _LETTERS = {
     "sandbox start": ("s", "yellow"),
     "import": ("i", "cyan"),
     "retry": ("t", "yellow"),
-    "started again": ("a", "yellow"),
+    "lost": ("l", "magenta"),
     "run": ("R", "green"),
     "failed": ("X", "bold red"),
 }

@@ -155,8 +155,13 @@ def waiting(world: World, more: str = "", pipeline: str = "waiting") -> tuple[Co
     return command, gate
 
 
-def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
-    command, gate = waiting(world)
+# The submission creates one that is kept warm, and the driver doesn't know when.
+WARM = pytest.param("keep_warm: 30", marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize("more", ["", WARM])
+def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World, more: str) -> None:
+    command, gate = waiting(world, more)
     world.wait_until(lambda: world.only_run().steps, "the step is recorded")
     (lost,) = boxes(world, "wait")
 
@@ -174,6 +179,8 @@ def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
     again = "It is started again (1 of 2), without using up a retry."
     said = f"wait | modalrun: The sandbox was terminated from outside. {again}"
     assert done.stderr.count(again) == 1 and said in done.stderr.splitlines()
+    timeline = world.modalrun("status", run.id, "--timeline").finish().stdout
+    assert re.search(r"^wait +completed +[wsi]*l+[si]*R+$", timeline, re.M), timeline
     assert_all_over(world)
 
 

@@ -268,8 +268,7 @@ class StaticStep:
         attempts, retries = self.attempts, self._step.retries
         if end.kind is ExitKind.REFUSED or attempts.failures >= retries:
             return None
-        attempts.failures += 1
-        attempts.record = None
+        attempts.fail()
         return retry_text(attempts.name, end.reason, attempts.failures, retries, delay)
 
     async def _is_cached(self) -> bool:

@@ -71,6 +71,8 @@ class StepAttempts:
         self.count = 0
         self.failures = 0
         self.restarts = 0
+        self._requested: float | None = None
+        self._lost: float | None = None
         self.record = record
         self._manifest = manifest
         self._spec = spec
@@ -180,8 +182,14 @@ class StepAttempts:
         if self.restarts >= limit:
             return None
         self.restarts += 1
+        self._lost = self._lost or self._requested
         again = f"It is started again ({self.restarts} of {limit}), without using up a retry."
         return f"{end.reason} {again}"
+
+    def fail(self) -> None:
+        """Use up one of the user's retries: the next sandbox makes a new record."""
+        self.failures += 1
+        self.record = self._lost = None
 
     def emit(self, state: StepState, **fields: Any) -> None:
         """Emit the step's new state, with further fields of `StepEvent`."""
@@ -197,10 +205,12 @@ class StepAttempts:
         """Count an attempt; return its sandbox: the planned one with the attempt's values."""
         self.count += 1
         run_id, spec = self._manifest.run_id, self._spec
+        self._requested = time.time()
         metadata = {
             **self.asked,
             "infrastructure_retries": self.restarts or None,
-            "requested": time.time(),
+            "lost": self._lost,
+            "requested": self._requested,
         }
         env = {
             **spec.env,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from modalrun.driver.graph.static_step import has_failed
+from modalrun.run import contract
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources
-from tests.unit.driver.coordinator_bench import Bench, play, state
+from tests.unit.driver.coordinator_bench import FAILED, KILLED, Bench, play, state
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,21 @@ def test_what_a_sandbox_has_asked_for_is_stored_as_the_step_has_done_so(*, begun
 
 def test_a_sandbox_that_was_lost_before_its_step_began() -> None:
     assert not has_failed(None, 0)
+
+
+def test_the_next_sandbox_knows_when_the_first_one_was_asked_for_that_was_lost() -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
+        run = bench.begin()
+        for number, end in enumerate([KILLED, KILLED, FAILED, FAILED], 1):
+            box = await bench.boxes.wait(f"sb-a-{number}")
+            if end is FAILED:
+                attempt, status = (1, "retrying") if number == 3 else (2, "failed")
+                bench.records.recorder.states["a"] = state("a", status, attempt=attempt)
+            box.end(end)
+        await run
+        known = [json.loads(spec.env[contract.STEP_METADATA]) for spec in bench.boxes.requested]
+        first = known[0]["requested"]
+        assert [one["lost"] for one in known] == [None, first, first, None]
+
+    play(scene)

@@ -27,7 +27,8 @@ TIMELINE = Timeline(
             "train_the_model_with_a_rather_long_name\x1b[2J",
             Span("waiting", 1030.01, 1040),
             Span("run", 1040, 1060, failed=True),
-            Span("retry", 1060, 1080, 2),
+            Span("retry", 1060, 1070, 2),
+            Span("lost", 1070, 1080, 2),
             Span("run", 1080, 1100, 2),
             attempt=2,
         ),
@@ -55,11 +56,11 @@ def test_each_phase_has_its_letter_where_it_was(width: int | None) -> None:
     assert bars[1].strip().lstrip("i") == "R", "the shortest phase has a column"
     assert bars[2] == ""
     letters = dict.fromkeys(bars[3].strip())
-    assert list(letters) == ["w", "X", "t", "R"]
+    assert list(letters) == ["w", "X", "t", "l", "R"]
     assert share(bars[3], "X") == pytest.approx(0.2, abs=2 / size)
     assert set(bars[4].strip()) == {"-", "R"}
     assert legend == (
-        "w waiting  - idle  b image  s sandbox start  i import  t retry  R run  X failed"
+        "w waiting  - idle  b image  s sandbox start  i import  t retry  l lost  R run  X failed"
     )
 
 
