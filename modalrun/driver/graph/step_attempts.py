@@ -46,7 +46,7 @@ class StepAttempts:
         sandbox: The sandbox that runs; None between attempts.
         sandbox_id: Modal's id of the last sandbox.
         gpu: The GPU of the last sandbox.
-        count: How many attempts there were, each in a sandbox.
+        count: How many sandboxes there were, with those that were lost.
         failures: How many failures used up one of the user's retries.
         restarts: How often the step was started again after the infrastructure had failed.
         record: ZenML's step run id that the next sandbox executes; None to make a new record.
@@ -193,7 +193,9 @@ class StepAttempts:
 
     def emit(self, state: StepState, **fields: Any) -> None:
         """Emit the step's new state, with further fields of `StepEvent`."""
-        emit_step_event(self.name, state, attempt=max(self.count, 1), **fields)
+        attempt = max(self.count, 1)
+        restarts = max(attempt - 1 - self.failures, 0)
+        emit_step_event(self.name, state, attempt=attempt, restarts=restarts, **fields)
 
     def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:
         """Emit the end of an attempt; `reason` replaces that of the exit."""

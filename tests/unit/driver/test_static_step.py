@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from modalrun.driver.graph.static_step import has_failed
-from modalrun.run import contract
+from modalrun.run import contract, events
+from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -60,7 +61,9 @@ def test_a_sandbox_that_was_lost_before_its_step_began() -> None:
     assert not has_failed(None, 0)
 
 
-def test_the_next_sandbox_knows_when_the_first_one_was_asked_for_that_was_lost() -> None:
+def test_a_lost_sandbox_is_no_try_and_the_next_one_knows_when_it_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     async def scene() -> None:
         bench = Bench({"a": []}, step=PlannedStep("", retries=1))
         run = bench.begin()
@@ -76,3 +79,15 @@ def test_the_next_sandbox_knows_when_the_first_one_was_asked_for_that_was_lost()
         assert [one["lost"] for one in known] == [None, first, first, None]
 
     play(scene)
+    told = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    tries = [(one.state, one.attempt, one.tries) for one in told if isinstance(one, StepEvent)]
+    assert [one for one in tries if one[0] != "starting"] == [
+        ("running", 1, 1),
+        ("retrying", 1, 1),
+        ("running", 2, 1),
+        ("retrying", 2, 1),
+        ("running", 3, 1),
+        ("retrying", 3, 1),
+        ("running", 4, 2),
+        ("failed", 4, 2),
+    ]

@@ -35,6 +35,7 @@ def test_a_completed_step_with_sandbox_and_times() -> None:
             cpu=2.0,
             memory=512,
             began=10,
+            restarts=1,
         )
     ]
 
