@@ -12,7 +12,6 @@ from modalrun.util.timeformat import duration_of
 
 _LETTERS = {
     "waiting": ("w", "dim"),
-    "idle": ("-", "dim"),
     "image": ("b", "magenta"),
     "sandbox start": ("s", "yellow"),
     "import": ("i", "cyan"),

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 
-Phase = Literal["waiting", "image", "lost", "sandbox start", "import", "run", "retry", "idle"]
+Phase = Literal["waiting", "image", "lost", "sandbox start", "import", "run", "retry"]
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -44,7 +44,7 @@ class Span:
             "image": the run is submitted; its images are built. "sandbox start": until the first
             process in the sandbox, with the wait for a place in Modal. "import": until the step
             begins. "retry": between two attempts. "lost": what the sandboxes took that were lost,
-            until the next one is asked for. "idle": its sandbox was kept warm for it.
+            until the next one is asked for.
         end: When it ended; the end of the timeline while it goes on.
         attempt: Number of the attempt, from 1.
         open: Whether it goes on.
@@ -217,13 +217,9 @@ class _Spans:
         known = one.metadata
         before: Phase = "retry" if self.found else "waiting"
         self._cursor = self._cursor or min(asked, asked if ready is None else ready)
+        self.add(before, asked, attempt=number)
         if known is not None and known.lost and known.requested:
-            self.add(before, asked, attempt=number)
             self.add("lost", known.requested, attempt=number)
-        else:
-            idle = known.idle if known is not None else None
-            self.add(before, asked - max(idle or 0.0, 0.0), attempt=number)
-            self.add("idle", asked, attempt=number)
         if known is not None and known.started is not None:
             self.add("sandbox start", known.started, attempt=number)
         begun = known.begun if known is not None else None

@@ -105,14 +105,14 @@ def test_each_attempt_has_its_phases_in_the_order_of_their_numbers() -> None:
     ]
 
 
-def test_a_sandbox_that_was_kept_warm_was_idle_before() -> None:
+def test_a_step_waits_until_a_sandbox_that_was_kept_warm_is_asked_for() -> None:
     load = step("load", 10, 20, metadata=known(8, 9, 10))
     train = step("train", 24, 30, metadata=known(23, 23.5, 24, idle=1.5), upstream=("load",))
     spans = derived(RUN, load, train).steps[1].spans
-    assert shown(spans)[:3] == ["1 waiting 20-21.5", "1 idle 21.5-23", "1 sandbox start 23-23.5"]
+    assert shown(spans)[:2] == ["1 waiting 20-23", "1 sandbox start 23-23.5"]
 
 
-def test_what_was_lost_is_neither_a_wait_nor_a_retry_nor_idle() -> None:
+def test_what_was_lost_is_neither_a_wait_nor_a_retry() -> None:
     load = step("load", 10, 20, metadata=known(8, 9, 10))
     lost = known(45, 46, 47, lost=moment(22), infrastructure_retries=1, idle=15)
     train = step("train", 24, 50, metadata=lost, upstream=("load",), status="retried")
