@@ -114,7 +114,7 @@ class StoredLogs:
         for item in self._ahead.feed(sandbox, "stdout", text):
             if isinstance(item, StepEvent) and item.sandbox:
                 # In order of time, a step's first line may precede the event about its sandbox.
-                self.lines.assign(item.sandbox, item.step, item.attempt)
+                self.lines.assign(item.sandbox, item.step, item.attempt, item.restarts)
                 found.append((item.sandbox, item.began or item.at))
         return found
 

@@ -217,6 +217,7 @@ def _step(one: StepTimeline, report: Report, anchors: Mapping[str, str]) -> dict
             if span.attempt == attempt.attempt:
                 times[span.phase] += span.end - span.begin  # type: ignore[assignment]
         asked = attempt.metadata
+        warm = f" (idle {duration_of(asked.idle)} before)" if asked and asked.idle else ""
         attempts.append(
             {
                 "number": attempt.attempt,
@@ -224,7 +225,7 @@ def _step(one: StepTimeline, report: Report, anchors: Mapping[str, str]) -> dict
                 "start": attempt.start.strftime("%H:%M:%S") if attempt.start else "",
                 "phases": [duration_of(times[p]) if times[p] else "" for p in known],
                 "resources": resources(asked.gpu, asked.cpu, asked.memory) if asked else "",
-                "sandbox": asked.sandbox_id if asked else "",
+                "sandbox": f"{asked.sandbox_id}{warm}" if asked else "",
             }
         )
     cost = report.cost.steps.get(step.name)

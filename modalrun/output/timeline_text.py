@@ -12,12 +12,11 @@ from modalrun.util.timeformat import duration_of
 
 _LETTERS = {
     "waiting": ("w", "dim"),
-    "idle": ("-", "dim"),
     "image": ("b", "magenta"),
     "sandbox start": ("s", "yellow"),
     "import": ("i", "cyan"),
     "retry": ("t", "yellow"),
-    "started again": ("a", "yellow"),
+    "lost": ("l", "magenta"),
     "run": ("R", "green"),
     "failed": ("X", "bold red"),
 }

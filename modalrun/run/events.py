@@ -59,7 +59,7 @@ class StepEvent:
         state: Its new state. "starting": Modal is asked for a sandbox. "running" with a sandbox:
             the sandbox exists; see `begun`. "skipped": its result is that of an earlier run.
         at: When it reached the state.
-        attempt: Number of the attempt, from 1; all retries count.
+        attempt: Number of the attempt, from 1; each sandbox counts, also of those that were lost.
         sandbox: Modal's id of the attempt's sandbox.
         gpu: Its GPU as Modal writes it; None for a CPU sandbox.
         cpu: Its CPU cores; None if not known.
@@ -70,6 +70,7 @@ class StepEvent:
         awaits: With "starting": what Modal has no place for yet ("H100").
         following: With `awaits`: the GPU type that is asked for next.
         began: When the attempt began, by the step's process or by a replacement driver.
+        restarts: How many of the step's sandboxes before this one were lost.
     """
 
     __pydantic_config__ = CHECKED
@@ -87,6 +88,12 @@ class StepEvent:
     began: Moment | None = None
     awaits: Word | None = None
     following: Word | None = None
+    restarts: Number = 0
+
+    @property
+    def tries(self) -> int:
+        """Number of the attempt as ZenML counts them, from 1."""
+        return self.attempt - self.restarts
 
     @property
     def capacity_wait(self) -> CapacityWait | None:

@@ -22,6 +22,7 @@ def end_event(record: StepRecord, now: float) -> StepEvent:
         state,
         at=record.ended or now,
         attempt=record.sandboxes if ran else record.attempt,
+        restarts=record.sandboxes - record.attempt if ran else 0,
         sandbox=metadata.sandbox_id if metadata is not None else None,
         gpu=metadata.gpu if metadata is not None else None,
         cpu=metadata.cpu if metadata is not None else None,

@@ -36,7 +36,7 @@ class LogLine:
         text: The raw line without its line feed; nothing in it has been made harmless.
         time: Seconds since the epoch; None where Modal gives none (live streams).
         sandbox: Modal's id of the sandbox.
-        attempt: Number of the step's attempt, from 1.
+        attempt: Number of the step's attempt as ZenML counts them, from 1.
     """
 
     step: str | None
@@ -111,6 +111,7 @@ class RunLines:
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._steps: dict[str, tuple[str, int]] = {}
         self._sandboxes: dict[tuple[str, int], str] = {}
+        self._restarts: dict[tuple[str | None, int], int] = {}
         self._attempts: dict[str, int] = {}
         self._begun: set[tuple[str, str | None, int]] = set()
         self._shared = False
@@ -122,11 +123,12 @@ class RunLines:
         """The ids of the step sandboxes that events have named so far."""
         return list(self._steps)
 
-    def assign(self, sandbox: str, step: str, attempt: int) -> None:
-        """Assign the output of a sandbox to an attempt of a step."""
+    def assign(self, sandbox: str, step: str, attempt: int, restarts: int = 0) -> None:
+        """Assign the output of a sandbox to an attempt of a step; see `StepEvent`."""
         self.per_step = not self._shared
         self._steps[sandbox] = (step, attempt)
         self._sandboxes.setdefault((step, attempt), sandbox)
+        self._restarts[step, attempt] = restarts
 
     def add_run_sandbox(self, run_sandbox: str) -> None:
         """Add the run sandbox of a replacement driver."""
@@ -210,7 +212,7 @@ class RunLines:
             stream.told[event.step] = event.text
             return [event]
         if event.sandbox is not None:
-            self.assign(event.sandbox, event.step, event.attempt)
+            self.assign(event.sandbox, event.step, event.attempt, event.restarts)
         elif event.state == "starting":
             self.per_step = not self._shared
         elif event.state == "running":
@@ -255,8 +257,12 @@ class RunLines:
         self._begun.add(begun)
         # Printed before the user's code runs, which can print such a line too: only the time is
         # taken from it.
-        at = event.at
-        return [StepEvent(event.step, "running", at, attempt, sandbox=sandbox, began=at)]
+        at, restarts = event.at, self._restarts.get((step, attempt), 0)
+        return [
+            StepEvent(
+                event.step, "running", at, attempt, restarts=restarts, sandbox=sandbox, began=at
+            )
+        ]
 
     def _note_line(self, stream: _Stream, event: StepEvent) -> LogLine | None:
         """Return a line about a retry, or about what a step waits for; None for other events.
@@ -273,11 +279,12 @@ class RunLines:
         else:
             return None
         return LogLine(
-            event.step, SYSTEM, text, stream.time, sandbox or self.run_sandbox, event.attempt
+            event.step, SYSTEM, text, stream.time, sandbox or self.run_sandbox, event.tries
         )
 
     def _line(self, stream: _Stream, sandbox: str, source: str, text: str) -> LogLine:
         step, attempt = self._printing(stream, sandbox)
+        attempt -= self._restarts.get((step, attempt), 0)
         return LogLine(step, source, text, stream.time, sandbox, attempt)
 
     def _printing(self, stream: _Stream, sandbox: str) -> tuple[str | None, int]:

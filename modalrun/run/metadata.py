@@ -155,7 +155,9 @@ class StepMetadata:
         exit_reason: Why it ended, if not "completed".
         infrastructure_retries: How often infrastructure failures have restarted it.
         idle: Seconds for which its sandbox was kept warm before it.
-        requested: When its sandbox was asked for, in seconds since the epoch.
+        lost: When the attempt's first sandbox was asked for, if that was lost, in seconds since the
+            epoch.
+        requested: When its sandbox was asked for.
         started: When the first process in the sandbox began, or took the order for the step.
         begun: When its own process began with the step.
     """
@@ -171,6 +173,7 @@ class StepMetadata:
     exit_reason: Text | None = None
     infrastructure_retries: Number | None = None
     idle: Seconds | None = None
+    lost: Moment | None = None
     requested: Moment | None = None
     started: Moment | None = None
     begun: Moment | None = None

@@ -19,9 +19,10 @@ class StepProgress:
     Attributes:
         name: Its invocation id.
         state: `StepState`, "waiting" before its first event, or ZenML's status once it is recorded.
-        started: When its last attempt began.
+        started: When its last attempt began; in the first sandbox, if that was lost.
         ended: When that came to its final state.
-        attempt: Number of the attempt, from 1.
+        attempt: Number of the attempt as ZenML counts them, from 1.
+        sandboxes: How many sandboxes it has had, with those that were lost.
         sandbox: Its sandbox, where it has one of its own.
         gpu: That sandbox's GPU.
         reason: Why it ended as it did.
@@ -36,6 +37,7 @@ class StepProgress:
     started: float | None = None
     ended: float | None = None
     attempt: int = 1
+    sandboxes: int = 1
     sandbox: str | None = None
     gpu: str | None = None
     reason: str | None = None
@@ -111,16 +113,18 @@ class RunProgress:
                 row.progress = event.text
             return
         row = self.rows.setdefault(event.step, StepProgress(event.step))
-        if event.attempt < row.attempt:
+        if event.attempt < row.sandboxes:
             return
-        if event.attempt > row.attempt:
+        if event.attempt > row.sandboxes:
             row.sandbox = row.gpu = None
-        again = row.state == "running" and event.attempt == row.attempt
+        again = row.state == "running" and event.attempt == row.sandboxes
         state = event.state
         if state == "running" and not event.begun and not again:
             # The sandbox has yet to start Python and ZenML.
             state = "starting"
-        row.attempt = event.attempt
+        if event.tries != row.attempt:
+            row.started = None
+        row.attempt, row.sandboxes = event.tries, event.attempt
         row.sandbox = event.sandbox or row.sandbox
         row.gpu = event.gpu or row.gpu
         row.reason = event.reason
@@ -128,7 +132,7 @@ class RunProgress:
         if state != row.state:
             row.progress = ""
         if state == "running" and not again:
-            row.started, row.ended = event.began or event.at, None
+            row.started, row.ended = row.started or event.began or event.at, None
         if row.started is None:
             row.started = event.began
         if event.state in FINAL and row.ended is None:

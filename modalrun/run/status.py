@@ -300,8 +300,8 @@ def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
     return replace(
         step,
         status=state,
-        attempt=max(event.attempt, step.attempt),
-        start=None if state == "starting" else _start(step, event),
+        attempt=max(event.tries, step.attempt),
+        start=None if state == "starting" and event.tries > step.attempt else _start(step, event),
         end=at if event.state in FINAL else None,
         failure=None,
         metadata=metadata,
@@ -312,7 +312,7 @@ def _with_event(step: StepRecord, event: StepEvent) -> StepRecord:
 def _start(step: StepRecord, event: StepEvent) -> datetime | None:
     """Return when the attempt of an event began; a recorded start of the same attempt wins."""
     began = _utc(event.began or event.at) if event.begun else None
-    if event.attempt > step.attempt:
+    if event.tries > step.attempt:
         return began or step.start
     return step.start or began
 

@@ -14,9 +14,7 @@ from typing import Literal, Protocol, get_args
 
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 
-Phase = Literal[
-    "waiting", "image", "sandbox start", "import", "run", "retry", "started again", "idle"
-]
+Phase = Literal["waiting", "image", "lost", "sandbox start", "import", "run", "retry"]
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -46,8 +44,8 @@ class Span:
         phase: "waiting": the steps before have ended, and the step's sandbox is not asked for yet.
             "image": the run is submitted; its images are built. "sandbox start": until the first
             process in the sandbox, with the wait for a place in Modal. "import": until the step
-            begins. "retry": between two attempts. "started again": in sandboxes that were lost,
-            until the next one is asked for. "idle": its sandbox was kept warm for it.
+            begins. "retry": between two attempts. "lost": what the sandboxes took that were lost,
+            until the next one is asked for.
         end: When it ended; the end of the timeline while it goes on.
         attempt: Number of the attempt, from 1.
         open: Whether it goes on.
@@ -150,8 +148,9 @@ def levels(steps: Sequence[StepRecord]) -> dict[str, int]:
 
 
 def _asked(one: StepRecord) -> float | None:
-    """Return when an attempt was asked for: its sandbox, or else its begin."""
-    return (one.metadata and one.metadata.requested) or one.began
+    """Return when an attempt was asked for: its first sandbox, or else its begin."""
+    known = one.metadata
+    return (known and (known.lost or known.requested)) or one.began
 
 
 def _of_run(
@@ -194,7 +193,6 @@ class _Spans:
         self._latest = latest
         self._live = live
         self._cursor = cursor
-        self._restarts = 0.0
 
     def add(
         self, phase: Phase, end: float | None, *, attempt: int = 1, failed: bool = False
@@ -235,15 +233,11 @@ class _Spans:
         if asked is None:
             return
         known = one.metadata
-        # Those of the attempts before are counted, too.
-        restarts = (known and known.infrastructure_retries) or 0
         before: Phase = "retry" if self.found else "waiting"
-        if restarts > self._restarts:
-            before, self._restarts = "started again", restarts
         self._cursor = self._cursor or min(asked, asked if ready is None else ready)
-        idle = known.idle if known is not None else None
-        self.add(before, asked - max(idle or 0.0, 0.0), attempt=number)
-        self.add("idle", asked, attempt=number)
+        self.add(before, asked, attempt=number)
+        if known is not None and known.lost and known.requested:
+            self.add("lost", known.requested, attempt=number)
         if known is not None and known.started is not None:
             self.add("sandbox start", known.started, attempt=number)
         begun = known.begun if known is not None else None

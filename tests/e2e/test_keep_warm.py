@@ -127,8 +127,10 @@ def test_sandboxes_wait_for_what_is_expected(world: World) -> None:
     done = command.finish(LONG)
     assert done.exit_code == 0, done.stderr
     assert re.search(r"idle +\d+\.\d s in sandboxes that were kept warm, \$0\.\d+", done.stderr)
-    steps = world.only_run().steps
-    assert sorted((step.name, step.status, step.version) for step in steps) == [
+    run = world.only_run()
+    timeline = world.modalrun("status", run.id, "--timeline").finish().stdout
+    assert re.search(r"^wait +completed +[wsi]*l+[si]*R+$", timeline, re.M), timeline
+    assert sorted((step.name, step.status, step.version) for step in run.steps) == [
         ("first", "completed", 1),
         ("last", "completed", 1),
         ("wait", "completed", 1),

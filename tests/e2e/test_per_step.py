@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modalrun.run.metadata import PREFIX
+from modalrun.run.metadata import STEP_KEY
 
 if TYPE_CHECKING:
     from tests.world import Command, Gate, World
@@ -20,10 +20,11 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 
-FACTS = """
+FACTS = f"""
 from zenml.client import Client
 run = Client().list_pipeline_runs(size=1).items[0]
-result = {n: dict(s.run_metadata) for n, s in Client().get_pipeline_run(run.id).steps.items()}
+steps = Client().get_pipeline_run(run.id).steps
+result = {{name: step.run_metadata["{STEP_KEY}"] for name, step in steps.items()}}
 """
 
 
@@ -76,8 +77,8 @@ def test_each_step_has_its_own_machine(world: World) -> None:
     (driver,) = (b for b in world.sandboxes() if b.tags["modalrun-role"] == "run")
     assert (driver.gpu, driver.exitcode) == ("", 0)
     facts = world.zenml(FACTS)
-    assert facts["train_model"][f"{PREFIX}gpu"] == "A100"
-    assert facts["train_model"][f"{PREFIX}sandbox_id"] == found["train_model"].id
+    assert facts["train_model"]["gpu"] == "A100"
+    assert facts["train_model"]["sandbox_id"] == found["train_model"].id
     assert_all_over(world)
 
 
@@ -155,8 +156,13 @@ def waiting(world: World, more: str = "", pipeline: str = "waiting") -> tuple[Co
     return command, gate
 
 
-def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
-    command, gate = waiting(world)
+# The submission creates one that is kept warm, and the driver doesn't know when.
+WARM = pytest.param("keep_warm: 30", marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize("more", ["", WARM])
+def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World, more: str) -> None:
+    command, gate = waiting(world, more)
     world.wait_until(lambda: world.only_run().steps, "the step is recorded")
     (lost,) = boxes(world, "wait")
 
@@ -174,6 +180,8 @@ def test_a_step_sandbox_that_is_lost_costs_no_retry(world: World) -> None:
     again = "It is started again (1 of 2), without using up a retry."
     said = f"wait | modalrun: The sandbox was terminated from outside. {again}"
     assert done.stderr.count(again) == 1 and said in done.stderr.splitlines()
+    timeline = world.modalrun("status", run.id, "--timeline").finish().stdout
+    assert re.search(r"^wait +completed +[wsi]*l+[si]*R+$", timeline, re.M), timeline
     assert_all_over(world)
 
 
@@ -197,7 +205,7 @@ def test_the_timeout_of_the_run_is_the_reason_everywhere(world: World) -> None:
     assert f"T{why[1:]}" in exception
     assert ("line 13, in wait" if told is unwound else "waiting in ") in exception
     facts = world.zenml(FACTS)["wait"]
-    assert facts[f"{PREFIX}exit_reason"] == told
+    assert facts["exit_reason"] == told
     assert_all_over(world)
 
 

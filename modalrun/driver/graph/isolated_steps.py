@@ -153,6 +153,7 @@ class IsolatedSteps:
         attempts = StepAttempts(
             self.manifest, step.name, step.sandbox, record=step.step_run, dynamic_run=step.run_id
         )
+        attempts.failures = step.attempt - 1
         submitted = self._steps[step.step_run] = _Step(step, attempts)
         if self._ending or step.run_id in self._closed_runs:
             submitted.given_up.set()

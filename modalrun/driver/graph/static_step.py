@@ -214,13 +214,7 @@ class StaticStep:
         if not early_end.event.is_set() and (
             retrying := attempts.restart(end) if infrastructure else self._retry(end, delay)
         ):
-            if infrastructure:
-                # ZenML counts records as attempts: a new one would use up a retry of the user's.
-                attempts.record = record.id if record is not None and running else None
-            elif running and not end.is_infrastructure:
-                # The step's process could not record it; ZenML sets the record to "retrying".
-                await self._record_failure(end, record, final=False)
-            attempts.emit_end("retrying", end, retrying)
+            await self._attempt_again(end, record, retrying, infrastructure=infrastructure)
             return None
         if early_end.requested and infrastructure:
             # Without the stop it would have been restarted. The end of the run settles its record.
@@ -230,6 +224,22 @@ class StaticStep:
         await self._record_failure(end, record, final=True, lines=lines)
         self.failed = end.reason
         return self._ended("failed", end)
+
+    async def _attempt_again(
+        self, end: SandboxExit, record: StepRecord | None, reason: str, *, infrastructure: bool
+    ) -> None:
+        """Choose the record of the next sandbox, and report why there is one."""
+        running = record is not None and is_running(record)
+        if infrastructure:
+            # ZenML counts records as attempts: a new one would use up a retry of the user's.
+            self.attempts.record = record.id if record is not None and running else None
+            self.attempts.emit_end("retrying", end, reason)
+            return
+        if running and not end.is_infrastructure:
+            # The step's process could not record it; ZenML sets the record to "retrying".
+            await self._record_failure(end, record, final=False)
+        self.attempts.emit_end("retrying", end, reason)
+        self.attempts.fail()
 
     async def _ended_early(
         self, end: SandboxExit, record: StepRecord | None, *, stopped: bool
@@ -265,13 +275,11 @@ class StaticStep:
         return False
 
     def _retry(self, end: SandboxExit, delay: float) -> str | None:
-        """Use up a retry; return a sentence that announces it, None if there is none."""
+        """Return a sentence that announces a retry; None if there is none."""
         attempts, retries = self.attempts, self._step.retries
         if end.kind is ExitKind.REFUSED or attempts.failures >= retries:
             return None
-        attempts.failures += 1
-        attempts.record = None
-        return retry_text(attempts.name, end.reason, attempts.failures, retries, delay)
+        return retry_text(attempts.name, end.reason, attempts.failures + 1, retries, delay)
 
     async def _is_cached(self) -> bool:
         try:

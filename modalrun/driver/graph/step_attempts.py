@@ -46,7 +46,7 @@ class StepAttempts:
         sandbox: The sandbox that runs; None between attempts.
         sandbox_id: Modal's id of the last sandbox.
         gpu: The GPU of the last sandbox.
-        count: How many attempts there were, each in a sandbox.
+        count: How many sandboxes there were, with those that were lost.
         failures: How many failures used up one of the user's retries.
         restarts: How often the step was started again after the infrastructure had failed.
         record: ZenML's step run id that the next sandbox executes; None to make a new record.
@@ -71,6 +71,8 @@ class StepAttempts:
         self.count = 0
         self.failures = 0
         self.restarts = 0
+        self._requested: float | None = None
+        self._lost: float | None = None
         self.record = record
         self._manifest = manifest
         self._spec = spec
@@ -185,12 +187,20 @@ class StepAttempts:
         if self.restarts >= limit:
             return None
         self.restarts += 1
+        self._lost = self._lost or self._requested
         again = f"It is started again ({self.restarts} of {limit}), without using up a retry."
         return f"{end.reason} {again}"
 
+    def fail(self) -> None:
+        """Use up one of the user's retries: the next sandbox makes a new record."""
+        self.failures += 1
+        self.record = self._lost = None
+
     def emit(self, state: StepState, **fields: Any) -> None:
         """Emit the step's new state, with further fields of `StepEvent`."""
-        emit_step_event(self.name, state, attempt=max(self.count, 1), **fields)
+        attempt = max(self.count, 1)
+        restarts = max(attempt - 1 - self.failures, 0)
+        emit_step_event(self.name, state, attempt=attempt, restarts=restarts, **fields)
 
     def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:
         """Emit the end of an attempt; `reason` replaces that of the exit."""
@@ -202,10 +212,12 @@ class StepAttempts:
         """Count an attempt; return its sandbox: the planned one with the attempt's values."""
         self.count += 1
         run_id, spec = self._manifest.run_id, self._spec
+        self._requested = time.time()
         metadata = {
             **self.asked,
             "infrastructure_retries": self.restarts or None,
-            "requested": time.time(),
+            "lost": self._lost,
+            "requested": self._requested,
         }
         env = {
             **spec.env,

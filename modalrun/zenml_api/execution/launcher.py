@@ -114,6 +114,9 @@ class Launcher(StepLauncher):
         if self._metadata is not None:
             stored = from_metadata(StepMetadata, step_run.run_metadata)
             self._metadata = self._metadata.over(stored)
+            if stored is not None and self._metadata.lost is None:
+                # The driver doesn't know when another process has asked for the sandbox.
+                self._metadata = replace(self._metadata, lost=stored.requested)
         if step_run.status in NOT_BEGUN | {ExecutionStatus.RETRYING}:
             publish_utils.publish_step_run_status_update(step_run_id, ExecutionStatus.RUNNING)
         mode = self._snapshot.pipeline_configuration.execution_mode

@@ -216,7 +216,7 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     boxes: Boxes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     isolated = steps(boxes, infrastructure_retries=1)
-    isolated.submit(step("train"))
+    isolated.submit(step("train", attempt=2))
     boxes.created[0].end(KILLED)
     second = boxes.wait(2)
     assert second.record == boxes.created[0].record
@@ -225,7 +225,10 @@ def test_a_lost_sandbox_is_replaced_for_the_same_record(
     # Once, as the settings say.
     assert isolated.exit_of("record-train", wait=True) == KILLED
     assert len(boxes.created) == 2
-    assert "It is started again (1 of 1), without using up a retry." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "It is started again (1 of 1), without using up a retry." in out
+    told = [events.read(line) for line in out.split("\n")]
+    assert {(e.attempt, e.tries) for e in told if isinstance(e, StepEvent)} == {(2, 2), (3, 2)}
 
 
 def test_a_sandbox_that_could_not_start_is_asked_for_again(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from modalrun.driver.graph.static_step import has_failed
-from modalrun.run import events
+from modalrun.run import contract, events
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
+from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources
-from tests.unit.driver.coordinator_bench import Bench, play, state, taken_over
+from tests.unit.driver.coordinator_bench import FAILED, KILLED, Bench, play, state, taken_over
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,35 @@ def test_a_failure_before_the_takeover_is_told_with_its_time(
     told = events.read(capsys.readouterr().out.split("\n")[0])
     assert isinstance(told, StepEvent)
     assert (told.step, told.state, told.began) == ("a", "failed", 1.0)
+
+
+def test_a_lost_sandbox_is_no_try_and_the_next_one_knows_when_it_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"a": []}, step=PlannedStep("", retries=1))
+        run = bench.begin()
+        for number, end in enumerate([KILLED, KILLED, FAILED, FAILED], 1):
+            box = await bench.boxes.wait(f"sb-a-{number}")
+            if end is FAILED:
+                attempt, status = (1, "retrying") if number == 3 else (2, "failed")
+                bench.records.recorder.states["a"] = state("a", status, attempt=attempt)
+            box.end(end)
+        await run
+        known = [json.loads(spec.env[contract.STEP_METADATA]) for spec in bench.boxes.requested]
+        first = known[0]["requested"]
+        assert [one["lost"] for one in known] == [None, first, first, None]
+
+    play(scene)
+    told = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    tries = [(one.state, one.attempt, one.tries) for one in told if isinstance(one, StepEvent)]
+    assert [one for one in tries if one[0] != "starting"] == [
+        ("running", 1, 1),
+        ("retrying", 1, 1),
+        ("running", 2, 1),
+        ("retrying", 2, 1),
+        ("running", 3, 1),
+        ("retrying", 3, 1),
+        ("running", 4, 2),
+        ("failed", 4, 2),
+    ]

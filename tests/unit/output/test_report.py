@@ -11,6 +11,7 @@ import pytest
 
 from modalrun.output.report import MOST_CHARTS, MOST_FAILURES, render
 from modalrun.run.artifacts import Artifact, Visualization
+from modalrun.run.metadata import StepMetadata
 from modalrun.run.records import StepRecord
 from tests.unit import reports
 from tests.unit.reports import HOSTILE, HOSTILE_PAGE, NOON, RUN_ID, mixed, report, step
@@ -161,6 +162,11 @@ def test_a_rerun_is_called_one() -> None:
 def test_a_step_without_a_sandbox_of_its_own_has_no_columns_for_one() -> None:
     assert '<th scope="col">sandbox</th>' in render(mixed())
     assert '<th scope="col">sandbox</th>' not in render(report(step("load", 5, 10, metadata=None)))
+
+
+def test_how_long_a_warm_sandbox_was_idle_stands_beside_it() -> None:
+    page = render(report(step("load", 5, 10, metadata=StepMetadata("sb-warm", idle=58.4))))
+    assert "sb-warm (idle 58 s before)" in page
 
 
 def test_a_step_took_as_long_as_its_status_says() -> None:

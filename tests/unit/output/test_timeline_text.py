@@ -27,11 +27,12 @@ TIMELINE = Timeline(
             "train_the_model_with_a_rather_long_name\x1b[2J",
             Span("waiting", 1030.01, 1040),
             Span("run", 1040, 1060, failed=True),
-            Span("retry", 1060, 1080, 2),
+            Span("retry", 1060, 1070, 2),
+            Span("lost", 1070, 1080, 2),
             Span("run", 1080, 1100, 2),
             attempt=2,
         ),
-        row("idle", Span("idle", 1090, 1099.9), Span("run", 1099.9, 1100, open=True)),
+        row("late", Span("waiting", 1090, 1099.9), Span("run", 1099.9, 1100, open=True)),
     ),
 )
 
@@ -39,11 +40,11 @@ TIMELINE = Timeline(
 @pytest.mark.parametrize("width", [60, 80, 120, 200, None])
 def test_each_phase_has_its_letter_where_it_was(width: int | None) -> None:
     lines = [line.plain for line in timeline_lines(TIMELINE, width)]
-    head, run, load, cached, train, idle, legend = lines
+    head, run, load, cached, train, late, legend = lines
     assert width is None or all(len(line) <= width for line in lines[:-1])
     assert "\x1b" not in "".join(lines)
     left = head.index("timeline")
-    bars = [line[left:] for line in (run, load, cached, train, idle)]
+    bars = [line[left:] for line in (run, load, cached, train, late)]
     size = len(bars[0])
     assert size >= 16
 
@@ -55,11 +56,11 @@ def test_each_phase_has_its_letter_where_it_was(width: int | None) -> None:
     assert bars[1].strip().lstrip("i") == "R", "the shortest phase has a column"
     assert bars[2] == ""
     letters = dict.fromkeys(bars[3].strip())
-    assert list(letters) == ["w", "X", "t", "R"]
+    assert list(letters) == ["w", "X", "t", "l", "R"]
     assert share(bars[3], "X") == pytest.approx(0.2, abs=2 / size)
-    assert set(bars[4].strip()) == {"-", "R"}
+    assert set(bars[4].strip()) == {"w", "R"}
     assert legend == (
-        "w waiting  - idle  b image  s sandbox start  i import  t retry  R run  X failed"
+        "w waiting  b image  s sandbox start  i import  t retry  l lost  R run  X failed"
     )
 
 

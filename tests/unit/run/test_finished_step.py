@@ -37,6 +37,7 @@ def test_a_step_that_ran_has_its_sandbox_and_its_own_times(status: str) -> None:
         memory=512,
         reason=failure and "ValueError: no",
         began=10,
+        restarts=1,
     )
     progress = RunProgress(["train"])
     progress.apply(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,19 @@ def test_streams_of_many_sandboxes_don_t_mix(pieces: list[tuple[str, str, bool]]
         expected = whole.split("\n")
         assert [i.text for i in mine] == (expected if expected[-1] else expected[:-1])
         assert all(i.step == f"step {name}" and i.attempt == 3 for i in mine)
+
+
+def test_lines_of_a_replaced_sandbox_are_of_the_same_attempt() -> None:
+    lines = RunLines(RUN)
+    running = StepEvent("train", "running", 1.0, attempt=3, sandbox="sb-step", restarts=2)
+    lines.feed(RUN, "stdout", events.line(running))
+    begins = events.line(StepEvent("train", "running", 2.0))
+    begun, line = lines.feed("sb-step", "stdout", f"{begins}epoch\n")
+    assert begun == replace(running, at=2.0, began=2.0)
+    assert line == LogLine("train", "stdout", "epoch", None, "sb-step", 1)
+    retrying = StepEvent("train", "retrying", 3.0, attempt=3, restarts=2, reason="It was lost.")
+    told, _ = lines.feed(RUN, "stdout", events.line(retrying))
+    assert isinstance(told, LogLine) and told.attempt == 1
 
 
 @pytest.mark.parametrize("per_step", [True, False])

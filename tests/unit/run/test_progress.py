@@ -57,6 +57,25 @@ def test_another_attempt_starts_anew_and_an_older_one_is_history() -> None:
     assert (row.state, row.sandbox, row.seconds(7)) == ("running", "sb-2", 2)
 
 
+def test_a_sandbox_that_replaces_a_lost_one_is_no_further_try() -> None:
+    board = RunProgress(["train"])
+    row = board.rows["train"]
+    board.apply(StepEvent("train", "running", at=1, sandbox="sb-1"))
+    board.apply(StepEvent("train", "running", at=2, sandbox="sb-1", began=2))
+    board.apply(StepEvent("train", "retrying", at=30, sandbox="sb-1"))
+    again = StepEvent("train", "running", at=33, attempt=2, restarts=1, sandbox="sb-2")
+    for event in (replace(again, state="starting", sandbox=None), again):
+        board.apply(event)
+        assert (row.state, row.attempt) == ("starting", 1)
+    board.apply(replace(again, at=36, began=36))
+    # As ZenML's record counts, whose start is that of the first sandbox.
+    assert (row.state, row.attempt, row.sandbox, row.seconds(40)) == ("running", 1, "sb-2", 38)
+    board.apply(StepEvent("train", "failed", at=37, sandbox="sb-1"))
+    assert row.state == "running"
+    board.apply(StepEvent("train", "running", at=50, attempt=3, restarts=1, began=50))
+    assert (row.attempt, row.seconds(52)) == (2, 2)
+
+
 def test_a_driver_that_takes_over_says_again_what_was_said() -> None:
     board = RunProgress(["train"])
     board.apply(StepEvent("train", "running", at=1, sandbox="sb-1", began=1))

@@ -250,6 +250,17 @@ def test_the_driver_is_ahead_of_zenml() -> None:
     assert step.metadata == StepMetadata("sb-2", gpu="T4", cpu=2)
 
 
+def test_a_sandbox_that_replaces_a_lost_one_is_no_further_try() -> None:
+    began = NOON + timedelta(seconds=2)
+    lost = replace(WAITING, status="running", start=began)
+    starting = StepEvent("train", "starting", at(30), 2, restarts=1)
+    for event in (starting, replace(starting, state="running", sandbox="sb-2")):
+        step = brought_up_to_date(lost, event)
+        assert (step.status, step.attempt, step.start) == (event.state, 1, began)
+    step = brought_up_to_date(lost, replace(starting, restarts=0))
+    assert (step.attempt, step.start) == (2, None)
+
+
 def test_the_drivers_end_of_a_step_carries_its_reason() -> None:
     event = StepEvent("train", "failed", at(9), 2, "sb-2", exit_code=137, reason="It was killed.")
     step = brought_up_to_date(replace(WAITING, status="running", start=NOON), event)

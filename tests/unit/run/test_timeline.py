@@ -105,28 +105,39 @@ def test_each_attempt_has_its_phases_in_the_order_of_their_numbers() -> None:
     ]
 
 
-def test_a_sandbox_that_was_kept_warm_was_idle_before() -> None:
+def test_a_step_waits_until_a_sandbox_that_was_kept_warm_is_asked_for() -> None:
     load = step("load", 10, 20, metadata=known(8, 9, 10))
     train = step("train", 24, 30, metadata=known(23, 23.5, 24, idle=1.5), upstream=("load",))
     spans = derived(RUN, load, train).steps[1].spans
-    assert shown(spans)[:3] == ["1 waiting 20-21.5", "1 idle 21.5-23", "1 sandbox start 23-23.5"]
+    assert shown(spans)[:2] == ["1 waiting 20-23", "1 sandbox start 23-23.5"]
 
 
-def test_a_step_whose_sandbox_was_lost_is_started_again_and_not_retried() -> None:
-    lost = step("load", 10, 40, metadata=known(25, 28, 30, infrastructure_retries=1))
-    assert shown(derived(RUN, lost).steps[0].spans) == [
-        "1 sandbox start 25-28",
-        "1 import 28-30",
-        "1 run 30-40",
+def test_what_was_lost_is_neither_a_wait_nor_a_retry() -> None:
+    load = step("load", 10, 20, metadata=known(8, 9, 10))
+    lost = known(45, 46, 47, lost=moment(22), infrastructure_retries=1, idle=15)
+    train = step("train", 24, 50, metadata=lost, upstream=("load",), status="retried")
+    other = known(75, 76, 77, lost=moment(55), infrastructure_retries=2)
+    again = step("train", 57, 80, attempt=2, metadata=other, upstream=("load",))
+    found = derived(RUN, load, train, again)
+    assert shown(found.steps[1].spans) == [
+        "1 waiting 20-22",
+        "1 lost 22-45",
+        "1 sandbox start 45-46",
+        "1 import 46-47",
+        "1 run 47-50 failed",
+        "2 retry 50-55",
+        "2 lost 55-75",
+        "2 sandbox start 75-76",
+        "2 import 76-77",
+        "2 run 77-80",
     ]
-    other = step("other", 9, 12, metadata=known(7, 8, 9))
-    spans = derived(RUN, replace(lost, start=at(8)), other).steps[0].spans
-    assert shown(spans)[0] == "1 started again 7-25"
 
-    failed = replace(lost, start=at(8), status="retried")
-    again = step("load", 50, 60, attempt=2, metadata=known(45, 46, 50, infrastructure_retries=1))
-    spans = derived(RUN, failed, again, other).steps[0].spans
-    assert shown(spans)[0] == "1 started again 7-25" and "2 retry 40-45" in shown(spans)
+
+def test_a_run_has_started_with_a_sandbox_that_was_lost() -> None:
+    load = step("load", 10, 40, metadata=known(25, 28, 30, lost=moment(8)))
+    found = derived(RUN, load)
+    assert shown(found.run)[-1] == "1 run 8-60"
+    assert shown(found.steps[0].spans)[0] == "1 lost 8-25"
 
 
 def test_without_recorded_moments_a_step_only_runs() -> None:
