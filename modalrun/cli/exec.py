@@ -13,11 +13,9 @@ from typer.core import TyperCommand
 from modalrun.cli import completion
 from modalrun.cli.run_argument import Interruption, Run, resolved
 from modalrun.output.terminal import writer
+from modalrun.run.contract import EXIT_KILLED
 from modalrun.util import interrupts
 from modalrun.util.text import checked_utf8
-
-KILLED = 137
-"""The exit code of a command that was killed, as by the end of its sandbox."""
 
 
 class AfterDashes(TyperCommand):
@@ -83,7 +81,8 @@ def exec_(
             stdin=stdin,
             terminal=terminal,
         )
-    if code == KILLED and execution.has_ended(place):
+    # It was killed, perhaps by the end of its sandbox.
+    if code == EXIT_KILLED and execution.has_ended(place):
         writer.err(f"{place.ended} 'modalrun status {place.run_id}' shows the run.")
     return code
 

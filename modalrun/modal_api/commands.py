@@ -16,6 +16,7 @@ from uuid import uuid4
 from modalrun.errors import ConnectionLostError, Interrupted
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.errors import translated
+from modalrun.run.contract import EXIT_KILLED
 from modalrun.util import interrupts
 from modalrun.util.modal_catalog import VARIABLE
 
@@ -60,7 +61,7 @@ def run_command(
     stdin: int,
     terminal: bool,
 ) -> int:
-    """Run a command to its end; return its exit code.
+    """Run a command to its end; return its exit code, 137 if the sandbox has ended with it.
 
     Args:
         connection: To Modal.
@@ -75,9 +76,11 @@ def run_command(
 
     Raises:
         ForeignSandboxError: The sandbox is not the run's.
-        NotFoundError: It has ended.
+        NotFoundError: It has ended before.
         ConnectionLostError: The connection is lost; the command may go on.
     """
+    from modal.exception import ConflictError, NotFoundError
+
     sandbox = connection.attach(sandbox_id, run_id)
     mark = uuid4().hex
     own = {name: value for name, value in environment.items() if re.fullmatch(VARIABLE, name)}
@@ -103,6 +106,9 @@ def run_command(
             try:
                 resize = functools.partial(_resize, sandbox, mark, stdin) if terminal else None
                 return asyncio.run(_converse(process, stdin, write_or_leave, resize))
+            except (ConflictError, NotFoundError):
+                # Modal may have forgotten the command before it says how that has ended.
+                return EXIT_KILLED
             except BaseException as error:
                 if lost or isinstance(error, KeyboardInterrupt | Interrupted):
                     interrupts.within(_HANG_UP_SECONDS, lambda: _hang_up(sandbox, mark))
