@@ -149,8 +149,19 @@ def levels(steps: Sequence[StepRecord]) -> dict[str, int]:
 
 def _asked(one: StepRecord) -> float | None:
     """Return when an attempt was asked for: its first sandbox, or else its begin."""
+    return _lost(one) or (one.metadata and one.metadata.requested) or one.began
+
+
+def _lost(one: StepRecord) -> float | None:
+    """Return when the first sandbox of an attempt was asked for, if it was lost.
+
+    It may have been lost before it stored that: then the attempt's begin is known.
+    """
     known = one.metadata
-    return (known and (known.lost or known.requested)) or one.began
+    if known is None or known.requested is None:
+        return None
+    before = one.began if known.infrastructure_retries else None
+    return known.lost or (before if before is not None and before < known.requested else None)
 
 
 def _of_run(
@@ -236,7 +247,7 @@ class _Spans:
         before: Phase = "retry" if self.found else "waiting"
         self._cursor = self._cursor or min(asked, asked if ready is None else ready)
         self.add(before, asked, attempt=number)
-        if known is not None and known.lost and known.requested:
+        if known is not None and _lost(one):
             self.add("lost", known.requested, attempt=number)
         if known is not None and known.started is not None:
             self.add("sandbox start", known.started, attempt=number)

@@ -133,6 +133,15 @@ def test_what_was_lost_is_neither_a_wait_nor_a_retry() -> None:
     ]
 
 
+def test_a_sandbox_that_was_lost_before_it_stored_anything_has_begun_the_record() -> None:
+    lost = known(25, 28, 30, infrastructure_retries=1)
+    spans = derived(RUN, step("load", 10, 40, metadata=lost)).steps[0].spans
+    assert shown(spans)[:2] == ["1 lost 10-25", "1 sandbox start 25-28"]
+    # A record that its own process has made is younger than its sandbox.
+    later = step("load", 30, 40, metadata=lost)
+    assert shown(derived(RUN, later).steps[0].spans)[0] == "1 sandbox start 25-28"
+
+
 def test_a_run_has_started_with_a_sandbox_that_was_lost() -> None:
     load = step("load", 10, 40, metadata=known(25, 28, 30, lost=moment(8)))
     found = derived(RUN, load)
