@@ -98,6 +98,8 @@ def follow(
     with redirect_stdout(sys.stderr):
         progress = attachment.progress
         if isinstance(end, SandboxExit):
+            # Without all of it, the run could not be resumed.
+            run.recording.join()
             return derive_outcome(run, progress, end, zenml)
         return replace(
             derive_outcome(run, progress, read_exit(EXIT_KILLED), zenml),

@@ -241,6 +241,9 @@ def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[Sto
         run_id: ZenML's run id, or a filter that means several.
         hydrate: Whether to read metadata too; those that ZenML can't decode are left out.
         filters: As for `Store.steps`; the project is the active one unless given.
+
+    Raises:
+        NotFoundError: The run was deleted meanwhile.
     """
     store = stores.current()
 
@@ -255,8 +258,18 @@ def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[Sto
     def one_by_one() -> list[StoredStep]:
         return [one(step) for step in read(hydrate=False)]
 
-    found = _with_metadata_or_not(lambda: read(True), one_by_one) if hydrate else read(False)
-    return sorted(found, key=lambda step: (step.created, step.attempt))
+    def found() -> list[StoredStep]:
+        return _with_metadata_or_not(lambda: read(True), one_by_one) if hydrate else read(False)
+
+    try:
+        steps = found()
+    except AttributeError:
+        # ZenML's own, where a run is deleted between two of its queries
+        # (`step_run_schemas.py:397`, 0.98.0).
+        if not run_id.startswith("oneof:"):
+            get_run(run_id, hydrate=False)
+        steps = found()
+    return sorted(steps, key=lambda step: (step.created, step.attempt))
 
 
 def all_pages(read: Callable[..., Page[T]], **filters: Any) -> list[T]:

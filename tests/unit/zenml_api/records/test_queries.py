@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from modalrun.errors import NotFoundError
 from modalrun.zenml_api.records import queries, stores
 from modalrun.zenml_api.records.responses import Page, StoredDeployment, StoredRun, StoredStep
 from modalrun.zenml_api.records.stores import Store
@@ -80,6 +81,30 @@ def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
 def test_the_variables_of_a_step_or_of_the_pipeline() -> None:
     assert queries.environment_of(_RUN.id, "train") == {"OF_STEP": "1"}
     assert queries.environment_of(_RUN.id, None) == {"OF_PIPELINE": "1"}
+
+
+class _Deleting(_Store):
+    """A store in which a run is being deleted: ZenML's first query of its steps fails."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
+        raise KeyError(f"Unable to get {run_id}")
+
+    def steps(self, *, hydrate: bool, **filters: Any) -> Page[StoredStep]:
+        self._asked += 1
+        if self._asked == 1:
+            raise AttributeError("'NoneType' object has no attribute 'start_time'")
+        return super().steps(hydrate=hydrate, **filters)
+
+
+def test_a_run_that_is_deleted_while_its_steps_are_read_is_not_there() -> None:
+    stores.use(cast("Store", _Deleting()))
+    with pytest.raises(NotFoundError, match="ZenML has no run r-1"):
+        queries.step_runs(_RUN.id)
+    stores.use(cast("Store", _Deleting()))
+    assert [len(found) for found in queries.step_attempts([_RUN]).values()] == [2]
 
 
 def test_a_run_that_begins_meanwhile_makes_none_appear_twice() -> None:
