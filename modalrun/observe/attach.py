@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Protocol
 
 from modalrun.errors import ConnectionLostError, ModalrunError
@@ -31,9 +31,6 @@ STOP_SECONDS = 7.0
 
 _RECORD_SECONDS = 1.0
 """How long a stop waits until ZenML has the sandbox on record: its server may be away."""
-
-_WAKE_SECONDS = 0.5
-"""How long a signal may stay unnoticed."""
 
 _CANCEL_SECONDS = 1.0
 """How long to wait for the end of a cancelled call to Modal."""
@@ -60,7 +57,8 @@ class _Stopped:
     """The run was stopped, as a signal asked for."""
 
 
-_Message = _Signal | _Key | _Stopped | SandboxExit | BaseException
+_Message = _Signal | _Key | _Stopped | SandboxExit | BaseException | None
+"""None wakes the main thread, so that it notices a signal."""
 
 
 def follow(
@@ -88,7 +86,7 @@ def follow(
         ModalrunError: The run's end is not known.
     """
     attachment = _Attachment(run, observer, stop)
-    with interrupts.listening(attachment.receive_signal):
+    with interrupts.listening(attachment.receive_signal), interrupts.waking(attachment.wake):
         if interrupted is not None:
             attachment.receive_signal(interrupted)
         observer.begin(attachment.progress)
@@ -127,6 +125,10 @@ class _Attachment:
         """Queue a signal; reentrant, as it is called in signal handlers."""
         self._inbox.put(_Signal(number))
 
+    def wake(self) -> None:
+        """Have the main thread look for signals."""
+        self._inbox.put(None)
+
     def start(self, modal: ModalGateway) -> None:
         """Start to pass on the output of all steps that had not ended before."""
         streams = modal.log_streams(self._run.connection, self._run.run_id)
@@ -158,7 +160,7 @@ class _Attachment:
         )
         try:
             while True:
-                message = self._next_message()
+                message = self._inbox.get()
                 if isinstance(message, SandboxExit):
                     return message
                 if isinstance(message, BaseException):
@@ -182,12 +184,6 @@ class _Attachment:
             raise
         finally:
             prompt.close()
-
-    def _next_message(self) -> _Message:
-        while True:
-            # A signal that the kernel gives another thread, as of two at once, wakes nobody.
-            with suppress(Empty):
-                return self._inbox.get(timeout=_WAKE_SECONDS)
 
     def _start_background(self, action: Callable[[], _Message | None]) -> threading.Thread:
         """Run an action in a background thread; queue what it returns or raises."""
@@ -241,7 +237,7 @@ class _Attachment:
         timer.daemon = True
         timer.start()
         while True:
-            message = self._next_message()
+            message = self._inbox.get()
             if isinstance(message, _Stopped):
                 timer.cancel()
                 return

@@ -117,6 +117,35 @@ def listening(listener: Callable[[int], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+@contextlib.contextmanager
+def waking(wake: Callable[[], object]) -> Iterator[None]:
+    """Call `wake` from a thread after each signal.
+
+    The kernel may give a signal to any thread, as of two at once. The main thread, which alone runs
+    handlers, does not notice that while it waits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    end_read, end_write = os.pipe()
+    os.set_blocking(end_write, False)
+
+    def watch() -> None:
+        while os.read(end_read, 64):
+            wake()
+
+    before = signal.set_wakeup_fd(end_write, warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(end_write)
+        thread.join()
+        os.close(end_read)
+
+
 def within(seconds: float | None, action: Callable[[], object]) -> None:
     """Run an action; leave it behind in a thread of its own after some seconds (None: never).
 

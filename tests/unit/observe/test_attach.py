@@ -188,22 +188,6 @@ def test_a_signal_stops_the_run() -> None:
     assert bench.effects.index("recorded") < bench.effects.index("stop")
 
 
-def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:
-    bench, over = Bench(), threading.Event()
-
-    def record() -> None:
-        over.wait()
-        bench.effects.add("recorded late")
-
-    bench.handle = replace(bench.handle, recording=threading.Thread(target=record))
-    bench.handle.recording.start()
-    bench.ends(1, "failed", StepRecord("load", "failed"))
-    threading.Timer(0.2, over.set).start()
-    bench.follow()
-    found = [effect for effect in bench.effects if effect in {"recorded late", "finalize run"}]
-    assert found == ["recorded late", "finalize run"]
-
-
 def test_a_signal_stops_a_run_that_zenml_does_not_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attach, "_RECORD_SECONDS", 0.1)
     bench = Bench()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from modalrun.observe.outcome import derive_outcome
 from modalrun.run.events import StepEvent
 from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.progress import RunProgress
+from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import read_exit
 from tests.unit.observe.test_attach import Bench
 
@@ -31,3 +33,19 @@ def test_an_entrypoint_that_is_kept_and_runs_no_command(
     (reason,) = bench.zenml.reasons
     assert ("'keep_entrypoint'" in reason) is (keeps and not begun)
     assert ('exec "$@"' in (hint_on_failure(reason) or "")) is (keeps and not begun)
+
+
+def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:
+    bench, over = Bench(), threading.Event()
+
+    def record() -> None:
+        over.wait()
+        bench.effects.add("recorded late")
+
+    bench.handle = replace(bench.handle, recording=threading.Thread(target=record))
+    bench.handle.recording.start()
+    bench.ends(1, "failed", StepRecord("load", "failed"))
+    threading.Timer(0.2, over.set).start()
+    bench.follow()
+    found = [effect for effect in bench.effects if effect in {"recorded late", "finalize run"}]
+    assert found == ["recorded late", "finalize run"]
