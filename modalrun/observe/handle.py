@@ -31,7 +31,6 @@ class RunHandle:
         resumed: Whether an earlier driver has run a part of it.
         ended: The steps that had ended by then; their output is not shown again.
         source_root: The folder of this machine whose files it got.
-        keeps_entrypoint: Whether an ENTRYPOINT of the image wraps the command of the run sandbox.
         left_behind: Returns what a step has missed that is on this machine; None for nothing.
     """
 
@@ -46,7 +45,6 @@ class RunHandle:
     resumed: bool = False
     ended: frozenset[str] = frozenset()
     source_root: Path | None = None
-    keeps_entrypoint: bool = False
     left_behind: Callable[[Failure], str | None] = lambda _: None
 
     @property

@@ -29,7 +29,7 @@ from modalrun.run.outcome import (
 )
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import StepRecord
-from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit, is_of_entrypoint, of_entrypoint
 from modalrun.run.status import NOT_ASKED, RunStatus, derive_status, may_be_rerun
 from modalrun.run.timeline import timeline_of
 from modalrun.zenml_api.gateway import ZenMLGateway
@@ -168,13 +168,9 @@ def _reason(run: RunHandle, progress: RunProgress, end: SandboxExit, how: str) -
     """Return why a run has ended whose processes have recorded no reason."""
     if end.kind is ExitKind.TIMED_OUT:
         return f"The run took longer than its timeout of {run.plan.run_sandbox.timeout} s."
-    by_itself = end.kind in {ExitKind.FAILED, ExitKind.COMPLETED}
     began = any(step.state != "waiting" for step in progress.rows.values())
-    if run.keeps_entrypoint and by_itself and not began:
-        return (
-            f"The run sandbox ended ({how}) before modalrun began in it. Its image keeps its"
-            " ENTRYPOINT ('keep_entrypoint')."
-        )
+    if run.plan.run_sandbox.keeps_entrypoint and not began and is_of_entrypoint(end):
+        return of_entrypoint(end).reason
     return f"The run sandbox ended ({how})."
 
 

@@ -100,7 +100,9 @@ def plan_isolated_step(
         step_run=str(request.step_run),
         run_id=str(request.run_id),
         attempt=request.attempt,
-        sandbox=replace(sandbox, image=image_of.image, env=env),
+        sandbox=replace(
+            sandbox, image=image_of.image, keeps_entrypoint=image_of.keeps_entrypoint, env=env
+        ),
     )
 
 

@@ -99,6 +99,7 @@ class SandboxPlanner:
             image=image,
             resources=resolved.resources,
             timeout=timeout,
+            keeps_entrypoint=self.images[image].keep_entrypoint,
             gpu_wait=values["gpu_wait"].value,
             cloud=values["cloud"].value,
             regions=(region,) if isinstance(region, str) else tuple(region or ()),

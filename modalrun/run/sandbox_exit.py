@@ -166,6 +166,13 @@ NOT_BEGUN = SandboxExit(
     ExitKind.NOT_BEGUN, None, "The sandbox ended before it reported that it had begun the step."
 )
 
+# The success of a worker that is kept warm says nothing of its step.
+UNREPORTED = SandboxExit(
+    ExitKind.UNRECORDED,
+    contract.EXIT_COMPLETED,
+    "The sandbox ended before it reported the end of the step.",
+)
+
 SILENT = SandboxExit(
     ExitKind.LOST, None, "The sandbox did not answer for as long as the step may take."
 )
@@ -196,6 +203,20 @@ def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> Sa
             kind, reason = ExitKind.UNRECORDED, "Modal reports a failure, with exit code 0."
     new = detail if _words(detail) - _words(reason) else ""
     return SandboxExit(kind, exit_code, f"{reason} {new}".strip(), killed)
+
+
+def is_of_entrypoint(end: SandboxExit) -> bool:
+    """Return whether an ENTRYPOINT that is kept may have ended a sandbox: without its command."""
+    return end.kind is ExitKind.FAILED or end.exit_code == contract.EXIT_COMPLETED
+
+
+def of_entrypoint(end: SandboxExit) -> SandboxExit:
+    """Return the end of a sandbox whose ENTRYPOINT has ended it; modalrun has not begun in it."""
+    reason = (
+        f"The sandbox ended (exit code {end.exit_code}) before modalrun began in it. Its image"
+        " keeps its ENTRYPOINT ('keep_entrypoint')."
+    )
+    return SandboxExit(ExitKind.FAILED, end.exit_code, reason)
 
 
 def ended_by_driver(end: SandboxExit, reason: str) -> SandboxExit:

@@ -45,6 +45,7 @@ class SandboxSpec:
         image: Its image: a key of `Plan.images` until that is built, then Modal's id ("im-...").
         resources: GPU, CPU and memory.
         timeout: Seconds until Modal ends it, from its start.
+        keeps_entrypoint: Whether an ENTRYPOINT of the image wraps the command.
         gpu_wait: Seconds to wait for each GPU type; None for the default.
         cloud: Cloud provider; None lets Modal choose.
         regions: Regions to choose from; empty lets Modal choose.
@@ -59,6 +60,7 @@ class SandboxSpec:
     image: str
     resources: Resources
     timeout: int
+    keeps_entrypoint: bool = False
     gpu_wait: int | None = None
     cloud: str | None = None
     regions: tuple[str, ...] = ()

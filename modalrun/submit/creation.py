@@ -135,7 +135,6 @@ def create_run_sandbox(
         resumed=take_over or bool(earlier),
         ended=frozenset(ended),
         source_root=job.source.root,
-        keeps_entrypoint=job.plan.images[job.plan.run_sandbox.image].keep_entrypoint,
         left_behind=partial(left_behind, job.source, plan.target),
     )
 

@@ -63,7 +63,7 @@ def test_an_entrypoint_that_ends_says_that_it_was_kept(world: World) -> None:
     done = world.submit(spec(world, '["false"]', image={"keep_entrypoint": True}))
 
     assert done.exit_code == 1, done.stderr
-    assert "ended (failed, exit code 1) before modalrun began in it." in done.stderr
+    assert "The sandbox ended (exit code 1) before modalrun began in it." in done.stderr
     assert re.search("^  next .*ENTRYPOINT of the image", done.stderr, re.M)
     run = world.only_run()
     assert "'keep_entrypoint'" in world.modalrun("status", run.id).finish().stdout
@@ -71,3 +71,39 @@ def test_an_entrypoint_that_ends_says_that_it_was_kept(world: World) -> None:
     assert logs.exit_code == 4
     assert "There are no lines of the run" in logs.stderr
     assert "these are the logs" not in logs.stderr
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "keep_warm"),
+    [
+        ("pictured.pictured", 0),
+        pytest.param("pictured.pictured", 30, marks=pytest.mark.exhaustive),
+        pytest.param("pictured.isolated", 0, marks=pytest.mark.exhaustive),
+        pytest.param("pictured.isolated", 30, marks=pytest.mark.exhaustive),
+    ],
+)
+@pytest.mark.parametrize(
+    ("program", "code"), [("true", 0), pytest.param("false", 1, marks=pytest.mark.exhaustive)]
+)
+def test_a_step_is_not_done_because_an_entrypoint_has_ended_well(
+    world: World, pipeline: str, keep_warm: int, program: str, code: int
+) -> None:
+    """The driver of a static pipeline has an image of its own; that of a dynamic one runs here."""
+    # A dynamic run's own sandbox has the image too.
+    runs = f'case $* in *driver.step*) exit {code};; esac; exec "$@"'
+    entrypoint = json.dumps(["sh", "-c", runs, "sh"] if "isolated" in pipeline else [program])
+
+    done = world.submit(
+        spec(world, entrypoint, pipeline=pipeline, image={"keep_entrypoint": True}),
+        "--mode",
+        "per_step",
+        "--set",
+        f"settings.orchestrator.keep_warm={keep_warm}",
+    )
+
+    assert done.exit_code == 1, done.stderr
+    reason = f"The sandbox ended (exit code {code}) before modalrun began in it."
+    assert reason in done.stderr and "ENTRYPOINT of the image" in done.stderr
+    run = world.only_run()
+    assert set(run.statuses.values()) == {"failed"}
+    assert reason in world.modalrun("status", run.id).finish().stdout

@@ -228,6 +228,8 @@ class IsolatedSteps:
         try:
             while True:
                 end = await attempts.wait() if attempts.sandbox else sandbox_exit.LOST
+                if attempts.keeps_entrypoint and sandbox_exit.is_of_entrypoint(end):
+                    end = await self._explained(submitted, end)
                 if not await self._is_restarted(submitted, end):
                     break
             if end.killed and not submitted.cancelled:
@@ -243,6 +245,11 @@ class IsolatedSteps:
         self._release_slot(submitted)
         submitted.over.set()
         await asyncio.to_thread(self.on_end)
+
+    async def _explained(self, submitted: _Step, end: SandboxExit) -> SandboxExit:
+        """Blame the image's ENTRYPOINT for an end unless the step has recorded its own."""
+        recorded = await asyncio.to_thread(self.end_of_record, submitted.step.step_run)
+        return end if recorded is not None else sandbox_exit.of_entrypoint(end)
 
     async def _is_restarted(self, submitted: _Step, end: SandboxExit) -> bool:
         """Replace a sandbox that the infrastructure has lost; ZenML's record stays the same."""

@@ -186,13 +186,16 @@ class StaticStep:
         """Return whether the step has succeeded; None to attempt it again, in `delay` seconds."""
         attempts, early_end = self.attempts, self._context.early_end
         record = None
-        if end.kind is not ExitKind.COMPLETED:
+        proves = end.kind is ExitKind.COMPLETED and not attempts.keeps_entrypoint
+        if not proves:
             record = await self._call(lambda recorder: recorder.step_state(attempts.name))
         # ZenML's record wins: the outputs are stored, whatever happened to the sandbox.
-        if end.kind is ExitKind.COMPLETED or (record is not None and record.successful):
+        if proves or (record is not None and record.successful):
             return self._ended("completed", end)
         running = record is not None and is_running(record)
         failed = has_failed(record, attempts.failures)
+        if attempts.keeps_entrypoint and not failed and sandbox_exit.is_of_entrypoint(end):
+            end = sandbox_exit.of_entrypoint(end)
         if failed and record is not None and record.failure:
             end = replace(end, reason=str(record.failure))
         end = await self._with_usage(record, end)

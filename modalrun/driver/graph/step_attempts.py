@@ -148,6 +148,11 @@ class StepAttempts:
         )
 
     @property
+    def keeps_entrypoint(self) -> bool:
+        """Whether an ENTRYPOINT of the image may end its sandboxes before modalrun begins."""
+        return self._spec.keeps_entrypoint
+
+    @property
     def asked(self) -> dict[str, Any]:
         """What its sandboxes ask for but the GPU, as fields of `StepMetadata`."""
         return {

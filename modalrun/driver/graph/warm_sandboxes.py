@@ -302,8 +302,7 @@ class WarmSandboxes:
         if not (lease.is_first or lease.begun.is_set()):
             end = sandbox_exit.NOT_BEGUN
         elif end.kind is ExitKind.COMPLETED:
-            # A worker's own success says nothing of the step, whose report did not come.
-            end = sandbox_exit.LOST
+            end = sandbox_exit.UNREPORTED
         lease.finish(end)
 
     def _receive(self, worker: _Worker, event: Event | None) -> None:

@@ -17,3 +17,9 @@ def tell() -> None:
 def pictured() -> None:
     """One step."""
     tell()
+
+
+@pipeline(dynamic=True)
+def isolated() -> None:
+    """One step in a sandbox of its own."""
+    tell.with_options(runtime="isolated")()

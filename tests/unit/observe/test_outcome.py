@@ -26,9 +26,9 @@ def test_an_entrypoint_that_is_kept_and_runs_no_command(
     if begun:
         progress.apply(StepEvent("load", "running", at=1.0))
 
-    derive_outcome(
-        replace(bench.handle, keeps_entrypoint=keeps), progress, read_exit(code), bench.zenml
-    )
+    plan = bench.handle.plan
+    plan = replace(plan, run_sandbox=replace(plan.run_sandbox, keeps_entrypoint=keeps))
+    derive_outcome(replace(bench.handle, plan=plan), progress, read_exit(code), bench.zenml)
 
     (reason,) = bench.zenml.reasons
     assert ("'keep_entrypoint'" in reason) is (keeps and not begun)
