@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import sys
 from pathlib import Path
-
-
-def _lock(path: Path) -> bool:
-    """Take the server lock for the life of this process, and write our pid into it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return True
 
 
 def _raise_open_files() -> int:
@@ -50,6 +37,7 @@ def main() -> int | str:
     os.umask(0o077)
 
     from modalrun.errors import UsageError
+    from modalrun.localmodal import server_lock
     from modalrun.localmodal.storage.paths import StateDir
 
     state = StateDir(arguments.state_dir.absolute())
@@ -59,7 +47,7 @@ def main() -> int | str:
     except (OSError, UsageError) as error:
         print(error, file=sys.stderr)  # noqa: T201 (the launcher shows it)
         return UsageError.exit_code
-    if not _lock(state.server_lock):
+    if not server_lock.hold(state):
         return f"another server already uses {state.root}"
 
     import asyncio

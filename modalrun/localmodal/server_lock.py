@@ -21,6 +21,27 @@ from modalrun.localmodal.storage.paths import StateDir
 _KILL_LIMIT = 20.0
 
 
+def hold(state: StateDir) -> bool:
+    """Take the server lock for the life of this process, and write its pid into it.
+
+    Returns:
+        Whether it was free.
+    """
+    descriptor = os.open(state.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if is_locked(state):
+                os.close(descriptor)
+                return False
+            # Somebody has just looked at it (`is_locked`).
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return True
+
+
 def is_locked(state: StateDir) -> bool:
     """Return whether a server holds the server lock."""
     try:

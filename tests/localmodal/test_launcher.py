@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import pytest
 from modal_proto.api_pb2 import GenericResult
 
 from modalrun.errors import ModalrunError, UsageError
-from modalrun.localmodal import launcher
+from modalrun.localmodal import launcher, server_lock
 from modalrun.localmodal.launcher import StateDir
 from modalrun.localmodal.server_info import ServerInfo
 from modalrun.localmodal.server_lock import is_locked, start_lock
@@ -38,8 +40,9 @@ from .support import (
 SERVER = [sys.executable, "-m", "modalrun.localmodal"]
 ENSURE = """
 import sys
+import threading
 from pathlib import Path
-from modalrun.localmodal import launcher
+from modalrun.localmodal import launcher, server_lock
 sys.stdin.read()
 print(launcher.ensure_running(Path(sys.argv[1])).pid)
 """
@@ -236,6 +239,20 @@ def test_a_server_that_stood_still_keeps_its_sandboxes(
     monkeypatch.setattr(launcher, "_STOP_LIMIT", 1)
     assert launcher.ensure_running(sdk.info.state_dir) == sdk.info
     assert sandbox.poll() is None
+
+
+def test_a_look_at_the_lock_keeps_no_server_from_it(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.create()
+    state.server_lock.touch()
+    # As `is_locked` does for a moment.
+    looking = os.open(state.server_lock, os.O_RDWR)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [looking]).start()
+
+    assert server_lock.hold(state)
+    assert is_locked(state)
+    assert not server_lock.hold(state)
 
 
 @pytest.mark.exhaustive
