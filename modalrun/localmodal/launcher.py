@@ -206,7 +206,7 @@ def ensure_running(
     """Return the server of a state folder; start it if it does not run.
 
     Of several concurrent callers, one starts it. An idle server from another Python environment is
-    replaced, because sandboxes run the Python of their server.
+    replaced: with its Python, the imports of sandboxes are in memory when they start.
 
     Args:
         idle_timeout: Seconds without a sandbox and without a call after which a new server ends;

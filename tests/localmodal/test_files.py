@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -146,8 +147,18 @@ def test_a_sandbox_may_choose_another_python(sdk: Sdk, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").write_text("#!/bin/sh\necho another\n")
     (tmp_path / "bin" / "python").chmod(0o755)
-    sandbox = sdk.create("python", env={"MODALRUN_LOCAL_PYTHON": str(tmp_path)})
+    environment: dict[str, str | None] = {"MODALRUN_LOCAL_PYTHON": str(tmp_path)}
+    sandbox = sdk.create("python", env=environment)
     assert sandbox.stdout.read() == "another\n"
+
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "module.py").touch()
+    record = tmp_path / "lib" / "python3.11" / "site-packages" / "a-1.dist-info" / "direct_url.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}}))
+    sandbox = sdk.create("ls", str(project), env=environment)
+    assert sandbox.stdout.read() == "module.py\n", "packages that are installed in place"
 
 
 def test_a_volume_is_shared(sdk: Sdk, backend: Backend) -> None:

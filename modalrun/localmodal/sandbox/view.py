@@ -86,9 +86,9 @@ def python_folders(prefix: str) -> list[str]:
     return found
 
 
-def _editable_projects() -> Iterator[str]:
+def _editable_projects(packages: Iterable[str]) -> Iterator[str]:
     """Yield the folders of packages that are installed in place (PEP 610)."""
-    for folder in (path for path in sys.path if path.endswith("-packages")):
+    for folder in packages:
         for file in Path(folder).glob("*.dist-info/direct_url.json"):
             try:
                 origin = json.loads(file.read_text("utf-8"))
@@ -135,7 +135,8 @@ class Machine:
 
     def __post_init__(self) -> None:
         found = [f"/{name}" for name in _SYSTEM if os.path.lexists(f"/{name}")]
-        found += [*python_folders(sys.prefix), sys.base_prefix, *sys.path, *_editable_projects()]
+        found += [*python_folders(sys.prefix), sys.base_prefix, *sys.path]
+        found += _editable_projects(path for path in sys.path if path.endswith("-packages"))
         for name in _PATHS_IN_VARIABLES:
             found += os.environ.get(name, "").split(os.pathsep)
         # A link that leads to where the system's other services keep it.
@@ -200,6 +201,8 @@ class Machine:
         named = [os.environ[name] for name in _CERTIFICATES if os.environ.get(name)]
         certificates = [path for path in named if Path(path).exists()]
         needed = [*python_folders(prefix), *dict.fromkeys(certificates)]
+        if prefix != sys.prefix:
+            needed += _editable_projects(map(str, Path(prefix).glob("lib/python*/site-packages")))
         for path in self._secrets:
             shown = any(_is_below(path, other) for other in (*taken, *shared, *needed))
             # Where something of its own is below, nothing else has been exposed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -33,13 +34,15 @@ class SandboxArguments:
             client: The connection that secrets and volumes are looked up with; None for that of
                 the creation.
             package: Whether modalrun's source is mounted (`mounts.with_files`); otherwise
-                sandboxes share the Python of the local Modal server, and its modules.
+                sandboxes have the Python of this process, and its modules.
         """
         import modal
 
         self._environment = plan.settings.modal_environment
         self._client = client
         self._dropped = () if package else ("PYTHONPATH",)
+        # The server may run in another virtual environment (`localmodal/sandbox/rootfs.py`).
+        self._added = {} if package else {"MODALRUN_LOCAL_PYTHON": sys.prefix}
         self._own_secret = modal.Secret.from_dict(dict(secrets))
         self._named: dict[str, Any] = {}
 
@@ -60,7 +63,7 @@ class SandboxArguments:
         return {
             "name": spec.name,
             "tags": dict(spec.tags),
-            "env": {**env, **own},
+            "env": {**self._added, **env, **own},
             # Ours last: a named secret must not replace what the run needs to reach ZenML.
             "secrets": [*secrets, self._own_secret],
             "volumes": volumes,

@@ -1,5 +1,7 @@
 """The arguments of `modal.Sandbox.create` for a sandbox spec."""
 
+import sys
+from dataclasses import replace
 from typing import Any
 from unittest.mock import ANY
 
@@ -24,13 +26,21 @@ SPEC = SandboxSpec(
 )
 
 
-def arguments(target: Target = "modal") -> SandboxArguments:
+def arguments(target: Target = "modal", *, package: bool = True) -> SandboxArguments:
     settings = RunSettings(app_name="a", modal_environment="staging")
-    return SandboxArguments(RunPlan(target, "p", settings, SPEC), {"TOKEN": "s3cret"}, package=True)
+    plan = RunPlan(target, "p", settings, SPEC)
+    return SandboxArguments(plan, {"TOKEN": "s3cret"}, package=package)
 
 
 def made(spec: SandboxSpec, gpu: str | None = None) -> dict[str, Any]:
     return arguments().of(spec, gpu)
+
+
+def test_a_local_sandbox_has_this_python_whatever_the_servers_is() -> None:
+    python = {"MODALRUN_LOCAL_PYTHON": sys.prefix}
+    spec = replace(SPEC, env={"A": "1", "PYTHONPATH": "/src"})
+    found = arguments("local", package=False).of(spec, "T4")["env"]
+    assert found == {"A": "1", "MODALRUN_GPU": "T4", **python}
 
 
 def test_every_field_of_a_spec_arrives() -> None:
