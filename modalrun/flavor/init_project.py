@@ -96,11 +96,7 @@ def initialize(
         undo.append(f"rm {shlex.quote(str(spec))}")
         existing = _read_spec(folder / spec)
     following = _to_run(existing, spec) if ready and existing is not None else []
-    if not made.active:
-        following.append(("make the stack the active one", f"zenml stack set {name}"))
-    script = _run_script(existing, folder) if existing is not None else None
-    if script is not None:
-        following.append(("run it as usual" if made.active else "then run it as usual", script))
+    following += _as_usual(existing or _ExistingSpec(), folder, stack=name, active=made.active)
     return Initialized(tuple(steps), tuple(undo), tuple(following))
 
 
@@ -143,16 +139,34 @@ def _to_run(existing: _ExistingSpec, spec: Path) -> list[tuple[str, str]]:
     return [(first, f"modalrun submit {file}")]
 
 
-def _run_script(existing: _ExistingSpec, folder: Path) -> str | None:
-    """Return the command that runs the script of a run spec's pipeline from `folder`."""
+def _as_usual(
+    existing: _ExistingSpec, folder: Path, *, stack: str, active: bool
+) -> list[tuple[str, str]]:
+    """Return the commands that run the script of a run spec's pipeline from `folder`, in order.
+
+    Args:
+        stack: The stack that it must run on.
+        active: Whether that is the active one of `folder`.
+    """
+    activate = ("make the stack the active one", f"zenml stack set {stack}")
+    first = [] if active else [activate]
     if existing.pipeline is None or existing.pipeline.script is None:
-        return None
+        return first
     script, root = Path(existing.pipeline.script), os.path.relpath(existing.root, folder)
     if len(script.parts) == 1:
-        return f"python {shlex.quote(str(Path(root, script)))}"
-    # As a file, it could not import the modules of its own package.
-    there = "" if root == "." else f"cd {shlex.quote(root)} && "
-    return f"{there}python -m {'.'.join(script.with_suffix('').parts)}"
+        command = f"python {shlex.quote(str(Path(root, script)))}"
+    else:
+        # As a file, it could not import the modules of its own package.
+        command = f"python -m {'.'.join(script.with_suffix('').parts)}"
+        if not (existing.root / ".zen").is_dir():
+            # Without it, ZenML's source root is the folder of the script, in the package. It has an
+            # active stack of its own.
+            first = [("make the folder a ZenML project", "zenml init"), activate]
+        if root != ".":
+            there = f"cd {shlex.quote(root)} && "
+            first = [(what, f"{there}{known}") for what, known in first]
+            command = f"{there}{command}"
+    return [*first, ("then run it as usual" if first else "run it as usual", command)]
 
 
 def _write_spec(

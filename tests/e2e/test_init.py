@@ -24,12 +24,17 @@ def train(rate: float) -> None:
 
 PIPELINE = """\
 from churn.steps import train
-from zenml import pipeline
+from zenml import pipeline, step
+
+
+@step(enable_cache=False)
+def load() -> float:
+    return 0.1
 
 
 @pipeline
-def training(rate: float = 0.1) -> None:
-    train(rate)
+def training() -> None:
+    train(load())
 
 
 if __name__ == "__main__":
@@ -60,9 +65,9 @@ def test_the_named_commands_run_a_package(world: World, src: str) -> None:
         return done.stdout + done.stderr
 
     told = run("modalrun init --target local")
-    named = re.findall(r"^  \w.* {2,}(\w+ .*)$", told.partition("do now:")[2], re.M)[:3]
+    named = re.findall(r"^  \w.* {2,}(\w+ .*)$", told.partition("do now:")[2], re.M)[:4]
     assert named[-1] == ("cd src && " if src else "") + "python -m churn.pipeline", told
-    submitted, _, script = map(run, named)
+    submitted, _, _, script = map(run, named)
     assert "TRAINED with 0.1" in submitted
     assert "TRAINED with 0.1" in script
 
