@@ -47,6 +47,13 @@ def _module(selection: SourceSelection, message: str) -> str | None:
     for file in (path.with_name(f"{path.name}.py"), path / "__init__.py", path):
         if remark := _ignored(selection, file):
             return remark
+    root = selection.root
+    if path.parts[0] == root.name and _may_be_root(root.parent):
+        return (
+            f"'{root.name}' is the source root itself. Make {root.parent} the source root:"
+            " 'source_root:' in a run spec, or 'zenml init' there for a script (and then 'zenml"
+            " stack set' again)."
+        )
     return None
 
 

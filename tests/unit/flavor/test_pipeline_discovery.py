@@ -161,8 +161,32 @@ def test_next_commands_for_an_existing_run_spec(
         (words, f"modalrun {command} 'a b.yaml'")
     ]
     # Relative to the current folder.
-    found = init_project._run_script(existing, tmp_path / "below")
-    assert found == ("python ../mine.py" if script else None)
+    run = [("run it as usual", "python ../mine.py")] if script else []
+    assert init_project._as_usual(existing, tmp_path / "below", stack="s", active=True) == run
+
+
+@pytest.mark.parametrize("src", [".", "src"])
+@pytest.mark.parametrize("initialized", [False, True])
+@pytest.mark.parametrize("active", [False, True])
+def test_a_script_in_a_package_needs_a_zenml_project(
+    tmp_path: Path, src: str, *, initialized: bool, active: bool
+) -> None:
+    root = tmp_path / src
+    (root / "package").mkdir(parents=True)
+    (root / "package" / "mine.py").write_text(SCRIPT)
+    if initialized:
+        (root / ".zen").mkdir()
+    (tmp_path / "a.yaml").write_text(f"pipeline: package.mine.needs\nsource_root: {src}\n")
+    existing = init_project._read_spec(tmp_path / "a.yaml")
+    assert existing is not None
+
+    found = init_project._as_usual(existing, tmp_path, stack="s", active=active)
+
+    commands = [] if initialized else ["zenml init"]
+    commands += [] if initialized and active else ["zenml stack set s"]
+    there = "" if src == "." else "cd src && "
+    expected = [there + one for one in (*commands, "python -m package.mine")]
+    assert [command for _, command in found] == expected
 
 
 def test_a_missing_run_spec(tmp_path: Path) -> None:

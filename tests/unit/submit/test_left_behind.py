@@ -101,6 +101,11 @@ def test_a_module_that_is_here(root: Path) -> None:
     assert found and found.startswith("gone/features.py is in the source root")
 
 
+def test_a_package_that_is_the_source_root_itself(root: Path) -> None:
+    found = remark(root, "ModuleNotFoundError", "No module named 'root'")
+    assert found and f"Make {root.parent} the source root" in found
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
