@@ -217,6 +217,8 @@ def test_a_run_that_is_not_over_is_refused(world: World) -> None:
 def test_a_dynamic_pipeline(world: World, mode: str) -> None:
     failed = world.submit(spec(world, "growing", mode))
     assert failed.exit_code == 1, failed.stderr
+    inline = "The mode 'pipeline' does not support running steps in isolated runtimes."
+    assert (inline in failed.stdout) is (mode == "pipeline"), "ZenML's own message"
     (world.root / "file").touch()
 
     done = rerun(world)

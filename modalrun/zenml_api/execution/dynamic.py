@@ -45,6 +45,14 @@ MONITOR_PAUSE = 1.0
 """Seconds between an error of ZenML's check of isolated steps and the next check."""
 
 
+class _InlineOrchestrator(ModalOrchestrator):
+    """Run every step in this process."""
+
+
+# ZenML says of an isolated step: "The ... does not support running steps in isolated runtimes".
+_InlineOrchestrator.__name__ = "mode 'pipeline'"
+
+
 class DynamicRun:
     """One run of a dynamic pipeline, in the process that runs its function."""
 
@@ -62,7 +70,7 @@ class DynamicRun:
             death: How an earlier process of the run has died; see `InlineSteps`.
             end_reason: Why this one is ended from outside; see there.
         """
-        kind = IsolatingOrchestrator if isolated is not None else ModalOrchestrator
+        kind = IsolatingOrchestrator if isolated is not None else _InlineOrchestrator
         self._loaded = LoadedRun(run_id, orchestrator=kind)
         orchestrator = self._loaded.stack.orchestrator
         configuration = self._loaded.snapshot.pipeline_configuration
