@@ -63,6 +63,8 @@ def stop(
             spinner.show("Stopping the run")
             stopped = stopping.stop(found.id, force=force, wait=wait, say=say)
     writer.err(stopped.headline)
+    if run is None and found.finished:
+        writer.err("'modalrun list --state running' shows the runs that go on.")
 
 
 def _require_consent(run: RunRecord, spinner: Spinner) -> None:

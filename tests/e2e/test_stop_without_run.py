@@ -64,3 +64,8 @@ def test_a_run_that_is_not_named_is_stopped_if_it_is_mine_or_i_say_yes(world: Wo
     stopped = world.modalrun("stop", "--force").finish()
     assert stopped.exit_code == 0, stopped.stderr
     settled(world, {"wait": "stopped"})
+    again = world.modalrun("stop").finish()
+    assert again.stderr.splitlines()[-2:] == [
+        f"The run {made.id} has ended already: stopped.",
+        "'modalrun list --state running' shows the runs that go on.",
+    ]

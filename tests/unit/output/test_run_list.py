@@ -36,6 +36,9 @@ def test_a_reason_of_several_lines_is_one(capsys: pytest.CaptureFixture[str]) ->
     _, _, told, hint = capsys.readouterr().out.splitlines()
     assert told == " " * 10 + "ModuleNotFoundError: No module named 'pandas'"
     assert hint.startswith(f"{' ' * 10}next: the sandbox has no module 'pandas'")
+    print_list([ListedRun(run, None), ListedRun(replace(run, id="22222222-b"), None)])
+    shown = capsys.readouterr().out
+    assert (shown.count("No module named 'pandas'"), shown.count("next: ")) == (2, 1)
 
 
 def test_the_time_of_a_run_without_an_end_is_within_its_timeout(
