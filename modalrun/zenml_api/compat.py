@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from zenml.config import DockerSettings
+    from zenml.config.step_configurations import StepConfiguration
     from zenml.log_stores.base_log_store import BaseLogStore
     from zenml.models import LogEntry, LogsResponse, PipelineRunResponse, StepRunResponse
+    from zenml.orchestrators import BaseOrchestrator
     from zenml.orchestrators.step_run_utils import StepRunRequestFactory
+    from zenml.utils.logging_utils import LoggingContext
 
 _ALL = 1_000_000
 """More log entries than a log store gives in one answer, and more steps than a run has."""
@@ -36,6 +40,28 @@ def execution_context(run: PipelineRunResponse | None) -> AbstractContextManager
     if hasattr(context, "pipeline_run"):
         context.pipeline_run = run
     return context
+
+
+@contextmanager
+def disabled(log: LoggingContext) -> Iterator[None]:
+    """Keep a log from what is printed in the block (`LoggingContext.disabled`, 0.95.1)."""
+    log._disabled = True
+    try:
+        yield
+    finally:
+        log._disabled = False
+
+
+def is_inline(config: StepConfiguration, docker: DockerSettings, kind: BaseOrchestrator) -> bool:
+    """Return whether ZenML runs a dynamic pipeline's step in the pipeline's own process.
+
+    ZenML's answer has a warning, too (0.97.0).
+    """
+    from zenml.enums import StepRuntime
+    from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
+
+    found: Any = get_step_runtime(config, docker, kind)
+    return StepRuntime.INLINE in (found if isinstance(found, tuple) else [found])
 
 
 def first_entries(store: BaseLogStore, logs: LogsResponse) -> Sequence[LogEntry]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.enums import ExecutionStatus, StepRuntime
+from zenml.enums import ExecutionStatus
 from zenml.exceptions import RunStoppedException, StepExecutionException
-from zenml.execution.pipeline.dynamic.compilation import get_step_runtime
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.orchestrators.publish_utils import publish_step_run_status_update
 from zenml.steps import StepHeartBeatTerminationException
@@ -22,6 +21,7 @@ from modalrun.run.failure import Failure, of_raising_step
 from modalrun.run.finished_step import end_event
 from modalrun.run.records import SUCCESSFUL
 from modalrun.run.reporting import emit_step_event, log_line, write_event
+from modalrun.zenml_api import compat
 from modalrun.zenml_api.execution import containment
 from modalrun.zenml_api.execution.exception_text import text_required
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
@@ -347,12 +347,8 @@ class _Runner(DynamicPipelineRunner):
         return status
 
     def _is_inline(self, config: StepConfiguration) -> bool:
-        runtime, _ = get_step_runtime(
-            step_config=config,
-            pipeline_docker_settings=self._snapshot.pipeline_configuration.docker_settings,
-            orchestrator=self._orchestrator,
-        )
-        return runtime == StepRuntime.INLINE
+        docker = self._snapshot.pipeline_configuration.docker_settings
+        return compat.is_inline(config, docker, self._orchestrator)
 
     def _build_child_runner(self, child_run: PipelineRunResponse) -> DynamicPipelineRunner:
         assert child_run.snapshot is not None

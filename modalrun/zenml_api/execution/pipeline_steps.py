@@ -15,6 +15,7 @@ from zenml.utils.logging_utils import (
 from modalrun.errors import RunStopped
 from modalrun.run.manifest import Graph
 from modalrun.run.records import SUCCESSFUL
+from modalrun.zenml_api import compat
 from modalrun.zenml_api.execution.single_step import FinalStatus, Signals, SingleStep
 from modalrun.zenml_api.execution.steps import LoadedRun
 from modalrun.zenml_api.records.responses import STOPPED
@@ -75,7 +76,7 @@ class PipelineSteps:
         self, name: str, signals: Signals, failed: Callable[[BaseException], None]
     ) -> FinalStatus:
         """Run one step once, and return its recorded status; see `SingleStep.run`."""
-        with self._log.disabled() if self._log else nullcontext():
+        with compat.disabled(self._log) if self._log else nullcontext():
             return SingleStep(self._loaded, name).run(signals, failed)
 
     def cleanup(self) -> None:

@@ -83,6 +83,8 @@ def _without_descriptor() -> io.TextIOBase:
     return stream
 
 
+# Since Python 3.13 such a file can't even be deleted in silence.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("spoiled", [_closed, _without_descriptor, lambda: None])
 def test_traceback_is_shown_although_the_step_has_spoiled_stderr(
     monkeypatch: pytest.MonkeyPatch,

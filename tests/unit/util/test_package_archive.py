@@ -63,7 +63,8 @@ def test_the_same_source_makes_the_same_file_without_paths(archive: Path, tmp_pa
         " write_archive(pathlib.Path(sys.argv[1]), sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, again, MOUNTED], check=True)
-    assert again.read_bytes() == archive.read_bytes()
+    # Bytecode of Python 3.10 has sets in any order (bpo-37596).
+    assert sys.version_info < (3, 11) or again.read_bytes() == archive.read_bytes()
     with zipfile.ZipFile(archive) as packed:
         here = str(Path(__file__).parents[3]).encode()
         assert not any(here in packed.read(name) for name in packed.namelist())
