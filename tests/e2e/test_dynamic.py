@@ -265,6 +265,11 @@ def test_the_steps_of_a_child_pipeline_have_labels_of_their_own(world: World) ->
     assert done.exit_code == 0, done.stderr
     assert "inner/square | squaring 0 in the run sandbox\n" in done.stdout
     assert_labels_of_a_child(world, done)
+    parent, child = world.runs()
+    logs = world.modalrun("logs", child.id).finish()
+    assert f"is a child of {parent.id}, whose logs have its lines" in logs.stderr
+    shown = world.modalrun("status", child.id).finish()
+    assert re.search(rf"child of +{parent.id}\n", shown.stdout), shown.stderr
 
 
 @pytest.mark.exhaustive
