@@ -16,6 +16,7 @@ from modalrun.run import contract, metadata
 from modalrun.run.events import StepEvent
 from modalrun.run.metadata import StepMetadata
 from modalrun.run.reporting import forget_key, prove_events, write_event
+from modalrun.run.step_order import label_of
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
 
@@ -42,7 +43,7 @@ def main() -> NoReturn:
                 metadata=_metadata(),
             )
         # Without a sandbox: the step itself begins.
-        write_event(StepEvent(name, "running", at=time.time()))
+        write_event(StepEvent(label_of(os.environ), "running", at=time.time()))
         forget_key()
         code = process.EXIT_CODES[step.run(signals, process.print_traceback)]
     except BaseException as error:

@@ -36,7 +36,7 @@ from modalrun.driver.processes.process import die_with_parent
 from modalrun.run import contract, events
 from modalrun.run.events import Event, LinesOf, OrderEnd
 from modalrun.run.reporting import log_line
-from modalrun.run.step_order import StepOrder
+from modalrun.run.step_order import StepOrder, label_of
 from modalrun.util import garbage_collection
 
 ORPHAN_SECONDS = 60.0
@@ -90,7 +90,7 @@ class Worker:
         if order.secret in self._served:
             return
         self._served.add(order.secret)
-        lines = LinesOf(order.env[contract.STEP], order.attempt)
+        lines = LinesOf(label_of(order.env), order.attempt)
         _write(1, lines)
         _write(2, lines)
         with contextlib.ExitStack() as folders:

@@ -41,6 +41,7 @@ def as_json(view: RunStatus) -> str:
         }
         if metadata
         else None,
+        "parent": run.parent,
         "rerun_of": metadata.rerun_of if metadata else None,
         "rerun_by": metadata.rerun_by if metadata else None,
         "steps": [_step(step, view) for step in view.steps],

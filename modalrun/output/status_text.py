@@ -198,6 +198,7 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
         "state": _described_state(view),
         "reason": None if told_below or not run.finished else run.reason,
         "next": view.next,
+        "child of": run.parent,
         "rerun of": metadata.rerun_of if metadata else None,
         "rerun by": metadata.rerun_by if metadata else None,
         "rerun": f"modalrun rerun {run.id}" if may_be_rerun(run) else None,

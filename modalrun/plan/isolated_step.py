@@ -28,6 +28,7 @@ class IsolatedStep:
         step_run: The id of its record.
         run_id: The run it belongs to: that of the manifest, or of a child pipeline.
         attempt: The number of the attempt, from 1.
+        child: What precedes its name in its label; empty unless it is a child pipeline's.
     """
 
     name: str
@@ -35,6 +36,7 @@ class IsolatedStep:
     run_id: str
     attempt: int
     sandbox: SandboxSpec
+    child: str = ""
 
 
 def layers_as_json(layers: Layers) -> dict[str, dict[str, Any]]:
@@ -64,7 +66,7 @@ def plan_isolated_step(
         UsageError: A setting is not supported, settings contradict one another, or the step needs
             an image, a secret or a volume that the run doesn't have.
     """
-    step, settings = request.name, request.settings
+    step, settings = request.child + request.name, request.settings
     planned = manifest.sandbox_of(request.template) if request.template is not None else None
     if planned is None and request.docker != manifest.docker:
         raise UsageError(
@@ -96,10 +98,11 @@ def plan_isolated_step(
     # The image is built already, and its recipe is not known here.
     env = {**sandbox.env, "PYTHONPATH": image_of.env["PYTHONPATH"]}
     return IsolatedStep(
-        name=step,
+        name=request.name,
         step_run=str(request.step_run),
         run_id=str(request.run_id),
         attempt=request.attempt,
+        child=request.child,
         sandbox=replace(
             sandbox, image=image_of.image, keeps_entrypoint=image_of.keeps_entrypoint, env=env
         ),

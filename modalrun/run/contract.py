@@ -57,6 +57,8 @@ TAKE_OVER = "MODALRUN_TAKE_OVER"
 # Variables of a step sandbox.
 STEP = "MODALRUN_STEP"
 """The step's invocation id; no other sandbox has it."""
+CHILD = "MODALRUN_CHILD"
+"""What precedes the invocation id in the step's label; set for a child pipeline's step only."""
 STEP_RUN = "MODALRUN_STEP_RUN"
 """The step run record to execute again: a new record would use up a retry of the user's."""
 ATTEMPT = "MODALRUN_ATTEMPT"

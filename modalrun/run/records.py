@@ -98,6 +98,7 @@ class RunRecord:
             on (`pipeline_run_schemas.py:1318`, 0.98.0). At its end modalrun stores a reason.
         starts_nothing: Whether it is failing, and its execution mode lets no more steps begin.
         dynamic: Whether its pipeline is dynamic.
+        parent: The id of the run whose function called its pipeline; None for most runs.
     """
 
     id: str
@@ -117,6 +118,7 @@ class RunRecord:
     failing: bool = False
     starts_nothing: bool = False
     dynamic: bool = False
+    parent: str | None = None
 
     @property
     def finished(self) -> bool:

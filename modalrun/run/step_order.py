@@ -19,6 +19,7 @@ OF_A_STEP = frozenset(
     {
         contract.RUN_ID,
         contract.STEP,
+        contract.CHILD,
         contract.STEP_RUN,
         contract.ATTEMPT,
         contract.STEP_METADATA,
@@ -26,6 +27,11 @@ OF_A_STEP = frozenset(
     }
 )
 """The variables of a step sandbox that differ from step to step."""
+
+
+def label_of(env: Mapping[str, str]) -> str:
+    """Return the label of the step whose variables these are: what events and lines name it."""
+    return env.get(contract.CHILD, "") + env[contract.STEP]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from modalrun.run.values import CHECKED, Number, StepName
+from modalrun.run.values import CHECKED, Number, StepName, Text
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class StepRequest:
         settings: ZenML's settings of the step, with the pipeline's merged in, as plain values.
         template: The planned step that this one is made from, if there is one.
         docker: The digest of its Docker settings.
+        child: What precedes its name in its label: "inner/" in the child pipeline `inner`.
     """
 
     __pydantic_config__ = CHECKED
@@ -33,3 +34,4 @@ class StepRequest:
     settings: Mapping[str, Any]
     docker: str
     template: StepName | None = None
+    child: Text = ""

@@ -249,6 +249,29 @@ def test_a_step_sandbox_that_is_lost_during_a_graceful_stop(world: World) -> Non
     assert len(boxes(world, "square")) == 1
 
 
+def assert_labels_of_a_child(world: World, done: Any) -> None:
+    """Check that the step `total` of a run of `outer` is told from that of its child `inner`."""
+    child, own = (f"{label} | total 0 in the run sandbox\n" for label in ("inner/total", "total"))
+    assert re.findall(r"^.*total 0 in .*\n", done.stdout, re.M) == [child, own]
+    for label, line in (("total", own), ("inner/total", child)):
+        logs = world.modalrun("logs", world.runs()[0].id, "--step", label).finish()
+        assert re.findall(r"^.*total 0 in .*\n", logs.stdout, re.M) == [line], logs.stderr
+
+
+@pytest.mark.exhaustive
+def test_the_steps_of_a_child_pipeline_have_labels_of_their_own(world: World) -> None:
+    done = world.submit(SPEC.replace("growing.growing", "growing.outer"))
+
+    assert done.exit_code == 0, done.stderr
+    assert "inner/square | squaring 0 in the run sandbox\n" in done.stdout
+    assert_labels_of_a_child(world, done)
+    parent, child = world.runs()
+    logs = world.modalrun("logs", child.id).finish()
+    assert f"is a child of {parent.id}, whose logs have its lines" in logs.stderr
+    shown = world.modalrun("status", child.id).finish()
+    assert re.search(rf"child of +{parent.id}\n", shown.stdout), shown.stderr
+
+
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_a_child_pipeline(world: World) -> None:
@@ -258,8 +281,8 @@ def test_a_child_pipeline(world: World) -> None:
 
     assert done.exit_code == 0, done.stderr
     # Its steps get sandboxes too, and its image is the pipeline's.
-    assert "square | squaring 0 in square\n" in done.stdout
-    assert "total | total 0 in the run sandbox\n" in done.stdout
+    assert "inner/square | squaring 0 in square\n" in done.stdout
+    assert_labels_of_a_child(world, done)
     assert [run.status for run in world.runs()] == ["completed", "completed"]
 
     command = world.popen(spec, "--mode", "per_step", "--param", f"gate={world.gate()}")

@@ -151,7 +151,12 @@ class IsolatedSteps:
         self, step: IsolatedStep, begin: Callable[[_Step], Coroutine[Any, Any, None]]
     ) -> None:
         attempts = StepAttempts(
-            self.manifest, step.name, step.sandbox, record=step.step_run, dynamic_run=step.run_id
+            self.manifest,
+            step.name,
+            step.sandbox,
+            record=step.step_run,
+            dynamic_run=step.run_id,
+            child=step.child,
         )
         attempts.failures = step.attempt - 1
         submitted = self._steps[step.step_run] = _Step(step, attempts)

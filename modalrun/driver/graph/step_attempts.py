@@ -52,6 +52,7 @@ class StepAttempts:
         record: ZenML's step run id that the next sandbox executes; None to make a new record.
         dynamic_run: For a step of a dynamic pipeline, ZenML's id of the run that it belongs to: the
             manifest's, or that of a child pipeline.
+        child: What precedes the step's name in its label; empty unless it is a child pipeline's.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class StepAttempts:
         *,
         record: str | None = None,
         dynamic_run: str | None = None,
+        child: str = "",
     ) -> None:
         self.name = name
         self.sandbox: StepSandbox | Lease | None = None
@@ -77,6 +79,7 @@ class StepAttempts:
         self._manifest = manifest
         self._spec = spec
         self.dynamic_run = dynamic_run
+        self.child = child
 
     async def create(
         self,
@@ -104,7 +107,7 @@ class StepAttempts:
                 self.emit("starting")
             else:
                 self.emit("starting", at=wait.since, awaits=wait.what, following=wait.following)
-            on_wait(self.name, wait)
+            on_wait(self.child + self.name, wait)
 
         pause = pauses(START_PAUSE, LONGEST_START_PAUSE)
         while True:
@@ -205,7 +208,8 @@ class StepAttempts:
         """Emit the step's new state, with further fields of `StepEvent`."""
         attempt = max(self.count, 1)
         restarts = max(attempt - 1 - self.failures, 0)
-        emit_step_event(self.name, state, attempt=attempt, restarts=restarts, **fields)
+        label = self.child + self.name
+        emit_step_event(label, state, attempt=attempt, restarts=restarts, **fields)
 
     def emit_end(self, state: StepState, end: SandboxExit, reason: str | None = None) -> None:
         """Emit the end of an attempt; `reason` replaces that of the exit."""
@@ -232,6 +236,8 @@ class StepAttempts:
             contract.STEP_METADATA: json.dumps(metadata),
         }
         labels = {**spec.tags, tags.TAG_RUN: run_id, tags.TAG_ATTEMPT: str(self.count)}
+        if self.child:
+            env[contract.CHILD] = self.child
         if self.record is not None:
             env[contract.STEP_RUN] = self.record
         if self.record is not None and self.dynamic_run:

@@ -27,7 +27,14 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.reporting import log_line, write_event
 from modalrun.run.sandbox_exit import ExitKind, read_exit
 from modalrun.run.sandbox_spec import SandboxSpec
-from modalrun.run.step_order import StepOrder, kind_of, labels_of, order_of, worker_of
+from modalrun.run.step_order import (
+    StepOrder,
+    kind_of,
+    label_of,
+    labels_of,
+    order_of,
+    worker_of,
+)
 
 if TYPE_CHECKING:
     from modalrun.modal_api.sandboxes.step_sandbox import StepSandbox
@@ -201,7 +208,7 @@ class WarmSandboxes:
         finally:
             stop.cancel()
             self._waiting.remove(waiting)
-        lease = self._follow(sandbox, spec.env[contract.STEP], waiting.kind)
+        lease = self._follow(sandbox, label_of(spec.env), waiting.kind)
         if waiting.free.done():
             # Both came.
             self._offer(waiting.free.result())
@@ -216,7 +223,7 @@ class WarmSandboxes:
         labels = labels_of(spec, order, worker.served + 1)
         worker.lease = lease = Lease(worker.sandbox, labels)
         worker.served += 1
-        worker.step = order.env[contract.STEP]
+        worker.step = label_of(order.env)
         # With the last output of the sandbox, which may say that it has begun.
         over = asyncio.ensure_future(lease.ended())
         ordered = asyncio.Event()

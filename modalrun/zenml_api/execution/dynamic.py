@@ -23,6 +23,7 @@ from modalrun.run.records import SUCCESSFUL
 from modalrun.run.reporting import emit_step_event, log_line, write_event
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.execution import containment
+from modalrun.zenml_api.execution.child_pipelines import child_of
 from modalrun.zenml_api.execution.exception_text import text_required
 from modalrun.zenml_api.execution.inline_steps import InlineSteps
 from modalrun.zenml_api.execution.isolation import (
@@ -152,10 +153,13 @@ class _Runner(DynamicPipelineRunner):
     _inline: InlineSteps
     # The isolated step that ZenML checks, or has checked last.
     _checked: StepRunResponse | None = None
+    # What precedes the names of its steps in their labels.
+    _child: str
 
     def share(self, inline: InlineSteps) -> None:
         """Share the process with other steps, and take up what an earlier process has left."""
         self._inline = inline
+        self._child = child_of(str(self._run.id))
         self._left = {
             name: record
             for name, record in self._existing_step_runs.items()
@@ -236,7 +240,7 @@ class _Runner(DynamicPipelineRunner):
     def _run_sync_step(self, step: Step, remaining_retries: int | None = None) -> StepRunResponse:
         name = step.spec.invocation_id
         if not self._is_inline(step.config):
-            return _emit_if_taken(self._run_isolated_step(step, remaining_retries))
+            return self._emit_if_taken(self._run_isolated_step(step, remaining_retries))
         delays = _delays(step)
         left, before = self._left.pop(name, None), self._existing_step_runs.get(name)
         attempt = left.version if left else before.version + 1 if before else 1
@@ -244,7 +248,7 @@ class _Runner(DynamicPipelineRunner):
             with self._inline.running(str(self._run.id), name, step.config):
                 if self.stop_requested:
                     raise _StopRequested(STOP_REASON)
-                with output_tagging.tagged(name):
+                with output_tagging.tagged(self._child + name):
                     step_run = self._attempt(step, attempt, left)
             if step_run is not None:
                 return step_run
@@ -289,7 +293,7 @@ class _Runner(DynamicPipelineRunner):
         Args:
             left: The record to execute again.
         """
-        name = step.spec.invocation_id
+        name = self._child + step.spec.invocation_id
         launcher = Launcher(self._snapshot, step, self._orchestrator_run_id, None)
         launcher.guarded = self._call_user_code
         emit_step_event(name, "running", attempt=attempt)
@@ -317,8 +321,14 @@ class _Runner(DynamicPipelineRunner):
     def _register_isolated_step_for_monitoring(
         self, invocation_id: str, step_run: StepRunResponse
     ) -> None:
-        _emit_if_taken(step_run)
+        self._emit_if_taken(step_run)
         super()._register_isolated_step_for_monitoring(invocation_id, step_run)
+
+    def _emit_if_taken(self, step_run: StepRunResponse) -> StepRunResponse:
+        """Emit the event of an isolated step that does not run; the others' sandboxes do."""
+        if step_run.status in {ExecutionStatus.CACHED, ExecutionStatus.SKIPPED}:
+            emit_step_event(self._child + step_run.name, SUCCESSFUL[step_run.status.value])
+        return step_run
 
     def _stop_isolated_step(self, step_run: StepRunResponse) -> None:
         # A graceful stop is a failure to ZenML, and `fail_fast` would end what may finish.
@@ -387,10 +397,3 @@ def _is_retried(record: UUID, reason: str) -> bool:
     if status in UNFINISHED:
         status = ExecutionStatus(step_records.end_step(str(record), "failed", reason).status)
     return status == ExecutionStatus.RETRYING
-
-
-def _emit_if_taken(step_run: StepRunResponse) -> StepRunResponse:
-    """Emit the event of an isolated step that does not run; the others' sandboxes emit theirs."""
-    if step_run.status in {ExecutionStatus.CACHED, ExecutionStatus.SKIPPED}:
-        emit_step_event(step_run.name, SUCCESSFUL[step_run.status.value])
-    return step_run

@@ -22,6 +22,7 @@ from modalrun.run.failure import HANDLERS
 from modalrun.run.reporting import emit_step_event
 from modalrun.util.environment import restored_environment
 from modalrun.util.shared_lock import SharedLock
+from modalrun.zenml_api.execution.child_pipelines import child_of
 from modalrun.zenml_api.records import step_records
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class InlineSteps:
             retried = record.status == "retrying"
             state: StepState = "retrying" if retried else "failed"
             reason = str(record.failure or reason)
-            emit_step_event(name, state, attempt=record.attempt, reason=reason)
+            emit_step_event(child_of(run_id) + name, state, attempt=record.attempt, reason=reason)
 
     @contextlib.contextmanager
     def interrupted(self) -> Iterator[None]:

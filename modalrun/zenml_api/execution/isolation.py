@@ -17,6 +17,7 @@ from modalrun.run.metadata import step_waits_metadata
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.step_request import StepRequest
 from modalrun.zenml_api.docker_digest import docker_digest
+from modalrun.zenml_api.execution.child_pipelines import child_of
 from modalrun.zenml_api.execution.steps import NOT_BEGUN
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
 from modalrun.zenml_api.records import step_records, updates
@@ -152,6 +153,7 @@ def _request(step_run: StepRunResponse, config: StepConfiguration) -> StepReques
         settings=settings,
         docker=docker_digest(settings.get("docker") or {}),
         template=config.template,
+        child=child_of(str(step_run.pipeline_run_id)),
     )
 
 

@@ -100,7 +100,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     """
     body, metadata, resources = run["body"], run["metadata"], run["resources"]
     pipeline, stack, snapshot = (resources[name] for name in ("pipeline", "stack", "snapshot"))
-    user = resources.get("user")
+    user, parent = resources.get("user"), resources.get("parent_run")
     values = metadata["run_metadata"] if metadata is not None else {}
     known = metadata or {"start_time": None, "end_time": None, "orchestrator_run_id": None}
     status, reason = body["status"], body["status_reason"]
@@ -135,6 +135,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         failing=failing,
         starts_nothing=failing and not body["in_progress"],
         dynamic=dynamic,
+        parent=parent["id"] if parent is not None else None,
         values=None if metadata is None else values,
         orchestrator_run_id=known["orchestrator_run_id"],
     )

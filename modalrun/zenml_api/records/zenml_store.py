@@ -48,6 +48,7 @@ _RUN: Any = {
         "stack": {"id", "name"},
         "user": {"id", "name"},
         "snapshot": {"id", "body"},
+        "parent_run": {"id"},
     },
 }
 _STEP: Any = {

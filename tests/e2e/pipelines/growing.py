@@ -47,7 +47,7 @@ def total(numbers: list[int]) -> int:
 @pipeline(dynamic=True, enable_cache=False)
 def inner(gate: str | None = None) -> int:
     """A pipeline within another one."""
-    return square(0, False, gate)
+    return total([square(0, False, gate).load()])
 
 
 @pipeline(dynamic=True, enable_cache=False)

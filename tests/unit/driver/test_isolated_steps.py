@@ -212,6 +212,17 @@ def test_a_refused_sandbox_releases_its_slot(boxes: Boxes) -> None:
     assert isolated.exit_of("record-two", wait=True) == DONE
 
 
+def test_a_step_of_a_child_pipeline_is_told_from_its_parents(
+    boxes: Boxes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    isolated = steps(boxes)
+    isolated.submit(IsolatedStep("inc", "record-inc", "child", 1, SANDBOX, "inner/"))
+    boxes.created[0].end(DONE)
+    assert isolated.exit_of("record-inc", wait=True) == DONE
+    told = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    assert {event.step for event in told if isinstance(event, StepEvent)} == {"inner/inc"}
+
+
 def test_a_lost_sandbox_is_replaced_for_the_same_record(
     boxes: Boxes, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,15 @@ def test_a_failed_run_has_ended_once_it_has_a_reason(
     assert run.finished is not failing
 
 
+def test_the_run_of_a_child_pipeline_names_its_parent() -> None:
+    answer = response("completed", None, {}, static(dynamic=True))
+    assert stored_run(answer, None).parent is None
+
+    answer["resources"]["parent_run"] = {"id": "parent"}
+
+    assert stored_run(answer, None).parent == "parent"
+
+
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
 BY_ZENML = "2026-11-29T12:01:00"
 
