@@ -123,9 +123,8 @@ def hint(
         if name in _PLACES:
             written = _as_flag if flag else _written
             places = dict.fromkeys(written(owner, place) for place in _PLACES[name])
-            if flag:
-                return f"Use {' or '.join(places)}."
-            return f"'{key}' is {' or '.join(places)}."
+            answer = "Use" if flag else f"'{key}' is"
+            return f"{answer} {' or '.join(places)}."
     if keys in listed:
         return None
     listed.add(keys)
