@@ -47,6 +47,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     for sandbox in status["running"]:
         age = duration_of(time.time() - sandbox["created_at"], whole=True)
         names = f"  {sandbox['id']}  {sandbox['app']}  {sandbox['name'] or '-'}  {age}"
+        names += "" if sandbox["scheduled"] else ", waiting for a place"
         yield harmless(names, colours=False)
         requested = dict(sandbox["requested"])
         requested["region"] = ", ".join(requested["regions"])

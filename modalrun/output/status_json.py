@@ -32,7 +32,7 @@ def as_json(view: RunStatus) -> str:
         "sandbox": {
             "id": metadata.sandbox_id,
             "url": metadata.sandbox_url,
-            "presence": modal.sandbox,
+            "presence": view.presence,
             "exit_code": modal.exit_code,
             "timeout": metadata.timeout or None,
             "gpu": metadata.gpu,

@@ -241,9 +241,10 @@ def _sandbox(view: RunStatus) -> str | None:
         return None
     presence = {
         "running": ", running",
+        "waiting": ", waiting for a place",
         "unknown": ", not checked",
         "ended": f", ended with exit code {view.modal.exit_code}",
-    }.get(view.modal.sandbox, "")
+    }.get(view.presence, "")
     return _with_url(metadata.sandbox_id + presence, metadata.sandbox_url)
 
 

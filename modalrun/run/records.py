@@ -144,6 +144,13 @@ class RunRecord:
         return self.metadata or self.announced
 
     @property
+    def waiting(self) -> str | None:
+        """What its submission waits for, while Modal has no place for its sandbox."""
+        if self.status != "initializing" or self.announced is None:
+            return None
+        return self.announced.waiting or None
+
+    @property
     def next(self) -> str | None:
         """What to do about its failure, where that is known; it may be another step's."""
         hints = (self.metadata and self.metadata.hints) or {}

@@ -97,6 +97,12 @@ class RunStatus:
     bars: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def presence(self) -> Presence | Literal["waiting"]:
+        """State of the run sandbox; "waiting" while Modal has no place for it."""
+        queued = self.modal.sandbox == "running" and self.run.waiting
+        return "waiting" if queued else self.modal.sandbox
+
+    @property
     def next(self) -> str | None:
         """What to do about a failure that is no step's, where that is known."""
         run, end = self.run, self.modal.end
@@ -150,9 +156,9 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
     notes: tuple[Note, ...] = ()
     if not run.finished:
         state, over, notes = _unfinished(run, modal)
-        if run.status == "initializing" and run.announced and run.announced.waiting:
+        if waiting := run.waiting:
             # Until Modal has a place, no other note is true.
-            notes = (Note(f"Its submission is {run.announced.waiting}."),)
+            notes = (Note(f"Its submission is {waiting}."),)
         if run.metadata and run.metadata.stop_requested and not over and run.status != "stopping":
             notes = (_stop_requested(steps), *notes)
         elif run.failing and not over and state != LOST:

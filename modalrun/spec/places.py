@@ -99,12 +99,15 @@ def same_value(place: KeyPath, one: Any, other: Any) -> bool:
         return bool(one == other)
 
 
-def hint(at: KeyPath, known: Iterable[str], listed: set[frozenset[str]]) -> str | None:
+def hint(
+    at: KeyPath, known: Iterable[str], listed: set[frozenset[str]], *, flag: bool = False
+) -> str | None:
     """Return what to write instead of an unknown key: the right place, or the nearest valid key.
 
     Args:
         known: The valid keys beside it.
         listed: The lists of valid keys that the user sees already; each is shown once.
+        flag: Whether `--set` has set the key: then the hint is another `--set`.
     """
     key, keys = str(at[-1]), frozenset(known)
     if key in REPLACED:
@@ -118,18 +121,30 @@ def hint(at: KeyPath, known: Iterable[str], listed: set[frozenset[str]]) -> str 
         if name in keys:
             return f"Did you mean '{name}'?"
         if name in _PLACES:
-            places = dict.fromkeys(_written(owner, place) for place in _PLACES[name])
-            return f"'{key}' is {' or '.join(places)}."
+            written = _as_flag if flag else _written
+            places = dict.fromkeys(written(owner, place) for place in _PLACES[name])
+            answer = "Use" if flag else f"'{key}' is"
+            return f"{answer} {' or '.join(places)}."
     if keys in listed:
         return None
     listed.add(keys)
     return f"Valid keys: {', '.join(sorted(keys))}."
 
 
+def _of_step(place: KeyPath) -> bool:
+    return place[0] in STEP_KEYS and (place[:2] != ORCHESTRATOR or place[-1] not in _OF_RUN)
+
+
+def _as_flag(owner: KeyPath, place: KeyPath) -> str:
+    """Write the flag that sets a key in its place."""
+    parts = map(str, (*owner, *place) if owner and _of_step(place) else place)
+    path = ".".join(f'"{part}"' if "." in part else part for part in parts)
+    return f"'--set {path}=...'"
+
+
 def _written(owner: KeyPath, place: KeyPath) -> str:
     """Write the place of a key as it stands in a run spec."""
-    of_step = place[0] in STEP_KEYS and (place[:2] != ORCHESTRATOR or place[-1] not in _OF_RUN)
-    if owner and of_step:
+    if owner and _of_step(place):
         place = (*owner, *place)
     elif owner or len(place) == 1:
         place = next((short for short, long in SHORT_FORMS.items() if long == place), place)

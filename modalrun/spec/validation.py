@@ -22,6 +22,7 @@ from modalrun.spec.messages import (
     is_secret,
     path_name,
 )
+from modalrun.spec.overrides import CommandLineSource
 from modalrun.spec.schema import ZENML_VERSION, DockerKeys, ModelKeys, RetryKeys, RunKeys, StepKeys
 from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.spec.yaml_source import YamlSource
@@ -216,7 +217,8 @@ class Checker:
         inside = f" under '{parent}'" if parent else ""
         problem = f"unknown key '{at[-1]}'{inside}."
         self.mistakes.unknown.add(at)
-        self.error(at, problem, places.hint(at, known, self.mistakes.listed))
+        flag = isinstance(self.source, CommandLineSource)
+        self.error(at, problem, places.hint(at, known, self.mistakes.listed, flag=flag))
 
 
 def run_name_problem(

@@ -9,15 +9,23 @@ from __future__ import annotations
 import logging
 import os
 
-NOISE = {
+_DEPRECATIONS = "zenml.utils.deprecation_utils"
+
+NOISE: dict[str, str | tuple[str, ...]] = {
     # A thread of ZenML's own begins; the line before reports the step's start.
     "zenml.orchestrators.step_runner": "Initiating heartbeat for step",
     # The supervisor's SIGTERM, whatever the sandbox got; the end of the run says why.
     "zenml.orchestrators.signal_handler": "Received signal",
     # An advertisement, once for each model.
     "zenml.orchestrators.step_run_utils": "Models can be viewed in the dashboard using ZenML Pro",
+    # Warnings: ZenML sets these itself, to their defaults, when it compiles a child pipeline. Of
+    # those that a user has set, the submission warns.
+    _DEPRECATIONS: tuple(
+        f"The attribute `{name}` of class `DockerSettings` is deprecated"
+        for name in ("copy_files", "copy_global_config", "required_hub_plugins", "build_options")
+    ),
 }
-"""Logger -> how the message begins."""
+"""Logger -> how the message begins, or several such texts."""
 
 
 def hide() -> None:
@@ -35,7 +43,8 @@ def hide() -> None:
 def _is_useful(record: logging.LogRecord) -> bool:
     begin = NOISE.get(record.name)
     message = record.getMessage().lstrip()
-    if begin is None or record.levelno > logging.INFO or not message.startswith(begin):
+    highest = logging.WARNING if record.name == _DEPRECATIONS else logging.INFO
+    if begin is None or record.levelno > highest or not message.startswith(begin):
         return True
     # The handlers that print are StreamHandlers; the one that stores logs is not (`zenml.logger`).
     storing = [h for h in logging.getLogger().handlers if not isinstance(h, logging.StreamHandler)]

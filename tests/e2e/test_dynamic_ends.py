@@ -86,6 +86,18 @@ def test_a_function_that_ends_in_any_way_has_failed(world: World, mode: str, way
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("way", ["raises", "calls", "isolated", "loads", "settles", "translates"])
+def test_a_traceback_has_no_line_of_the_engine(world: World, way: str) -> None:
+    spec = f"pipeline: tracing.function\ntarget: local\nparameters: {{way: {way}}}\n"
+
+    done = world.submit(spec, "--mode", "per_step")
+
+    assert done.exit_code == 1, done.stderr
+    assert 'File "tracing.py"' in done.stderr
+    assert "zenml/" not in done.stderr.partition("Traceback")[2].partition("\nstep ")[0]
+
+
+@pytest.mark.exhaustive
 def test_the_step_beside_one_that_ends_the_process_runs_again(world: World) -> None:
     """It is not known which of the two has ended it, so they run again one by one."""
     diary = world.root / "diary"

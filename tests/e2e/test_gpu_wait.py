@@ -89,6 +89,9 @@ def test_a_wait_is_told_and_ends_when_there_is_a_place(world: World) -> None:
         return "Its submission is waiting for H100, next: A100." in status.stdout
 
     world.wait_until(told, "status knows what is waited for")
+    status = world.modalrun("status", run.id, "--output", "json").finish()
+    assert json.loads(status.stdout)["sandbox"]["presence"] == "waiting"
+    assert " s, waiting for a place\n" in world.modalrun("local", "status").finish().stdout
     logs = world.modalrun("logs", "--follow", run.id)
     logs.stderr.wait_for("has no sandbox yet: it is waiting for H100, next: A100.")
     script(world)

@@ -104,7 +104,7 @@ def test_errors_of_the_flavor() -> None:
 
 def test_a_name_adds_no_line_to_the_status_of_the_local_server() -> None:
     sandbox = {
-        "id": "sb-1", "app": EVIL, "name": EVIL, "created_at": 0.0,
+        "id": "sb-1", "app": EVIL, "name": EVIL, "created_at": 0.0, "scheduled": True,
         "requested": {"cpu": 1.0, "memory_mib": 1, "gpu": EVIL, "regions": [EVIL], "cloud": EVIL},
     }  # fmt: skip
     status = {

@@ -27,6 +27,8 @@ _PR_SET_PDEATHSIG = 1
 _ENGINE = re.compile(r"/(?:modalrun/(?:driver|zenml_api)|[a-z]+-packages/zenml)/")
 """What calls the user's code."""
 
+_OURS = re.compile(r"/modalrun/(?:driver|zenml_api)/")
+
 EXIT_CODES = {
     "completed": contract.EXIT_COMPLETED,
     "failed": contract.EXIT_FAILED,
@@ -109,17 +111,14 @@ def print_traceback(error: BaseException) -> None:
     """Print an exception from the user's own first line on, or whole if there is none.
 
     A dynamic pipeline's function calls its steps through ZenML and modalrun: those lines are left
-    out, too.
+    out, too. The same holds for the exceptions that have led to it.
     """
     root = os.environ.get("ZENML_CUSTOM_SOURCE_ROOT", "")
     shown = traceback.TracebackException.from_exception(error)
-    own = [n for n, frame in enumerate(shown.stack) if frame.filename.startswith(root)]
-    if own:
-        shown.stack[:] = [
-            frame
-            for n, frame in enumerate(shown.stack)
-            if n in own or n > own[-1] or (n > own[0] and not _ENGINE.search(frame.filename))
-        ]
+    chain = list(_chain(shown))
+    if any(frame.filename.startswith(root) for one in chain for frame in one.stack):
+        for one in chain:
+            _leave_out_engine(one.stack, root)
     text = "".join(shown.format())
     # User code may have closed the stream, or its descriptor.
     try:
@@ -129,6 +128,30 @@ def print_traceback(error: BaseException) -> None:
     except (OSError, ValueError, AttributeError):
         with contextlib.suppress(OSError):
             os.write(2, text.encode(errors="replace"))
+
+
+def _chain(shown: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """Yield a traceback, and those that are printed with it."""
+    yield shown
+    # Python 3.10 has no exception groups.
+    inner = getattr(shown, "exceptions", None) or ()
+    for one in (shown.__cause__, shown.__context__, *inner):
+        if one is not None:
+            yield from _chain(one)
+
+
+def _leave_out_engine(stack: traceback.StackSummary, root: str) -> None:
+    """Leave out what comes before the user's first line, and what calls the user's later ones."""
+    own = [n for n, frame in enumerate(stack) if frame.filename.startswith(root)]
+    first, last = (own[0], own[-1]) if own else (-1, len(stack))
+    if any(_OURS.search(frame.filename) for frame in stack[last + 1 :]):
+        # The failure of a step in another sandbox, and none of a call to ZenML.
+        last = len(stack)
+    stack[:] = [
+        frame
+        for n, frame in enumerate(stack)
+        if n in own or n > last or (n > first and not _ENGINE.search(frame.filename))
+    ]
 
 
 def reason_of(error: Exception) -> str:

@@ -95,6 +95,7 @@ class SandboxRecord:
             "environment": self.environment,
             "tags": self.tags,
             "created_at": self.created_at,
+            "scheduled": self.scheduled,
             "started_at": self.started_at or None,
             "timeout_seconds": self.timeout_secs,
             "requested": {

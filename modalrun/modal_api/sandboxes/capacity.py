@@ -150,7 +150,8 @@ class CapacitySearch(Generic[T]):
                         hinted = True
                         self.say(
                             f"Modal has no {everything} yet; asking again. Each request is new and"
-                            " keeps no place in Modal's queue: a longer 'gpu_wait' may help"
+                            " keeps no place in Modal's queue. To wait longer for each type:"
+                            " '--set settings.orchestrator.gpu_wait=10m'"
                         )
                     if not error.rate_limited and time.monotonic() - began >= NOTICE_SECONDS:
                         self._tell(self._overall)

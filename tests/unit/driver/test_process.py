@@ -33,20 +33,29 @@ def test_traceback_begins_in_the_users_code(
     assert shown.endswith("ValueError: theirs\n")
 
 
+ZENML = "/usr/lib/python3/site-packages/zenml/client.py"
+OURS = "/opt/modalrun/modalrun/zenml_api/execution/dynamic.py"
+
+
+@pytest.mark.parametrize(
+    ("chain", "shown"),
+    [
+        (["pipe.py", ZENML, OURS, "/lib/decorators.py", "steps.py", ZENML], [0, 3, 4, 5]),
+        (["pipe.py", ZENML, OURS, ZENML], [0]),
+    ],
+    ids=["a step here", "a step in another sandbox"],
+)
 def test_traceback_leaves_out_what_calls_a_step_of_a_dynamic_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    chain: list[str],
+    shown: list[int],
 ) -> None:
     monkeypatch.setenv("ZENML_CUSTOM_SOURCE_ROOT", str(tmp_path))
-    chain = [
-        f"{tmp_path}/pipe.py",
-        "/usr/lib/python3/site-packages/zenml/steps/base_step.py",
-        "/opt/modalrun/modalrun/zenml_api/execution/dynamic.py",
-        "/usr/lib/python3/site-packages/decorators.py",
-        f"{tmp_path}/steps.py",
-        "/usr/lib/python3/site-packages/zenml/client.py",
-    ]
+    paths = [str(tmp_path / path) for path in chain]
     call: Any = dict
-    for path in reversed(chain):
+    for path in reversed(paths):
         space = {"call": call}
         exec(compile("def again(_):\n    call(1)\n", path, "exec"), space)
         call = space["again"]
@@ -56,7 +65,41 @@ def test_traceback_leaves_out_what_calls_a_step_of_a_dynamic_pipeline(
         print_traceback(error)
     lines = capsys.readouterr().err.splitlines()
     files = [line.split('"')[1] for line in lines if line.startswith("  File")]
-    assert files == [chain[0], *chain[3:]]
+    # The test's own line is before the user's first.
+    assert files == [paths[n] for n in shown]
+
+
+def test_traceback_of_a_step_that_the_engine_raises_later_is_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ZENML_CUSTOM_SOURCE_ROOT", str(tmp_path))
+
+    def called(path: str, inner: Callable[[], object]) -> Callable[[], object]:
+        space: dict[str, Any] = {"inner": inner}
+        exec(compile("def call():\n    inner()\n", path, "exec"), space)
+        return space["call"]  # type: ignore[no-any-return]
+
+    engine = "/usr/lib/python3/site-packages/zenml/runner.py"
+    step = called(engine, called(f"{tmp_path}/steps.py", lambda: {}["theirs"]))
+
+    def settle() -> None:
+        try:
+            step()
+        except KeyError as error:
+            raise RuntimeError("A step failed.") from error
+
+    try:
+        called(engine, called("/usr/lib/python3/futures.py", settle))()
+    except RuntimeError as error:
+        print_traceback(error)
+    lines = capsys.readouterr().err.splitlines()
+    files = [line.split('"')[1] for line in lines if line.startswith("  File")]
+    # Beside the lines of this test.
+    assert [file for file in files if file != __file__] == [
+        f"{tmp_path}/steps.py",
+        "/usr/lib/python3/futures.py",
+    ]
+    assert lines[-1] == "RuntimeError: A step failed."
 
 
 def test_traceback_without_the_users_code_is_whole(

@@ -179,7 +179,7 @@ def test_only_the_first_turn_of_each_type_is_told() -> None:
         assert search.told[2:] == ["waiting for A100", None, "waiting for H100 or A100", None]
         first, hint = search.said
         assert first == "Modal has no H100 now (waited 0 s); asking for A100 instead"
-        assert "a longer 'gpu_wait' may help" in hint
+        assert "'--set settings.orchestrator.gpu_wait=10m'" in hint
 
     asyncio.run(scenario())
 

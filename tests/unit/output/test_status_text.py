@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -11,10 +12,11 @@ import pytest
 from rich.console import Console
 
 from modalrun.output import status_text
+from modalrun.output.status_json import as_json
 from modalrun.output.status_text import foremost
 from modalrun.output.terminal.console import print_lines
 from modalrun.run.failure import Failure
-from modalrun.run.metadata import RunMetadata, StepMetadata
+from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.records import Named, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import read_exit
 from modalrun.run.status import NOT_ASKED, SandboxState, derive_status
@@ -105,6 +107,15 @@ def test_a_lost_run_says_what_to_do() -> None:
     assert "lost (ZenML says 'running')" in text
     assert f"  modalrun resume {RUN.id}\n" in text
     assert f"  modalrun reconcile {RUN.id}\n" in text
+
+
+def test_a_sandbox_without_a_place_does_not_run() -> None:
+    announced = Announced("modal", "pipeline", "app", waiting="waiting for H100")
+    queued = replace(RUN, status="initializing", end=None, announced=announced)
+    view = derive_status(queued, [], SandboxState("running"))
+    assert json.loads(as_json(view))["sandbox"]["presence"] == "waiting"
+    text = rendered(120, queued, SandboxState("running"), steps=[])
+    assert f"  sandbox   {FACTS.sandbox_id}, waiting for a place\n" in text
 
 
 def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:

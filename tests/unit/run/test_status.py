@@ -72,10 +72,13 @@ def test_a_submission_that_waits_says_for_what(found: bool) -> None:
     announced = Announced("modal", "pipeline", "app", waiting="waiting for H100, next: A100")
     run = replace(RUN, status="initializing", announced=announced)
     run = run if found else replace(run, metadata=None)
-    (note,) = derive_status(run, [], RUNNING).notes
-    assert note.text == "Its submission is waiting for H100, next: A100."
+    view = derive_status(run, [], RUNNING)
+    assert [note.text for note in view.notes] == ["Its submission is waiting for H100, next: A100."]
+    assert view.presence == "waiting"
+    assert derive_status(run, [], NOT_ASKED).presence == "not asked"
     # Its sandbox has been recorded since.
-    assert derive_status(replace(RUN, announced=announced), [], RUNNING).notes == ()
+    begun = derive_status(replace(RUN, announced=announced), [], RUNNING)
+    assert (begun.notes, begun.presence) == ((), "running")
 
 
 def test_a_step_that_waits_says_for_what() -> None:

@@ -161,6 +161,27 @@ def test_the_right_place(tmp_path: Path, text: str, hint: str) -> None:
     assert mistake(tmp_path, f"{PIPELINE}{text}\n").hint == hint
 
 
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        ("gpu_wait=6s", "settings.orchestrator.gpu_wait"),
+        ("settings.orchestrator.memory=4GB", "settings.resources.memory"),
+        ("settings.resources={timeout: 5}", "settings.orchestrator.timeout"),
+        ("steps.a.gpu=T4", "steps.a.settings.orchestrator.gpu"),
+        ('steps."a.b".retries=2', 'steps."a.b".retry.max_retries'),
+        ("steps.a.mode=per_step", "settings.orchestrator.mode"),
+        ("requirments=[torch]", "settings.docker.requirements"),
+    ],
+)
+def test_the_right_flag(tmp_path: Path, text: str, flag: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(PIPELINE)
+    with pytest.raises(UsageError) as raised:
+        load_spec(path, overrides=[set_option(text)])
+    assert raised.value.hint == f"Use '--set {flag}=...'."
+    set_option(f"{flag}=1")
+
+
 @pytest.mark.parametrize("key", ["cpu_type", "tpu", "group_by", "stages", "machine"])
 def test_no_wrong_guess(tmp_path: Path, key: str) -> None:
     assert "Did you mean" not in str(mistake(tmp_path, f"{PIPELINE}{key}: 1\n").hint)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from zenml.config import DockerSettings
 
 from modalrun.zenml_api import log_filter
 
@@ -61,6 +62,19 @@ def test_a_heartbeat_is_hidden(
     shown = [f"{begin} (late)", "Step train has started.", f"{begin} (mine)"]
     assert logged(caplog) == shown
     assert kept == [f"{begin} (id)", *shown]
+
+
+def test_what_zenml_says_of_its_own_docker_settings_is_hidden(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kept: list[str]
+) -> None:
+    monkeypatch.delenv("ZENML_LOGGING_VERBOSITY", raising=False)
+    monkeypatch.delenv("ZENML_DEBUG", raising=False)
+    log_filter.hide()
+    defaults = DockerSettings().model_dump()
+    with pytest.warns(DeprecationWarning, match="is deprecated"):
+        DockerSettings(**defaults)
+    assert caplog.messages == []
+    assert len(kept) == 4
 
 
 def test_a_line_that_is_not_stored_is_shown(
