@@ -71,6 +71,8 @@ def test_what_zenml_says_of_its_own_docker_settings_is_hidden(
     monkeypatch.delenv("ZENML_DEBUG", raising=False)
     log_filter.hide()
     defaults = DockerSettings().model_dump()
+    # ZenML logs each once a process.
+    monkeypatch.setattr(DockerSettings, "__previous_deprecation_warnings", set(), raising=False)
     with pytest.warns(DeprecationWarning, match="is deprecated"):
         DockerSettings(**defaults)
     assert caplog.messages == []
