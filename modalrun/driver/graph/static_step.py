@@ -194,7 +194,9 @@ class StaticStep:
             return self._ended("completed", end)
         running = record is not None and is_running(record)
         failed = has_failed(record, attempts.failures)
-        if attempts.keeps_entrypoint and not failed and sandbox_exit.is_of_entrypoint(end):
+        # A failure that has a record which still runs is one of the step's process.
+        begun = failed or (running and end.kind is ExitKind.FAILED)
+        if attempts.keeps_entrypoint and not begun and sandbox_exit.is_of_entrypoint(end):
             end = sandbox_exit.of_entrypoint(end)
         if failed and record is not None and record.failure:
             end = replace(end, reason=str(record.failure))

@@ -28,6 +28,7 @@ _ENGINE = re.compile(r"/(?:modalrun/(?:driver|zenml_api)|[a-z]+-packages/zenml)/
 """What calls the user's code."""
 
 _OURS = re.compile(r"/modalrun/(?:driver|zenml_api)/")
+"""What raises the failure of a step in another sandbox."""
 
 EXIT_CODES = {
     "completed": contract.EXIT_COMPLETED,
@@ -145,7 +146,7 @@ def _leave_out_engine(stack: traceback.StackSummary, root: str) -> None:
     own = [n for n, frame in enumerate(stack) if frame.filename.startswith(root)]
     first, last = (own[0], own[-1]) if own else (-1, len(stack))
     if any(_OURS.search(frame.filename) for frame in stack[last + 1 :]):
-        # The failure of a step in another sandbox, and none of a call to ZenML.
+        # A step in another sandbox has failed: the lines below the user's last one are not theirs.
         last = len(stack)
     stack[:] = [
         frame
