@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
+import os
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +120,15 @@ class RunSpec:
                 " '--source-root FOLDER'."
             )
         return NAME_ROOT
+
+    def hint_to_move_root(self, folder: Path) -> str:
+        """Return how to make another folder the source root, as the begin of a sentence."""
+        option = f"--source-root {shlex.quote(str(folder))}"
+        if not self.source.lines:
+            # There is no file to write it to.
+            return f"Use '{option}'"
+        name = os.path.relpath(folder, self.source.path.resolve().parent)
+        return f"Set 'source_root: {name}' in the run spec (or '{option}')"
 
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None

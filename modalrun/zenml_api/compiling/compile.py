@@ -141,7 +141,7 @@ def compile_spec(spec: RunSpec, *, looks: bool = False) -> Compiled:
         )
         compiled = assemble(deployment, snapshot, stack, values, spec)
         modules = {spec.pipeline.rpartition(".")[0], *deployment.modules}
-        check_places(spec.source_root, before, modules, compiled.deployment.docker)
+        check_places(spec, before, modules, compiled.deployment.docker)
         return replace(compiled, source_code=pipeline.source_code, inputs=inputs, unstored=unstored)
 
 

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from modalrun.errors import UsageError
 from modalrun.run.contract import CODE_FOLDER
+from modalrun.spec.run_spec import RunSpec
 
 _OURS = {"modalrun", "zenml"}
 _COMMAND = {"__main__", "__mp_main__"}
@@ -39,16 +40,16 @@ _DISTRIBUTIONS = {
 """What to install for a module whose package has another name."""
 
 
-def missing_module_hint(name: str, source_root: Path) -> str | None:
+def missing_module_hint(name: str, spec: RunSpec) -> str | None:
     """Return what to do where code imports a module that is not there.
 
     Returns:
         None if a part of it is there: then the name is wrong.
     """
     top = name.partition(".")[0]
-    if top != name and (top in sys.modules or _is_in(source_root, top)):
+    if top != name and (top in sys.modules or _is_in(spec.source_root, top)):
         return None
-    if hint := subfolder_hint(name, source_root):
+    if hint := subfolder_hint(name, spec):
         return hint
     package = _DISTRIBUTIONS.get(top, top)
     return (
@@ -57,20 +58,21 @@ def missing_module_hint(name: str, source_root: Path) -> str | None:
     )
 
 
-def subfolder_hint(name: str, source_root: Path) -> str | None:
+def subfolder_hint(name: str, spec: RunSpec) -> str | None:
     """Return what to do for a module that is in a folder of the source root, or beside it.
 
     Returns:
         None if it is not.
     """
     top = name.partition(".")[0]
-    for folder in sorted(source_root.iterdir()):
+    root = spec.source_root.resolve()
+    for folder in sorted(root.iterdir()):
         if _is_in(folder, top):
-            return _hint(folder.resolve(), source_root.resolve())
+            return _hint(folder.resolve(), spec)
     # Of a run spec in `configs/`.
-    for where in ("..", "../src"):
-        if _is_in(source_root / where, top):
-            return f"Set 'source_root: {where}' in the run spec: the folder that it is in."
+    for folder in (root.parent, root.parent / "src"):
+        if _is_in(folder, top):
+            return f"{spec.hint_to_move_root(folder)}, the folder that it is in."
     return None
 
 
@@ -99,7 +101,7 @@ def code_folders(source_root: Path, docker: Mapping[str, Any]) -> list[Path]:
 
 
 def check_places(
-    source_root: Path, before: Surroundings, own: Collection[str], docker: Mapping[str, Any]
+    spec: RunSpec, before: Surroundings, own: Collection[str], docker: Mapping[str, Any]
 ) -> None:
     """Refuse modules that a sandbox would not find.
 
@@ -113,7 +115,7 @@ def check_places(
     """
     if docker.get("local_project_install_command"):
         return
-    root = source_root.resolve()
+    root = spec.source_root.resolve()
     folders = code_folders(root, docker)
     imported = {*own, *(sys.modules.keys() - before.modules)}
     for name in sorted(imported, key=lambda name: (name.count("."), name)):
@@ -131,18 +133,19 @@ def check_places(
         if name in own or folder in before.path or _is_editable(place):
             raise UsageError(
                 f"The module '{name}' is imported from {place}, and not from the source root"
-                f" {source_root}: a sandbox would not find it.",
-                hint=_hint(folder, root),
+                f" {spec.source_root}: a sandbox would not find it.",
+                hint=_hint(folder, spec),
             )
 
 
-def _hint(folder: Path, root: Path) -> str:
+def _hint(folder: Path, spec: RunSpec) -> str:
+    root = spec.source_root.resolve()
     if folder.is_relative_to(root):
         name = folder.relative_to(root)
         return (
-            f"Set 'source_root: {name}' (or '--source-root {name}'), the folder that it is in. Or,"
-            f" if the steps read files beside {name} too, 'PYTHONPATH: {name}' in the run spec"
-            " below 'settings: docker: environment:'."
+            f"{spec.hint_to_move_root(folder)}, the folder that it is in. Or, if the steps read"
+            f" files beside {name} too, 'PYTHONPATH: {name}' in the run spec below 'settings:"
+            " docker: environment:'."
         )
     return (
         "It comes from PYTHONPATH or from an editable installation. Set 'source_root:' to a folder"

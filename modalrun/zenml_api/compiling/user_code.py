@@ -97,7 +97,7 @@ def _import(spec: RunSpec, name: str) -> ModuleType:
             raise
         hint = spec.root_hint
         if spec.rerun is None:
-            hint = subfolder_hint(error.name, spec.source_root) or (
+            hint = subfolder_hint(error.name, spec) or (
                 "The source root is the nearest folder with '.zen' above the run spec, else the run"
                 " spec's own; 'source_root:' or '--source-root' sets another."
             )
@@ -136,7 +136,7 @@ def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:
             " 'if __name__ == \"__main__\":'."
         )
     elif isinstance(error, ModuleNotFoundError):
-        hint = (error.name and missing_module_hint(error.name, spec.source_root)) or hint
+        hint = (error.name and missing_module_hint(error.name, spec)) or hint
     text = message(error)
     return spec.error(
         ("pipeline",),

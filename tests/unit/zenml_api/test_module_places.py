@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 
 from modalrun.errors import UsageError
+from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.yaml_source import YamlSource
 from modalrun.zenml_api.compiling.module_places import (
     Surroundings,
     check_places,
@@ -30,6 +32,11 @@ def root(tmp_path: Path) -> Iterator[Path]:
         del sys.modules[name]
 
 
+def spec_of(root: Path) -> RunSpec:
+    source = YamlSource(root / "run.yaml", {}, {("pipeline",): 1})
+    return RunSpec("", None, "local", root, {}, source)
+
+
 def package(folder: Path, *, text: str = "") -> None:
     (folder / NAME).mkdir(parents=True)
     (folder / NAME / "__init__.py").write_text("")
@@ -41,7 +48,7 @@ def test_modules_of_the_source_root_are_found(root: Path) -> None:
     sys.path.insert(0, str(root))
     before = Surroundings()
     importlib.import_module(f"{NAME}.training")
-    check_places(root, before, [f"{NAME}.training"], {})
+    check_places(spec_of(root), before, [f"{NAME}.training"], {})
 
 
 def test_the_command_itself_is_no_module_of_the_pipeline(
@@ -54,7 +61,7 @@ def test_the_command_itself_is_no_module_of_the_pipeline(
     monkeypatch.delitem(sys.modules, "__mp_main__", raising=False)
     before = Surroundings()
     monkeypatch.setitem(sys.modules, "__mp_main__", command)
-    check_places(root, before, [], {})
+    check_places(spec_of(root), before, [], {})
 
 
 def test_a_module_that_a_package_makes_is_in_no_file(
@@ -66,7 +73,7 @@ def test_a_module_that_a_package_makes_is_in_no_file(
     sys.path.append(str(root.parent.parent))
     before = Surroundings()
     monkeypatch.setitem(sys.modules, "torch.ops", made)
-    check_places(root, before, [], {})
+    check_places(spec_of(root), before, [], {})
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -76,13 +83,13 @@ def test_a_src_layout_names_the_folder(root: Path, own: bool) -> None:
     before = Surroundings()
     importlib.import_module(f"{NAME}.training")
     with pytest.raises(UsageError, match=f"'{NAME}' is imported from") as caught:
-        check_places(root, before, [f"{NAME}.training"] if own else [], {})
+        check_places(spec_of(root), before, [f"{NAME}.training"] if own else [], {})
     assert "Set 'source_root: src'" in caught.value.hint
     assert "'PYTHONPATH: src' in the run spec" in caught.value.hint
     # With it, a sandbox finds them in the folder.
     variables = {"environment": {"PYTHONPATH": "lib:src"}}
-    check_places(root, before, [f"{NAME}.training"] if own else [], variables)
-    check_places(root, before, [], {"local_project_install_command": "pip install ."})
+    check_places(spec_of(root), before, [f"{NAME}.training"] if own else [], variables)
+    check_places(spec_of(root), before, [], {"local_project_install_command": "pip install ."})
 
 
 @pytest.mark.parametrize(
@@ -110,9 +117,9 @@ def test_a_package_beside_the_source_root_is_refused_unless_it_is_asked_for(root
     before = Surroundings()
     importlib.import_module(f"{NAME}.training")
     with pytest.raises(UsageError, match="would not find it") as caught:
-        check_places(root, before, [], {})
+        check_places(spec_of(root), before, [], {})
     assert "PYTHONPATH" in caught.value.hint
-    check_places(root, before, [], {"requirements": ["Package-of.the_test==1.0"]})
+    check_places(spec_of(root), before, [], {"requirements": ["Package-of.the_test==1.0"]})
 
 
 def test_a_folder_that_the_code_puts_on_the_path_is_found_there_too(root: Path) -> None:
@@ -120,22 +127,22 @@ def test_a_folder_that_the_code_puts_on_the_path_is_found_there_too(root: Path) 
     before = Surroundings()
     sys.path.insert(0, str(root / "src"))
     importlib.import_module(f"{NAME}.training")
-    check_places(root, before, [], {})
+    check_places(spec_of(root), before, [], {})
     # But a sandbox imports the module of a step before any other.
     with pytest.raises(UsageError, match=f"'{NAME}.training' is imported from"):
-        check_places(root, before, [f"{NAME}.training"], {})
+        check_places(spec_of(root), before, [f"{NAME}.training"], {})
 
 
 def test_a_missing_package_is_to_be_installed_here(root: Path) -> None:
     root.mkdir()
-    hint = missing_module_hint("skimage.io", root)
+    hint = missing_module_hint("skimage.io", spec_of(root))
     assert hint == (
         f"scikit-image is not installed in this Python ({sys.executable}); the pipeline is also"
         " imported here: pip install scikit-image"
     )
     package(root / "src")
-    hint = missing_module_hint(f"{NAME}.training", root)
+    hint = missing_module_hint(f"{NAME}.training", spec_of(root))
     assert hint and hint.startswith("Set 'source_root: src'")
     # A module that is missing in a package that is there.
     package(root)
-    assert missing_module_hint(f"{NAME}.nothing", root) is None
+    assert missing_module_hint(f"{NAME}.nothing", spec_of(root)) is None
