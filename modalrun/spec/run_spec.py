@@ -324,6 +324,9 @@ def _source_root(mistake: Callable[..., None], spec_folder: Path, given: str | N
         return spec_folder
     root = (spec_folder / path).resolve()
     if not root.is_dir():
-        hint = "'source_root' is read relative to the run spec."
+        hint = (
+            f"'source_root' is read relative to {spec_folder}; '--source-root FOLDER' is relative to"
+            " the current folder."
+        )
         mistake("source_root", f"there is no folder {root}.", None if path.is_absolute() else hint)
     return root

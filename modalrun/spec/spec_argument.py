@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.spec.yaml_source import YamlSource, read_yaml
-from modalrun.util.paths import checked_path
+from modalrun.util.paths import checked_path, user_path
 
 DEFAULT_FILES = ("modalrun.yaml", "run.yaml")
 """The run specs that a command takes when none is named."""
@@ -35,13 +36,14 @@ def default_spec() -> Path:
     return here[0]
 
 
-def spec_source(argument: Path, source_root: str | None) -> YamlSource:
+def spec_source(argument: Path, source_root: Any) -> YamlSource:
     """Read a run spec, or make the one of a deployment file or a pipeline.
 
     Args:
         argument: A YAML file, a deployment file (`.json`), or a pipeline: `training.py:training`
             or `my_project.training:pipeline`.
         source_root: The source root that the command line sets; the names of modules depend on it.
+            Whoever checks the spec reports one that is no text.
 
     Raises:
         UsageError: There is no such file, or it can't be read.
@@ -49,7 +51,10 @@ def spec_source(argument: Path, source_root: str | None) -> YamlSource:
     checked_path(argument, "The run spec")
     place, colon, name = str(argument).rpartition(":")
     if colon and not os.path.lexists(argument):
-        return _of_pipeline(argument, place, name, source_root)
+        root = None
+        if isinstance(source_root, str):
+            root = argument.resolve().parent / user_path(source_root, "'source_root'")
+        return _of_pipeline(argument, place, name, root)
     if argument.suffix == ".json":
         return YamlSource(argument, {"deployment": str(argument.resolve())}, {})
     if argument.suffix == ".py":
@@ -70,13 +75,13 @@ def source_root_of(folder: Path) -> Path:
     return next((one for one in (folder, *folder.parents) if (one / ".zen").is_dir()), folder)
 
 
-def _of_pipeline(argument: Path, place: str, name: str, source_root: str | None) -> YamlSource:
+def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None) -> YamlSource:
     """Make the run spec that only names a pipeline, by its file or module."""
     if place.endswith(".py"):
         file = Path(place).resolve()
         if not file.is_file():
             raise UsageError(f"There is no file {place}.", hint="Check the path.")
-        root = Path(source_root) if source_root else source_root_of(_import_folder(file))
+        root = source_root or source_root_of(_import_folder(file))
         if not file.is_relative_to(root.resolve()):
             raise UsageError(
                 f"{place} is not below the source root {root}.",
@@ -85,7 +90,7 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: str | None)
         parts = file.relative_to(root.resolve()).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     else:
-        root, module = Path(source_root or source_root_of(Path.cwd())), place
+        root, module = source_root or source_root_of(Path.cwd()), place
     if not all(part.isidentifier() for part in (*module.split("."), name)):
         raise UsageError(
             f"{argument} names no pipeline.",

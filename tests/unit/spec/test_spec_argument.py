@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.spec.overrides import Override, param_option
+from modalrun.spec.overrides import Override, param_option, set_option
 from modalrun.spec.run_spec import RunSpec, load_spec
 from modalrun.spec.spec_argument import default_spec
 
@@ -55,6 +55,26 @@ def test_the_source_root_of_the_command_line_decides_the_module(project: Path) -
     elsewhere = Override("--source-root", ("source_root",), str(project / "package"))
     with pytest.raises(UsageError, match="not below the source root"):
         load("src/alone.py:training", elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("text", "pipeline", "root"),
+    [("..", "src.alone.training", "."), (".", "alone.training", "src")],
+)
+def test_a_source_root_that_is_set_is_relative_to_what_is_submitted(
+    project: Path, text: str, pipeline: str, root: str
+) -> None:
+    spec = load("src/alone.py:training", set_option(f"source_root={text}"))
+    assert (spec.pipeline, spec.source_root) == (pipeline, project / root)
+
+
+def test_a_source_root_that_is_none(project: Path) -> None:
+    with pytest.raises(UsageError, match="'source_root' must be a string, not 2024"):
+        load("training.py:training", set_option("source_root=2024"))
+    with pytest.raises(UsageError) as caught:
+        load("package.inner:training", set_option("source_root=absent"))
+    assert "there is no folder" in caught.value.message
+    assert f"relative to {project}; '--source-root FOLDER'" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
