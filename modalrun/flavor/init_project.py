@@ -148,7 +148,7 @@ def _as_usual(
         stack: The stack that it must run on.
         active: Whether that is the active one of `folder`.
     """
-    activate = ("make the stack the active one", f"zenml stack set {stack}")
+    activate = ("make the stack the active one", f"zenml stack set {shlex.quote(stack)}")
     first = [] if active else [activate]
     if existing.pipeline is None or existing.pipeline.script is None:
         return first
@@ -211,9 +211,11 @@ def spec_text(
     if source_root_of(folder) != project:
         root = f"source_root: {os.path.relpath(project, folder)}\n"
     if pipeline.src:
+        instead = f"with {root.strip()}" if root else "instead of source_root"
+        name = os.path.relpath(pipeline.src, project)
+        beside = f"#     environment: {{PYTHONPATH: {name}}}  # {instead}\n"
         src = os.path.relpath(pipeline.src, folder)
         root = f"source_root: {src}  # nothing beside it goes along: see PYTHONPATH below\n"
-        beside = f"#     environment: {{PYTHONPATH: {src}}}  # instead of source_root\n"
     return f"""\
 # A run spec: modalrun submit <this file>
 # It is a ZenML run configuration (parameters, settings, steps, enable_cache, run_name, ...) and a

@@ -47,16 +47,19 @@ def pipelines(root: Path) -> list[FoundPipeline]:
 
 def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     """Return the pipelines of one module below a folder; [] if it is no module."""
-    src = _src(path, root)
-    parts = path.relative_to(src or root).with_suffix("").parts
-    named = [part for part in parts if part != "__init__"]
-    if path.suffix != ".py" or not all(part.isidentifier() for part in named):
+    if path.suffix != ".py":
         return []
     try:
         if path.stat().st_size > _LARGEST:
             return []
-        tree = ast.parse(path.read_bytes())
+        code = path.read_bytes()
+        tree = ast.parse(code)
     except (OSError, SyntaxError, ValueError):
+        return []
+    src = _src(path, root, code)
+    parts = path.relative_to(src or root).with_suffix("").parts
+    named = [part for part in parts if part != "__init__"]
+    if not all(part.isidentifier() for part in named):
         return []
     runs = any(
         isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body
@@ -74,12 +77,12 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     ]
 
 
-def _src(path: Path, root: Path) -> Path | None:
+def _src(path: Path, root: Path, code: bytes) -> Path | None:
     """Return `src` of a `src` layout: a folder, and no package that its modules name."""
     src = root / "src"
     if not path.is_relative_to(src) or (src / "__init__.py").exists():
         return None
-    names_it = re.search(rb"^\s*(from|import) src\b", path.read_bytes(), re.MULTILINE)
+    names_it = re.search(rb"^\s*(from|import) src\b", code, re.MULTILINE)
     return None if names_it else src
 
 

@@ -325,8 +325,8 @@ def _source_root(mistake: Callable[..., None], spec_folder: Path, given: str | N
     root = (spec_folder / path).resolve()
     if not root.is_dir():
         hint = (
-            f"'source_root' is read relative to {spec_folder}; '--source-root FOLDER' is relative to"
-            " the current folder."
+            f"'source_root' is read relative to {spec_folder}; '--source-root FOLDER' is relative"
+            " to the current folder."
         )
         mistake("source_root", f"there is no folder {root}.", None if path.is_absolute() else hint)
     return root

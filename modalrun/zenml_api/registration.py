@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,22 +80,27 @@ def register(base: StackDescription, name: str, target: Target) -> Registered:
             client.create_stack(
                 name, {**components, StackComponentType.ORCHESTRATOR: [orchestrator.id]}
             )
-        active = client.active_stack_model.name == name
+        active = client.active_stack_model.name
+    quoted = shlex.quote(name)
     stack = f"stack '{name}', made from '{base.name}'" if new_stack else f"stack '{name}'"
     parts = (
         (f"flavor '{FLAVOR}'", new_flavor, f"zenml orchestrator flavor delete {FLAVOR}"),
         (
             f"orchestrator '{name}' (target {target})",
             new_orchestrator,
-            f"zenml orchestrator delete {name}",
+            f"zenml orchestrator delete {quoted}",
         ),
-        (stack, new_stack, f"zenml stack delete {name} -y"),
+        (stack, new_stack, f"zenml stack delete {quoted} -y"),
     )
+    # ZenML deletes no orchestrator of a stack, and no flavor of an orchestrator.
+    undo = [command for _, new, command in reversed(parts) if new]
+    if new_stack:
+        # Nor the active stack, and the user may have made it that.
+        undo.insert(0, f"zenml stack set {shlex.quote(active)}")
     return Registered(
         tuple((text if new else f"{text} is there already", new) for text, new, _ in parts),
-        # ZenML deletes no orchestrator of a stack, and no flavor of an orchestrator.
-        tuple(command for _, new, command in reversed(parts) if new),
-        active,
+        tuple(undo),
+        active == name,
     )
 
 

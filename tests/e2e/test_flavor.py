@@ -144,7 +144,7 @@ def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: W
     assert "exit code 0" in first
     assert len(re.findall(r"^\+ ", first, re.M)) == 4, first
     undo = re.findall(r"^  (zenml .*)$", first.partition("To undo")[2], re.M)
-    assert len(undo) == 3
+    assert len(undo) == 4
     assert "exit code 0" in second
     assert "+ " not in second, second
     assert "undo" not in second
@@ -179,7 +179,7 @@ def test_init_makes_a_stack_whose_runs_zenmls_commands_look_at_and_stop(world: W
     done = script(world, "plain.py").finish()
     assert "Run completed.\n" in done.stderr
     assert "note:" not in done.stderr, "neither code nor stack has any setting"
-    commands(world, "zenml stack set default", *undo)
+    commands(world, *undo)
 
 
 @pytest.mark.exhaustive

@@ -7,7 +7,7 @@ import yaml
 
 from modalrun.flavor import init_project
 from modalrun.flavor.init_project import spec_text
-from modalrun.flavor.pipeline_discovery import FoundPipeline, pipelines
+from modalrun.flavor.pipeline_discovery import FoundPipeline, in_file, pipelines
 from modalrun.spec.spec_argument import source_root_of
 
 TRAINING = """
@@ -99,6 +99,29 @@ def test_a_run_spec_in_a_folder_of_the_project_names_the_source_root(tmp_path: P
     (tmp_path / ".zen").mkdir()
     data = yaml.safe_load(spec_text(found, "default", "local", folder, tmp_path))
     assert "source_root" not in data, "it is found"
+
+
+@pytest.mark.parametrize("initialized", [False, True])
+def test_the_python_path_of_a_src_layout_is_below_the_project(
+    tmp_path: Path, *, initialized: bool
+) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (tmp_path / "src").mkdir()
+    if initialized:
+        (tmp_path / ".zen").mkdir()
+    found = FoundPipeline("training.training", src=tmp_path / "src")
+    text = spec_text(found, "default", "local", folder, tmp_path)
+    assert yaml.safe_load(text)["source_root"] == "../src"
+    instead = "instead of source_root" if initialized else "with source_root: .."
+    assert f"#     environment: {{PYTHONPATH: src}}  # {instead}\n" in text
+
+
+def test_only_modules_of_a_src_layout_are_read(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    for name in ("data.bin", "absent.py"):
+        # As a file that this user may not read.
+        assert in_file(tmp_path / "src" / name, tmp_path) == []
 
 
 @pytest.mark.parametrize("src", [None, "src"])
