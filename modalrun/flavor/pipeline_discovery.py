@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from modalrun.submit.source.root import check_root
 from modalrun.submit.source.selection import select
 from modalrun.submit.source.tree import SourceSelection
 
@@ -37,7 +38,11 @@ def pipelines(root: Path) -> list[FoundPipeline]:
     """Return the pipelines of all modules below a folder, sorted by source.
 
     Tests, and files that Git or `.dockerignore` ignore, are left out.
+
+    Raises:
+        UsageError: As for `select`.
     """
+    check_root(root, "Run the command in the folder of the project.")
     found = []
     for file in select(SourceSelection(root)).files:
         if "tests" not in file.path.parts:

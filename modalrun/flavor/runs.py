@@ -39,6 +39,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight, withdrawal
 from modalrun.submit.creation import wait_for_sandbox
 from modalrun.submit.preflight import Earlier, Job
+from modalrun.submit.source.root import check_root
 from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
 from modalrun.util.background import in_background
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
     from modalrun.settings import ModalOrchestratorSettings
 
 logger = logging.getLogger(__name__)
+
+_ROOT_HINT = (
+    "ZenML takes the nearest folder with '.zen' ('zenml init') above the current one, else that of"
+    " the script: keep the project in a folder of its own."
+)
 
 
 def validate(stack: Stack) -> tuple[bool, str]:
@@ -248,12 +254,17 @@ def _source_root(run: PipelineRunResponse) -> Path:
 
     ZenML derives it from the script that runs the pipeline. A run that is resumed from ZenML's
     command line has no script: it gets the repository that the current folder is in, or the folder.
+
+    Raises:
+        UsageError: It is the home folder, or another that can't be one.
     """
     from zenml.client import Client
     from zenml.utils import source_utils
 
     if from_metadata(RunMetadata, run.run_metadata) is None:
-        return Path(source_utils.get_source_root()).resolve()
+        root = Path(source_utils.get_source_root()).resolve()
+        check_root(root, _ROOT_HINT)
+        return root
     root = Path(Client.find_repository() or Path.cwd()).resolve()
     source_utils.set_custom_source_root(str(root))
     return root

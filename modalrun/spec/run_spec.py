@@ -33,7 +33,8 @@ from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
 
 NAME_ROOT = (
-    "Name the folder with the code: '--source-root FOLDER', or 'source_root:' in a run spec."
+    "Name the folder with the code, which needs one of its own: '--source-root FOLDER', or"
+    " 'source_root:' in a run spec."
 )
 """What to do where the source root is not the folder with the code."""
 

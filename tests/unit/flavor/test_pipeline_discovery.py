@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modalrun.errors import UsageError
 from modalrun.flavor import init_project
 from modalrun.flavor.init_project import spec_text
 from modalrun.flavor.pipeline_discovery import FoundPipeline, in_file, pipelines
@@ -81,6 +82,16 @@ def test_modules_of_a_src_layout_are_named_without_src(
 
     data = yaml.safe_load(spec_text(found, "default", "local", tmp_path, tmp_path))
     assert (data["pipeline"], data.get("source_root")) == expected
+
+
+def test_pipelines_are_not_looked_for_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="is your home folder") as caught:
+        pipelines(tmp_path)
+    # It has no option for another one.
+    assert caught.value.hint == "Run the command in the folder of the project."
 
 
 def test_the_source_root_is_where_zenml_was_initialized(tmp_path: Path) -> None:

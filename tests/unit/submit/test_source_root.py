@@ -8,6 +8,7 @@ import pytest
 
 import modalrun
 from modalrun.errors import UsageError
+from modalrun.spec.run_spec import load_spec
 from modalrun.submit.source.root import check_root
 
 
@@ -46,3 +47,15 @@ def test_a_module_of_the_project_that_is_imported_already_is_not(
     monkeypatch.syspath_prepend(tmp_path)
     __import__("own_module_of_the_test")
     check_root(tmp_path)
+
+
+def test_a_file_in_the_home_folder_needs_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "training.py").write_text("")
+    # The file is below no other source root.
+    spec = load_spec(tmp_path / "training.py:training")
+    with pytest.raises(UsageError, match="is your home folder") as caught:
+        check_root(spec.source_root, spec.root_hint)
+    assert "needs one of its own" in (caught.value.hint or "")
