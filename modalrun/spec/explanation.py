@@ -10,17 +10,14 @@ from modalrun.spec.fields import OUR_FLAVOR_KEYS, ZENML_FLAVOR_KEYS
 from modalrun.spec.messages import format_value
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.step_keys import is_for
 from modalrun.spec.yaml_nodes import KeyPath
 
 _SECTIONS = (*OUR_FLAVOR_KEYS, *ZENML_FLAVOR_KEYS, "resources")
 _SECRET = re.compile(r"token|secret|passw|credential|key", re.IGNORECASE)
-_BY_SPEC = {
-    Origin.COMMAND_LINE_STEP.label: True,
-    Origin.SPEC_STEP.label: True,
-    Origin.COMMAND_LINE.label: False,
-    Origin.SPEC_PIPELINE.label: False,
-}
-"""The sources of values that a run spec sets, and whether they are a step's own."""
+_OF_STEP = {one.label: one for one in (Origin.COMMAND_LINE_STEP, Origin.SPEC_STEP)}
+_OF_PIPELINE = {one.label: one for one in (Origin.COMMAND_LINE, Origin.SPEC_PIPELINE)}
+"""The sources of values that a run spec sets for a step, and for all."""
 
 
 def parameters(spec: RunSpec) -> Iterator[tuple[str, str, str, str]]:
@@ -51,11 +48,23 @@ def variables(spec: RunSpec, step: str, setting: str, source: str) -> str | None
         step: The sandbox's step; "" for that of the run.
         source: Where its value comes from.
     """
-    if source not in _BY_SPEC:
+    above: KeyPath = ()
+    if source in _OF_STEP:
+        above = ("steps", _key(spec, step, setting, _OF_STEP[source]))
+    elif source not in _OF_PIPELINE:
         return None
-    above = ("steps", step) if _BY_SPEC[source] else ()
     paths = ((*above, "settings", section, setting) for section in _SECTIONS)
     return next(filter(None, (_written(spec, path) for path in paths)), None)
+
+
+def _key(spec: RunSpec, step: str, setting: str, origin: Origin) -> str:
+    """Return the key under `steps:` that sets a setting of a step: its id, or `train*`."""
+    keys = (
+        key
+        for key, layers in spec.step_layers.items()
+        if is_for(key, step) and origin in layers and layers[origin].get(setting) is not None
+    )
+    return max(keys, key=lambda key: (key == step, len(key)), default=step)
 
 
 def _written(spec: RunSpec, path: KeyPath) -> str | None:

@@ -15,6 +15,7 @@ from modalrun.plan.planner import make_plan
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.plan.stack import StackDescription
 from modalrun.run.run_plan import PlannedStep
+from modalrun.spec.explanation import variables
 from modalrun.spec.overrides import param_option
 from modalrun.spec.precedence import Origin, SettingsLayer, Value
 from modalrun.spec.run_spec import RunSpec, load_spec
@@ -141,3 +142,19 @@ def test_parameters_and_variables_are_explained_without_their_values(
     ):
         assert re.search(row, text), text
     assert "nobody-else" not in text and "hunter2" not in text
+
+
+def test_a_variable_is_explained_under_a_key_for_several_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "pipeline: a.b\nsteps:\n"
+        "  load*: {settings: {orchestrator: {gpu: '${CARD}', timeout: '${MINUTES}m'}}}\n"
+        "  load: {settings: {orchestrator: {timeout: 8m}}}\n"
+    )
+    monkeypatch.setenv("MINUTES", "9")
+    monkeypatch.setenv("CARD", "T4")
+    of_step = Origin.SPEC_STEP.label
+    told = {s: variables(load_spec(path), "load", s, of_step) for s in ("gpu", "timeout", "cloud")}
+    assert told == {"gpu": "${CARD}", "timeout": None, "cloud": None}
