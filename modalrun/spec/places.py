@@ -60,13 +60,14 @@ _OTHER_NAMES = {
 
 _NAMES = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
 _OF_RUN = frozenset(field.name for field in fields(RunSettings))
+_STEP_ONLY = STEP_KEYS - RUN_KEYS
 
 
 def _places() -> dict[str, list[KeyPath]]:
     """List the places of each key by its name."""
     found: dict[str, list[KeyPath]] = {}
     for above, names in (
-        ((), sorted(RUN_KEYS | STEP_KEYS | OurKeys.model_fields.keys())),
+        ((), sorted(RUN_KEYS | STEP_KEYS | OurKeys.model_fields.keys() | {"modal"})),
         (ORCHESTRATOR, SettingFields.model_fields),
         # ZenML's "resources: resources" is for pools, and is what nobody means.
         (RESOURCES, sorted(RESOURCE_KEYS - {"resources"})),
@@ -135,18 +136,24 @@ def _of_step(place: KeyPath) -> bool:
     return place[0] in STEP_KEYS and (place[:2] != ORCHESTRATOR or place[-1] not in _OF_RUN)
 
 
+def _whole(owner: KeyPath, place: KeyPath) -> KeyPath:
+    """Return the path of a place, for the step that the key was written for if that may have it."""
+    if place[0] in _STEP_ONLY:
+        return (*(owner or ("steps", "STEP")), *place)
+    return (*owner, *place) if owner and _of_step(place) else place
+
+
 def _as_flag(owner: KeyPath, place: KeyPath) -> str:
     """Write the flag that sets a key in its place."""
-    parts = map(str, (*owner, *place) if owner and _of_step(place) else place)
+    parts = map(str, _whole(owner, place))
     path = ".".join(f'"{part}"' if "." in part else part for part in parts)
     return f"'--set {path}=...'"
 
 
 def _written(owner: KeyPath, place: KeyPath) -> str:
     """Write the place of a key as it stands in a run spec."""
-    if owner and _of_step(place):
-        place = (*owner, *place)
-    elif owner or len(place) == 1:
+    whole = _whole(owner, place)
+    if whole == place and (owner or len(place) == 1):
         place = next((short for short, long in SHORT_FORMS.items() if long == place), place)
         return f"'{': '.join(map(str, place))}' at the top level"
-    return f"'{': '.join(map(str, place))}'"
+    return f"'{': '.join(map(str, whole))}'"

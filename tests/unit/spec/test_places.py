@@ -154,6 +154,13 @@ def test_short_forms_of_the_command_line(tmp_path: Path) -> None:
         ("max-parallelism: 2", "Did you mean 'max_parallelism'?"),
         ("settings: {parameters: {}}", "'parameters' is 'parameters' at the top level."),
         ("steps: {a: {run_name: x}}", "'run_name' is 'run_name' at the top level."),
+        (
+            "experiment_tracker: mlflow",
+            "'experiment_tracker' is 'steps: STEP: experiment_tracker'.",
+        ),
+        ("steps: {a: {settings: {runtime: inline}}}", "'runtime' is 'steps: a: runtime'."),
+        ("settings: {modal: {gpu: T4}}", "'modal' is 'modal' at the top level."),
+        ("steps: {a: {modal: {secrets: [b]}}}", "'modal' is 'modal' at the top level."),
         ("settings: {x-base: 1}", "Keys that begin with 'x-' stand at the top level."),
     ],
 )
@@ -171,6 +178,8 @@ def test_the_right_place(tmp_path: Path, text: str, hint: str) -> None:
         ('steps."a.b".retries=2', 'steps."a.b".retry.max_retries'),
         ("steps.a.mode=per_step", "settings.orchestrator.mode"),
         ("requirments=[torch]", "settings.docker.requirements"),
+        ("experiment_tracker=mlflow", "steps.STEP.experiment_tracker"),
+        ("steps.a.settings.runtime=inline", "steps.a.runtime"),
     ],
 )
 def test_the_right_flag(tmp_path: Path, text: str, flag: str) -> None:
