@@ -16,7 +16,7 @@ from modalrun.flavor.pipeline_discovery import FoundPipeline
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run.run_plan import Target
 from modalrun.spec.run_spec import load_spec
-from modalrun.spec.spec_argument import source_root_of
+from modalrun.spec.spec_argument import DEFAULT_FILES, source_root_of
 from modalrun.zenml_api import process
 
 
@@ -60,6 +60,9 @@ def initialize(
         AuthenticationError, ConnectionLostError: ZenML's server refuses the credentials, or can't
             be reached.
     """
+    again = ["modalrun", "init", "module.function", "--target", target]
+    again += ["--name", name] if name else []
+    again += ["--spec", str(spec)] if spec != Path(DEFAULT_FILES[0]) else []
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
     root = source_root_of(folder)
     existing = _read_spec(folder / spec)
@@ -91,7 +94,9 @@ def initialize(
         made = registration.register(stack, name, target)
     steps = list(made.steps)
     undo = list(made.undo)
-    ready = _write_spec(folder / spec, root, found, name, target, steps=steps)
+    ready = _write_spec(
+        folder / spec, root, found, name, target, again=shlex.join(again), steps=steps
+    )
     if ready and steps[-1][1]:
         undo.append(f"rm {shlex.quote(str(spec))}")
         existing = _read_spec(folder / spec)
@@ -176,9 +181,15 @@ def _write_spec(
     stack: str,
     target: Target,
     *,
+    again: str,
     steps: list[tuple[str, bool]],
 ) -> bool:
-    """Write the run spec if possible; return whether there is one."""
+    """Write the run spec if possible; return whether there is one.
+
+    Args:
+        again: The command that writes it once a pipeline is named.
+        steps: Gets what was done.
+    """
     if path.exists():
         steps.append((f"{path.name} is there already and stays as it is", False))
         return True
@@ -188,8 +199,7 @@ def _write_spec(
             if not found
             else f"there are several pipelines: {', '.join(one.source for one in found)}"
         )
-        command = f"modalrun init module.function --target {target}"
-        steps.append((f"no run spec: {what}; name one: '{command}'", False))
+        steps.append((f"no run spec: {what}; name one: '{again}'", False))
         return False
     try:
         # "x": another process may have written it meanwhile.

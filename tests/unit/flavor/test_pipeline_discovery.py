@@ -1,5 +1,6 @@
 """Pipelines are found without importing a module, and a run spec is written for one."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from modalrun.errors import UsageError
 from modalrun.flavor import init_project
 from modalrun.flavor.init_project import spec_text
 from modalrun.flavor.pipeline_discovery import FoundPipeline, in_file, pipelines
+from modalrun.plan.stack import StackDescription
 from modalrun.spec.spec_argument import source_root_of
+from modalrun.zenml_api import process, registration
 
 TRAINING = """
 import does_not_exist
@@ -221,6 +224,35 @@ def test_a_script_in_a_package_needs_a_zenml_project(
     there = "" if src == "." else "cd src && "
     expected = [there + one for one in (*commands, "python -m package.mine")]
     assert [command for _, command in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "command"),
+    [
+        (None, "modalrun.yaml", "modalrun init module.function --target local"),
+        (
+            "my dev",
+            "conf/run.yaml",
+            "modalrun init module.function --target local --name 'my dev' --spec conf/run.yaml",
+        ),
+    ],
+)
+def test_the_command_that_names_a_pipeline_keeps_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, spec: str, command: str
+) -> None:
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setattr(process, "zenml_process", lambda _: nullcontext())
+    monkeypatch.setattr(registration, "base_stack", lambda *_: StackDescription("id", "default"))
+    monkeypatch.setattr(registration, "register", lambda *_: registration.Registered((), ()))
+
+    done = init_project.initialize(
+        tmp_path, pipeline=None, from_stack=None, target="local", name=name, spec=Path(spec)
+    )
+
+    assert done.steps[-1] == (
+        f"no run spec: there is no pipeline below this folder; name one: '{command}'",
+        False,
+    )
 
 
 def test_a_missing_run_spec(tmp_path: Path) -> None:
