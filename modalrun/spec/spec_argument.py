@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,14 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
                 hint="'--source-root' names the folder of the pipeline's code.",
             )
         parts = file.relative_to(root.resolve()).with_suffix("").parts
+        wrong = [part for part in parts[:-1] if not part.isidentifier()]
+        if wrong:
+            raise UsageError(
+                f"{place} is in the folder '{wrong[0]}' of the source root {root}, and no module"
+                " can have that name.",
+                hint=f"Use '--source-root {shlex.quote(str(_import_folder(file)))}', the folder"
+                " that the file is imported from.",
+            )
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     else:
         root, module = source_root or source_root_of(Path.cwd()), place

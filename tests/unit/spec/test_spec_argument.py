@@ -48,6 +48,19 @@ def test_a_zenml_repository_is_the_source_root(project: Path) -> None:
     assert (spec.pipeline, spec.source_root) == ("src.alone.training", project)
 
 
+def test_a_folder_of_the_repository_that_is_no_module(project: Path) -> None:
+    (project / ".zen").mkdir()
+    (project / "my-project").mkdir()
+    (project / "my-project" / "training.py").touch()
+    with pytest.raises(
+        UsageError, match=r"in the folder 'my-project' of the source root"
+    ) as caught:
+        load("my-project/training.py:training")
+    assert f"'--source-root {project}/my-project'" in (caught.value.hint or "")
+    root = Override("--source-root", ("source_root",), str(project / "my-project"))
+    assert load("my-project/training.py:training", root).pipeline == "training.training"
+
+
 def test_the_source_root_of_the_command_line_decides_the_module(project: Path) -> None:
     root = Override("--source-root", ("source_root",), str(project))
     spec = load("src/alone.py:training", root)
