@@ -32,7 +32,13 @@ from modalrun.output.terminal.sanitize import plain
 from modalrun.plan.planner import app_name
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run import sandbox_exit
-from modalrun.run.metadata import Announced, RunMetadata, from_metadata, to_metadata
+from modalrun.run.metadata import (
+    Announced,
+    RunMetadata,
+    from_metadata,
+    not_created_metadata,
+    to_metadata,
+)
 from modalrun.run.outcome import LOST
 from modalrun.run.run_plan import Target
 from modalrun.spec.run_spec import RunSpec
@@ -160,7 +166,8 @@ def submit(
             display.callback(shown.close)
             previous = from_metadata(RunMetadata, run.run_metadata)
             earlier = Earlier(str(run.id), previous.environment) if previous is not None else None
-            job = _job(target, str(snapshot.id), _source_root(run), shown, earlier)
+            with _failure_recorded(run):
+                job = _job(target, str(snapshot.id), _source_root(run), shown, earlier)
             from modalrun.zenml_api.records.runs import existing_run
 
             zenml = ZENML
@@ -171,7 +178,10 @@ def submit(
                 submission.previous = previous
                 submission.submitted = zenml.read_source(str(run.id))
             try:
-                submission.create(lambda _: existing_run(job.compiled, str(run.id), environment))
+                with _failure_recorded(run):
+                    submission.create(
+                        lambda _: existing_run(job.compiled, str(run.id), environment)
+                    )
                 interrupts.check()
                 submitted = submission.handle
                 # Only `create_run` returns a finished run, which needs no sandbox.
@@ -316,6 +326,28 @@ def _readable_errors() -> Iterator[None]:
         if message == str(error):
             raise
         raise type(error)(message) from None
+
+
+@contextlib.contextmanager
+def _failure_recorded(run: PipelineRunResponse) -> Iterator[None]:
+    """Record why a run gets no sandbox: ZenML would record only that it has failed.
+
+    ZenML resets a run that it resumes to its former status.
+    """
+    try:
+        yield
+    except (errors.UnknownOutcomeError, errors.RunStoppedError):
+        raise
+    except errors.ModalrunError as error:
+        if from_metadata(RunMetadata, run.run_metadata) is None:
+            # The exit code of a wrong setting would say that there is no run.
+            wrong = isinstance(error, errors.UsageError)
+            code = errors.RunFailedError.exit_code if wrong else error.exit_code
+            reason = f"The run sandbox was not created: {error.problem}"
+            with contextlib.suppress(Exception):
+                if ZENML.finalize_run(str(run.id), reason):
+                    ZENML.publish_metadata(str(run.id), not_created_metadata(code))
+        raise
 
 
 @contextlib.contextmanager

@@ -201,6 +201,11 @@ def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
     return {f"{PREFIX}waiting": wait.text() if wait else ""}
 
 
+def not_created_metadata(exit_code: int) -> dict[str, int]:
+    """Encode how a submission that could not create the sandbox ended, as `Announced` holds it."""
+    return {f"{PREFIX}exit_code": exit_code}
+
+
 def step_waits_metadata(waits: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Encode what steps wait for, as `RunMetadata` holds it; no more than ZenML can store."""
     return {f"{PREFIX}step_waits": dict(itertools.islice(waits.items(), _STORED_WAITS))}

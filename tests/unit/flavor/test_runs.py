@@ -2,12 +2,22 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from zenml.utils import source_utils
 
-from modalrun.errors import UsageError
+from modalrun.errors import (
+    AuthenticationError,
+    ModalrunError,
+    RunStoppedError,
+    UnknownOutcomeError,
+    UsageError,
+)
 from modalrun.flavor import runs
+from modalrun.run.metadata import RunMetadata, to_metadata
+from tests.unit.fake_zenml import FakeZenML
+from tests.unit.fakes import RUN_ID, Effects
 
 
 def test_a_script_in_the_home_folder_is_told_what_zenml_takes(
@@ -17,8 +27,47 @@ def test_a_script_in_the_home_folder_is_told_what_zenml_takes(
     monkeypatch.setattr(source_utils, "get_source_root", lambda: str(tmp_path))
 
     with pytest.raises(UsageError, match="is your home folder") as caught:
-        runs._source_root(SimpleNamespace(run_metadata={}))  # type: ignore[arg-type]
+        runs._source_root(run_with({}))
 
     # A script has neither a run spec nor an option.
     assert "the script" in (caught.value.hint or "")
     assert "--source-root" not in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AuthenticationError("No token.", hint="Run 'modal setup'."), 3),
+        # 2 would say that there is no run.
+        (UsageError("No token.", effect="Nothing was created."), 1),
+        (UnknownOutcomeError("No token."), None),
+        (RunStoppedError("No token."), None),
+    ],
+)
+def test_why_a_run_got_no_sandbox_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, error: ModalrunError, code: int | None
+) -> None:
+    zenml = FakeZenML(Effects(), "initializing")
+    monkeypatch.setattr(runs, "ZENML", zenml)
+
+    with pytest.raises(type(error)), runs._failure_recorded(run_with({})):
+        raise error
+
+    reasons = [] if code is None else ["The run sandbox was not created: No token."]
+    assert zenml.reasons == reasons
+    assert zenml.metadata.get("modalrun_exit_code") == code
+
+
+def test_a_run_that_zenml_resumes_is_left_to_zenml(monkeypatch: pytest.MonkeyPatch) -> None:
+    zenml = FakeZenML(Effects(), "initializing")
+    monkeypatch.setattr(runs, "ZENML", zenml)
+    before = RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-1")
+
+    with pytest.raises(UsageError), runs._failure_recorded(run_with(to_metadata(before))):
+        raise UsageError("No token.")
+
+    assert zenml.reasons == []
+
+
+def run_with(metadata: dict[str, Any]) -> Any:
+    return SimpleNamespace(id=RUN_ID, run_metadata=metadata)
