@@ -20,6 +20,7 @@ from pathlib import Path
 
 import modalrun
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.prepare import deployment_path
 from modalrun.zenml_api import config_files
 
 SCHEMA = "1"
@@ -58,8 +59,8 @@ def _parts(spec: RunSpec) -> Iterator[bytes]:
     ]
     # A spec may hold dates; a key of a mapping may be a number.
     yield json.dumps(plain, default=repr).encode("utf-8", "surrogateescape")
-    if spec.deployment is not None:
-        yield _content(spec.source.path.parent / spec.deployment)
+    if (path := deployment_path(spec)) is not None:
+        yield _content(path)
     yield _content(config_files.folder() / "config.yaml")
     yield _content(spec.source_root / ".zen" / "config.yaml")
     yield _content(Path(os.environ.get("MODAL_CONFIG_PATH") or Path.home() / ".modal.toml"))

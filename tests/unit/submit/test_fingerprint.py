@@ -74,12 +74,26 @@ def test_another_terminal_has_the_same_key(tmp_path: Path, monkeypatch: pytest.M
     assert key(tmp_path) == before
 
 
-def test_a_changed_deployment_file_changes_the_key(tmp_path: Path) -> None:
-    text = "deployment: compiled.json\ntarget: local\n"
-    (tmp_path / "compiled.json").write_text("{}")
+@pytest.mark.parametrize("place", ["", "~/"])
+def test_a_changed_deployment_file_changes_the_key(tmp_path: Path, home: Path, place: str) -> None:
+    home.mkdir()
+    text = f"deployment: {place}compiled.json\ntarget: local\n"
+    file = (home if place else tmp_path) / "compiled.json"
+    file.write_text("{}")
     before = key(tmp_path, text)
-    (tmp_path / "compiled.json").write_text("{ }")
+    file.write_text("{ }")
     assert key(tmp_path, text) != before
+
+
+def test_a_deployment_file_is_beside_the_run_spec_that_a_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "run.yaml").write_text("deployment: compiled.json\ntarget: local\n")
+    (tmp_path / "link.yaml").symlink_to("shared/run.yaml")
+    keys = set()
+    for content in ("{}", "{ }"):
+        (tmp_path / "shared" / "compiled.json").write_text(content)
+        keys.add(fingerprint.of_spec(load_spec(tmp_path / "link.yaml")))
+    assert len(keys) == 2
 
 
 def test_an_entry_is_found_again_and_added_to() -> None:
