@@ -178,7 +178,7 @@ def submit(
                 submission.previous = previous
                 submission.submitted = zenml.read_source(str(run.id))
             try:
-                with _failure_recorded(run):
+                with _failure_recorded(run, submission):
                     submission.create(
                         lambda _: existing_run(job.compiled, str(run.id), environment)
                     )
@@ -329,17 +329,21 @@ def _readable_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failure_recorded(run: PipelineRunResponse) -> Iterator[None]:
+def _failure_recorded(
+    run: PipelineRunResponse, submission: Submission | None = None
+) -> Iterator[None]:
     """Record why a run gets no sandbox: ZenML would record only that it has failed.
 
     ZenML resets a run that it resumes to its former status.
+
+    Args:
+        submission: It records what fails once the source tree is staged.
     """
     try:
         yield
-    except (errors.UnknownOutcomeError, errors.RunStoppedError):
-        raise
     except errors.ModalrunError as error:
-        if from_metadata(RunMetadata, run.run_metadata) is None:
+        resumes = from_metadata(RunMetadata, run.run_metadata) is not None
+        if not resumes and (submission is None or submission.source is None):
             # The exit code of a wrong setting would say that there is no run.
             wrong = isinstance(error, errors.UsageError)
             code = errors.RunFailedError.exit_code if wrong else error.exit_code

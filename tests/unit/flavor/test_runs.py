@@ -10,8 +10,6 @@ from zenml.utils import source_utils
 from modalrun.errors import (
     AuthenticationError,
     ModalrunError,
-    RunStoppedError,
-    UnknownOutcomeError,
     UsageError,
 )
 from modalrun.flavor import runs
@@ -40,12 +38,10 @@ def test_a_script_in_the_home_folder_is_told_what_zenml_takes(
         (AuthenticationError("No token.", hint="Run 'modal setup'."), 3),
         # 2 would say that there is no run.
         (UsageError("No token.", effect="Nothing was created."), 1),
-        (UnknownOutcomeError("No token."), None),
-        (RunStoppedError("No token."), None),
     ],
 )
 def test_why_a_run_got_no_sandbox_is_recorded(
-    monkeypatch: pytest.MonkeyPatch, error: ModalrunError, code: int | None
+    monkeypatch: pytest.MonkeyPatch, error: ModalrunError, code: int
 ) -> None:
     zenml = FakeZenML(Effects(), "initializing")
     monkeypatch.setattr(runs, "ZENML", zenml)
@@ -53,17 +49,25 @@ def test_why_a_run_got_no_sandbox_is_recorded(
     with pytest.raises(type(error)), runs._failure_recorded(run_with({})):
         raise error
 
-    reasons = [] if code is None else ["The run sandbox was not created: No token."]
-    assert zenml.reasons == reasons
-    assert zenml.metadata.get("modalrun_exit_code") == code
+    assert zenml.reasons == ["The run sandbox was not created: No token."]
+    assert zenml.metadata["modalrun_exit_code"] == code
 
 
-def test_a_run_that_zenml_resumes_is_left_to_zenml(monkeypatch: pytest.MonkeyPatch) -> None:
+BEFORE = to_metadata(RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-1"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "staged"),
+    [pytest.param(BEFORE, False, id="resumed"), pytest.param({}, True, id="staged")],
+)
+def test_what_others_record_is_left_to_them(
+    monkeypatch: pytest.MonkeyPatch, metadata: dict[str, Any], staged: bool
+) -> None:
     zenml = FakeZenML(Effects(), "initializing")
     monkeypatch.setattr(runs, "ZENML", zenml)
-    before = RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-1")
+    submission: Any = SimpleNamespace(source="a source" if staged else None)
 
-    with pytest.raises(UsageError), runs._failure_recorded(run_with(to_metadata(before))):
+    with pytest.raises(UsageError), runs._failure_recorded(run_with(metadata), submission):
         raise UsageError("No token.")
 
     assert zenml.reasons == []
