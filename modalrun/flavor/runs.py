@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -344,14 +345,19 @@ def _failure_recorded(
     except errors.ModalrunError as error:
         resumes = from_metadata(RunMetadata, run.run_metadata) is not None
         if not resumes and (submission is None or submission.source is None):
-            # The exit code of a wrong setting would say that there is no run.
-            wrong = isinstance(error, errors.UsageError)
-            code = errors.RunFailedError.exit_code if wrong else error.exit_code
-            reason = f"The run sandbox was not created: {error.problem}"
+            record = partial(_record_failure, str(run.id), error)
+            # ZenML may be what has failed.
             with contextlib.suppress(Exception):
-                if ZENML.finalize_run(str(run.id), reason):
-                    ZENML.publish_metadata(str(run.id), not_created_metadata(code))
+                interrupts.within(withdrawal.SECONDS, record)
         raise
+
+
+def _record_failure(run_id: str, error: errors.ModalrunError) -> None:
+    # The exit code of a wrong setting would say that there is no run.
+    wrong = isinstance(error, errors.UsageError)
+    code = errors.RunFailedError.exit_code if wrong else error.exit_code
+    if ZENML.finalize_run(run_id, f"The run sandbox was not created: {error.problem}"):
+        ZENML.publish_metadata(run_id, not_created_metadata(code))
 
 
 @contextlib.contextmanager
