@@ -98,8 +98,9 @@ def _import(spec: RunSpec, name: str) -> ModuleType:
         hint = spec.root_hint
         if spec.rerun is None:
             hint = subfolder_hint(error.name, spec) or (
-                "The source root is the nearest folder with '.zen' above the run spec, else the run"
-                " spec's own; 'source_root:' or '--source-root' sets another."
+                "The source root is the nearest folder with '.zen' from that of the run spec"
+                " upwards (without one, from the current folder), else that folder;"
+                " 'source_root:' or '--source-root' sets another."
             )
         problem = f"there is no module '{error.name}' below the source root {spec.source_root}."
         raise spec.error(("pipeline",), problem, hint) from error
