@@ -64,8 +64,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ROOT_HINT = (
-    "ZenML takes the nearest folder with '.zen' ('zenml init') above the current one, else that of"
-    " the script: keep the project in a folder of its own."
+    "ZenML takes the nearest folder with '.zen' ('zenml init') from the current one upwards, else"
+    " that of the script: keep the project in a folder of its own."
 )
 
 
