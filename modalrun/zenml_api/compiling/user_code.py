@@ -10,7 +10,6 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
 from pydantic import ValidationError
@@ -66,9 +65,18 @@ def import_pipeline(spec: RunSpec) -> Pipeline:
         UsageError: Its module can't be imported, or has no such pipeline.
     """
     module_name, _, attribute = spec.pipeline.rpartition(".")
+    missing = None
     # A script without a main guard would run its pipeline while it is imported.
     with user_code(spec, f"importing '{module_name}'"), prevent_pipeline_execution():
-        module = _import(spec, module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            missing = error
+    if missing is not None:
+        # Only here a relative path is what the user means by it.
+        raise _no_module(spec, str(missing.name)) from missing
     found = getattr(module, attribute, None)
     if isinstance(found, Pipeline):
         return found
@@ -89,21 +97,16 @@ def import_pipeline(spec: RunSpec) -> Pipeline:
     raise spec.error(("pipeline",), problem, hint)
 
 
-def _import(spec: RunSpec, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        hint = spec.root_hint
-        if spec.rerun is None:
-            hint = subfolder_hint(error.name, spec) or (
-                "The source root is the nearest folder with '.zen' from that of the run spec"
-                " upwards (without one, from the current folder), else that folder;"
-                " 'source_root:' or '--source-root' sets another."
-            )
-        problem = f"there is no module '{error.name}' below the source root {spec.source_root}."
-        raise spec.error(("pipeline",), problem, hint) from error
+def _no_module(spec: RunSpec, name: str) -> UsageError:
+    hint = spec.root_hint
+    if spec.rerun is None:
+        hint = subfolder_hint(name, spec) or (
+            "The source root is the nearest folder with '.zen' from that of the run spec upwards"
+            " (without one, from the current folder), else that folder; 'source_root:' or"
+            " '--source-root' sets another."
+        )
+    problem = f"there is no module '{name}' below the source root {spec.source_root}."
+    return spec.error(("pipeline",), problem, hint)
 
 
 def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:

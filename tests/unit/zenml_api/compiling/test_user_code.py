@@ -1,0 +1,24 @@
+"""The errors of a project's code while its pipeline is imported."""
+
+from pathlib import Path
+
+import pytest
+
+from modalrun.errors import UsageError
+from modalrun.spec.run_spec import load_spec
+from modalrun.zenml_api.compiling.user_code import import_pipeline
+
+
+def test_the_folder_of_a_missing_module_is_relative_to_the_run_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (".zen", "configs", "src"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "src" / "module_of_the_test.py").touch()
+    (tmp_path / "configs" / "run.yaml").write_text("pipeline: module_of_the_test.training\n")
+    monkeypatch.chdir(tmp_path / "configs")
+
+    with pytest.raises(UsageError, match="there is no module 'module_of_the_test'") as caught:
+        import_pipeline(load_spec(Path("run.yaml")))
+
+    assert (caught.value.hint or "").startswith("Set 'source_root: ../src' in the run spec")
