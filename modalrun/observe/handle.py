@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from modalrun.run.failure import Failure
 from modalrun.run.log_lines import LogLine
 from modalrun.run.progress import RunProgress
 from modalrun.run.run_plan import RunPlan
+from modalrun.spec.spec_argument import source_root_of
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,15 @@ class RunHandle:
             ("logs", f"modalrun logs --follow {self.run_id}"),
             ("stop", f"modalrun stop {self.run_id}"),
         ]
+
+    def with_folder(self, command: str) -> str:
+        """Return a command that needs the run's files, with their folder if it is another one."""
+        root = self.source_root
+        with contextlib.suppress(OSError):
+            # The current folder may have been deleted.
+            if root is not None and source_root_of(Path.cwd()).resolve() != root.resolve():
+                return f"{command} --source-root {shlex.quote(str(root))}"
+        return command
 
 
 class RunObserver(Protocol):

@@ -113,10 +113,10 @@ def derive_outcome(
     if hint and not told:
         details.append(("next", hint))
     if may_be_rerun(record):
-        details.append(("rerun", f"modalrun rerun {run.run_id}"))
+        details.append(("rerun", run.with_folder(f"modalrun rerun {run.run_id}")))
     if record.status == PAUSED:
-        commands = answer_commands(run.run_id)
-        details += zip(("answer", "resume"), commands, strict=True)
+        answer, resume = answer_commands(run.run_id)
+        details += [("answer", answer), ("resume", run.with_folder(resume))]
     shown = _steps(run.steps, steps, progress)
     return Outcome(
         code,
@@ -202,10 +202,11 @@ def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcom
         "was ended from outside" if end.kind is ExitKind.TERMINATED else "is gone"
     )
     running = f" (step sandboxes that still run: {count})" if count else ""
+    resume = run.with_folder(f"modalrun resume {run.run_id}")
     return Outcome(
         exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver {how}{running}. The run is not over.",
-        details=(*run.links, ("resume", f"modalrun resume {run.run_id}"), *run.commands),
+        details=(*run.links, ("resume", resume), *run.commands),
         # Those that have not begun still wait.
         steps=tuple(progress.rows.values()),
         run_id=run.run_id,

@@ -137,7 +137,8 @@ def test_a_paused_run_without_a_driver_is_resumed_where_it_ran(world: World) -> 
     assert asked.exit_code == 0, asked.stderr
     run = world.only_run()
     assert (run.status, run.statuses.get("total")) == ("paused", None)
-    assert f"modalrun resume {run.id}\n" in asked.stderr
+    root = world.project.resolve()
+    assert f"modalrun resume {run.id} --source-root {root}\n" in asked.stderr
     assert "pipeline runs resume" not in asked.stderr
     assert run.id in world.modalrun("list", "--state", "paused", "--output", "json").finish().stdout
     world.zenml(ANSWER)

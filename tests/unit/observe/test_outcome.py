@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.progress import RunProgress
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import read_exit
+from tests.unit.fakes import RUN_ID
 from tests.unit.observe.test_attach import Bench
 
 
@@ -33,6 +35,20 @@ def test_an_entrypoint_that_is_kept_and_runs_no_command(
     (reason,) = bench.zenml.reasons
     assert ("'keep_entrypoint'" in reason) is (keeps and not begun)
     assert ('exec "$@"' in (hint_on_failure(reason) or "")) is (keeps and not begun)
+
+
+def test_a_command_that_needs_the_files_of_the_run_names_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my src").mkdir()
+    bench = Bench()
+    bench.handle = replace(bench.handle, source_root=tmp_path / "my src")
+    bench.ends(0, "paused")
+    monkeypatch.chdir(tmp_path)
+    details = dict(bench.follow().details)
+    assert details["resume"] == f"modalrun resume {RUN_ID} --source-root '{tmp_path}/my src'"
+    monkeypatch.chdir(tmp_path / "my src")
+    assert bench.handle.with_folder("modalrun rerun 1") == "modalrun rerun 1"
 
 
 def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:
