@@ -61,6 +61,8 @@ def reconcile(
     if any(resume in one.commands for one in status.notes):
         hint = f" '{resume}' could have continued it."
     end = "ended" if state == LOST else "could not be found"
+    if status.modal.problem and not status.modal.not_found:
+        end = "could not be checked"
     if status.modal.end is not None and status.modal.end.kind in ENDED_AS_A_WHOLE:
         end = ENDED_AS_A_WHOLE[status.modal.end.kind]
     elif status.modal.exit_code is not None:
@@ -82,6 +84,8 @@ def reconcile(
 def _unknown(status: RunStatus) -> UsageError | NotFoundError | ConnectionLostError:
     text = f"{status.notes[0].text} Nothing was changed."
     hint = "'--force' records its end all the same; make sure that nothing of it runs any more."
+    if (parent := status.run.parent) is not None:
+        hint = f"'modalrun reconcile {parent}' records the end of both once its sandbox is gone."
     if status.run.metadata is None:
         return UsageError(text, hint=hint)
     if status.modal.not_found:
