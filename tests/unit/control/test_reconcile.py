@@ -103,6 +103,19 @@ def test_a_run_without_a_driver_whose_steps_run_is_refused() -> None:
     assert not bench.effects
 
 
+def test_a_stop_or_a_failure_before_hides_no_reason() -> None:
+    state = SandboxState("ended", read_exit(137), step_sandboxes=frozenset({"sb-2"}))
+    bench = Bench(state, replace(PER_STEP, stop_requested=True))
+    with pytest.raises(UsageError, match="1 step sandbox still runs") as caught:
+        bench.reconcile()
+    run_id = bench.zenml.run.id
+    assert caught.value.hint == f"Use 'modalrun resume {run_id}' or 'modalrun stop {run_id}'."
+    failing = Bench(UNKNOWN)
+    failing.zenml.run = replace(failing.zenml.run, failing=True)
+    with pytest.raises(ConnectionLostError, match="could not be checked: Modal can't be reached"):
+        failing.reconcile()
+
+
 @pytest.mark.parametrize(
     ("modal", "metadata", "error", "end"),
     [
