@@ -186,6 +186,7 @@ def sandbox_state(
     if metadata.target == "local" and not launcher.default_state_dir().exists():
         # A server that was started for the question would know no sandbox.
         return _unknown(metadata)
+    connection = None
     try:
         connection = connect()
         # To attach asks for the sandbox's state too.
@@ -195,10 +196,9 @@ def sandbox_state(
             steps = running_steps(connection, run_id, metadata)
     except ForeignSandboxError as error:
         return SandboxState("unknown", not_found=True, problem=error.message)
-    except NotFoundError:
-        return _unknown(metadata)
     except ModalrunError as error:
-        return SandboxState("unknown", problem=error.problem)
+        absent = connection is not None and isinstance(error, NotFoundError)
+        return _unknown(metadata) if absent else SandboxState("unknown", problem=error.problem)
     if end is None:
         return SandboxState("running", step_sandboxes=steps)
     return SandboxState("ended", end, steps)

@@ -1,4 +1,4 @@
-"""Find the run sandbox whose creation was not answered."""
+"""Find the run sandbox of a run, and its state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from modalrun.errors import NotFoundError
+from modalrun.modal_api.client import Connection
 from modalrun.modal_api.sandboxes import run_sandboxes
 from modalrun.run.metadata import Announced, RunMetadata
 from tests.unit.fakes import RUN_ID, FakeConnection
@@ -26,3 +28,13 @@ def test_a_sandbox_that_ended_without_a_place_is_not_the_runs(
     monkeypatch.setattr(run_sandboxes, "has_place", lambda _: place)
     monkeypatch.setattr(run_sandboxes, "app_id", lambda *_: "ap-1")
     assert run_sandboxes.find_announced(FakeConnection(), RUN_ID, ANNOUNCED) == found
+
+
+def test_a_secret_that_there_is_not_is_no_sandbox_that_there_is_not() -> None:
+    def connect() -> Connection:
+        raise NotFoundError("ZenML has no secret 'modal'.")
+
+    state = run_sandboxes.sandbox_state(RUN_ID, FOUND, connect)
+    assert (state.problem, state.not_found) == ("ZenML has no secret 'modal'.", False)
+    elsewhere = run_sandboxes.sandbox_state(RUN_ID, FOUND, FakeConnection)
+    assert elsewhere.not_found and "knows no sandbox sb-1" in str(elsewhere.problem)
