@@ -107,6 +107,8 @@ def _plan(run: RunRecord) -> tuple[str, ...]:
     from modalrun.output.plan_text import lines
     from modalrun.submit.prepare import plan_of_run
 
+    if run.parent is not None:
+        return (f"A child pipeline has the plan of its parent, the run {run.parent}.",)
     if run.place is None:
         return ("modalrun did not start this run.",)
     try:

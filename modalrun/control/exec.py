@@ -73,6 +73,9 @@ def find_place(
     metadata = run.metadata
     if metadata is None:
         why = "It is only just being submitted: try again." if run.announced else None
+        if run.parent is not None:
+            why = f"It is the run of a child pipeline, in the sandboxes of the run {run.parent}: in"
+            why += f" 'mode: pipeline', 'modalrun exec {run.parent}' runs a command there."
         raise NotFoundError(f"The run {run.name} ({run.id}) has no sandbox.", hint=why)
     running = [one for one in steps if one.status == "running"]
     if step is not None:
@@ -165,7 +168,7 @@ def execute(
         terminal: Whether the command gets a terminal.
 
     Raises:
-        NotFoundError: The sandbox is not the run's, or has ended.
+        NotFoundError: The sandbox is not the run's, has ended, or is not known here.
         ConnectionLostError: The connection is lost; the command may go on.
     """
     try:
@@ -183,10 +186,10 @@ def execute(
     except ForeignSandboxError:
         raise
     except (NotFoundError, ConflictError) as error:
-        raise NotFoundError(
-            place.ended,
-            hint=f"'modalrun status {place.run_id}' shows the run.",
-        ) from error
+        # Modal may not know it: it is in another workspace, or on another machine.
+        problem = place.ended if has_ended(place, modal=modal) else error.problem
+        hint = f"'modalrun status {place.run_id}' shows the run."
+        raise NotFoundError(problem, hint=hint) from error
 
 
 def has_ended(place: Place, *, modal: ModalGateway = MODAL) -> bool:

@@ -51,9 +51,8 @@ def reconcile(
         )
     if state == LOST and not status.over:
         # The steps that still run may complete, and the run can be resumed.
-        note = status.notes[0]
-        commands = " or ".join(f"'{command}'" for command in note.commands)
-        raise UsageError(f"{note.text} Nothing was changed.", hint=f"Use {commands}.")
+        commands = " or ".join(f"'{one}'" for note in status.notes for one in note.commands)
+        raise UsageError(_unchanged(status), hint=f"Use {commands}.")
     if state != LOST and not force:
         raise _unknown(status)
     resume = f"modalrun resume {status.run.id}"
@@ -61,6 +60,8 @@ def reconcile(
     if any(resume in one.commands for one in status.notes):
         hint = f" '{resume}' could have continued it."
     end = "ended" if state == LOST else "could not be found"
+    if status.modal.problem and not status.modal.not_found:
+        end = "could not be checked"
     if status.modal.end is not None and status.modal.end.kind in ENDED_AS_A_WHOLE:
         end = ENDED_AS_A_WHOLE[status.modal.end.kind]
     elif status.modal.exit_code is not None:
@@ -80,10 +81,16 @@ def reconcile(
 
 
 def _unknown(status: RunStatus) -> UsageError | NotFoundError | ConnectionLostError:
-    text = f"{status.notes[0].text} Nothing was changed."
+    text = _unchanged(status)
     hint = "'--force' records its end all the same; make sure that nothing of it runs any more."
+    if (parent := status.run.parent) is not None:
+        hint = f"'modalrun reconcile {parent}' records the end of both once its sandbox is gone."
     if status.run.metadata is None:
         return UsageError(text, hint=hint)
     if status.modal.not_found:
         return NotFoundError(text, hint=hint)
     return ConnectionLostError(text, hint=hint)
+
+
+def _unchanged(status: RunStatus) -> str:
+    return " ".join([*(note.text for note in status.notes), "Nothing was changed."])

@@ -128,7 +128,11 @@ def _read_finished(run_id: str, zenml: ZenMLGateway) -> tuple[RunRecord, RunMeta
             " is paused or has lost its driver; 'modalrun status' says what it needs.",
         )
     if run.place is None:
-        raise UsageError(f"The run {run.id} can't be rerun: modalrun did not start it.")
+        why, hint = "modalrun did not start it", None
+        if run.parent is not None:
+            why = "a child pipeline runs again with its parent"
+            hint = f"That is 'modalrun rerun {run.parent}'."
+        raise UsageError(f"The run {run.id} can't be rerun: {why}.", hint=hint)
     return run, run.place
 
 

@@ -172,10 +172,15 @@ def _planned_again(
     run: RunRecord, source_root: Path, zenml: ZenMLGateway, modal: ModalGateway
 ) -> Job:
     """Plan and check the run as a submission of its deployment does."""
+    if run.parent is not None:
+        raise UsageError(
+            f"The run {run.id} is that of a child pipeline, which continues with its parent.",
+            hint=f"That is 'modalrun resume {run.parent}'.",
+        )
     no_driver = UsageError(
         f"The run {run.id} has no driver that another one could replace.",
         hint="Only runs in 'mode: per_step', and runs that are paused, can be resumed."
-        " 'modalrun reconcile' settles the record of a run whose sandbox is gone.",
+        f" 'modalrun reconcile {run.id}' settles its record if its sandbox is gone.",
     )
     if run.place is None:
         # modalrun did not start it, or its metadata was changed.

@@ -170,6 +170,11 @@ class _Stop:
         The submitting process reads in ZenML that it is to stop, ends what it has created, and
         records that. If that process is gone, its sandbox is ended here.
         """
+        if run.parent is not None:
+            raise NotFoundError(
+                f"The run {run.id} is that of a child pipeline, which has no sandbox of its own.",
+                hint=f"It stops with its parent: 'modalrun stop {run.parent}'.",
+            )
         until = self.clock.monotonic() + ANNOUNCE_SECONDS
         while not (run.metadata or run.announced or run.finished):
             if run.problem or self.clock.monotonic() > until:
@@ -177,7 +182,8 @@ class _Stop:
                     f"ZenML has no sandbox on record for the run {run.id} ({run.status})."
                     f" {run.problem or ''}".strip(),
                     hint="modalrun did not start it, or the process that submitted it was killed"
-                    " before it used Modal: 'modalrun reconcile --force' settles its record.",
+                    f" before it used Modal: 'modalrun reconcile --force {run.id}' settles its"
+                    " record.",
                 )
             run = self._next(run)
         if run.metadata:
@@ -218,6 +224,13 @@ class _Stop:
         looked_up = (self.modal.app_id(connection, one.app, one.environment) for one in apps)
         ids = dict.fromkeys(one for one in looked_up if one is not None)
         if not ids and run.metadata is not None:
+            state = self.modal.sandbox_state(run.id, run.metadata, lambda: connection)
+            if state.not_found:
+                raise NotFoundError(
+                    f"The run {run.id} can't be stopped from here: {state.problem}",
+                    hint="Stop it where it was submitted, or with a token of its workspace."
+                    f" 'modalrun reconcile --force {run.id}' records its end all the same.",
+                )
             ids[run.metadata.app_id] = None
         return self.modal.sandboxes_of(connection, run.id, *ids, apps=apps) if ids else None
 
@@ -253,6 +266,8 @@ class _Stop:
             return stop
         place = metadata.target
         state = self.modal.sandbox_state(run.id, metadata, lambda: self._connect(run, place))
+        if state.sandbox == "unknown":
+            self.say(f"Whether its sandbox still runs could not be checked: {state.problem}")
         if state.sandbox != "ended":
             return stop
         return f"The run sandbox {how_ended(state)}; then {stop[0].lower()}{stop[1:]}"

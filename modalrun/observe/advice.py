@@ -35,6 +35,8 @@ _CLOCKS = 0.02
 _SLOWEST = 5.0
 """Seconds that the record of a step may be longer than what is measured of it."""
 
+_TAKEN = frozenset({"cached", "skipped"})
+
 LOST = "ended with its sandbox"
 RUNNING = "still running"
 UNSTORED = "figures not stored"
@@ -153,15 +155,17 @@ def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway = ZENML) -> Ad
         try:
             run = status.resolve(argument, zenml=zenml)
         except NotFoundError as error:
-            text = f"No pipeline '{argument}' has run. {error.message}"
+            text = f"modalrun has run no pipeline '{argument}'. {error.message}"
             raise NotFoundError(text, hint=error.hint) from error
         of_pipeline = argument == LATEST
         found = zenml.newest_runs(limit=limit, pipeline=run.pipeline) if of_pipeline else [run]
     runs = [run for run in found if run.metadata is not None]
     if not runs:
+        last = f"the last {len(found)} runs of " if len(found) > 1 else ""
         raise NotFoundError(
-            f"There is nothing to advise by: no sandbox is known of '{argument}'.",
-            hint="'modalrun list' shows the runs that modalrun has started.",
+            f"There is nothing to advise by: no sandbox is known of {last}'{argument}'.",
+            hint="A run whose steps are all cached has none; '--runs' looks at more of a pipeline."
+            " 'modalrun list' shows the runs that modalrun has started.",
         )
     advice = advise(runs, zenml.step_attempts(runs))
     # What a run spec says of all steps holds for any pipeline.
@@ -232,7 +236,8 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
     unmeasured = (
         name
         for name, found in by_step.items()
-        if name not in known and any(one.start and one.end for _, one in found)
+        if name not in known
+        and any(one.start and one.end and one.status not in _TAKEN for _, one in found)
     )
     return Advice(
         runs[0].pipeline, newest.mode, tuple(runs), tuple(advice), tuple(unmeasured), missing
@@ -241,11 +246,7 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
 
 def _missing(attempt: StepRecord) -> str | None:
     """Return why an attempt has no figures; None if it has, was short or has not run."""
-    if (
-        attempt.usage is not None
-        or attempt.start is None
-        or attempt.status in ("cached", "skipped")
-    ):
+    if attempt.usage is not None or attempt.start is None or attempt.status in _TAKEN:
         return None
     if attempt.end is None:
         return RUNNING

@@ -59,5 +59,5 @@ def _why_silent(step: StepRecord, not_run: str, *, over: bool) -> str:
         if reason:
             return f"{name} has not run: {reason}"
         return f"{name} has not run: the run ended before." if over else f"{name} has not run yet."
-    so_far = "" if step.end is not None else " so far"
+    so_far = "" if step.finished or step.end is not None else " so far"
     return f"{name} ({step.status}) has printed nothing{so_far}."

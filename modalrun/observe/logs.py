@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from modalrun.errors import ConnectionLostError, NotFoundError
+from modalrun.errors import AuthenticationError, ConnectionLostError, ModalrunError, NotFoundError
 from modalrun.modal_api.gateway import MODAL
 from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.observe import log_filter, resumption
@@ -15,6 +15,7 @@ from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.stored_logs import StoredLogs
 from modalrun.run.log_lines import LineFilter, LineSelection, LogLine, RunLines
+from modalrun.run.records import StepRecord
 from modalrun.run.status import may_be_resumed
 from modalrun.util.retry import while_connection_lost
 from modalrun.zenml_api.gateway import ZENML
@@ -47,8 +48,10 @@ def read(source: LogSource, request: LogRequest, say: Say) -> Iterator[list[LogL
 
     Raises:
         ConnectionLostError: The connection is lost for good; the run may continue.
+        AuthenticationError: Modal refuses the token.
         NotFoundError: Neither Modal nor ZenML has lines of the run, or of a step that is
-            requested; or there is no such step; or the run was deleted meanwhile.
+            requested; or there is no such step; or the run was deleted meanwhile; or Modal does not
+            know the sandbox that is followed.
     """
     lines = RunLines(source.sandbox, source.earlier)
     selection = LineSelection(request.filter, lines)
@@ -85,7 +88,10 @@ def _check_names(source: LogSource, names: Sequence[str]) -> None:
 def _no_lines(names: Sequence[str], source: LogSource, selection: LineSelection) -> NotFoundError:
     """Explain why the steps of some names have no lines."""
     source.use_zenml()
-    run, steps = ZENML.read_run_and_steps(source.run_id)
+    run, recorded = ZENML.read_run_and_steps(source.run_id)
+    # The steps of child pipelines are in the records of other runs.
+    others = selection.states.keys() - {step.name for step in recorded}
+    steps = [*recorded, *(StepRecord(one, selection.states[one]) for one in sorted(others))]
     return log_filter.unknown_steps(names, [step.name for step in steps]) or (
         log_filter.silent_steps(names, steps, selection.not_run, over=run.finished)
     )
@@ -114,9 +120,14 @@ def _follow(
         left.set()
         stream.close()
     if stream.errors:
-        raise ConnectionLostError(
-            f"Not all of the output can be read: {stream.errors[0].message}",
-            hint=f"The run may continue. Try 'modalrun logs {source.run_id}' again.",
+        error = stream.errors[0]
+        kind: type[ModalrunError] = ConnectionLostError
+        again = f"Try 'modalrun logs {source.run_id}' again."
+        if isinstance(error, NotFoundError | AuthenticationError):
+            kind, again = type(error), error.hint or f"'modalrun status {source.run_id}' shows it."
+        raise kind(
+            f"Not all of the output can be read: {error.message}",
+            hint=f"The run may continue. {again}",
         )
     source.use_zenml()
     run = while_connection_lost(lambda: ZENML.read_run(source.run_id), say)

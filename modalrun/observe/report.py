@@ -107,9 +107,11 @@ def read_report(
 
 
 def _related(run: RunRecord, zenml: ZenMLGateway) -> Iterator[tuple[str, str, str]]:
-    if run.metadata is None:
-        return
-    for how, other in (("rerun of", run.metadata.rerun_of), ("rerun by", run.metadata.rerun_by)):
+    known = run.metadata
+    others = {"child of": run.parent}
+    if known is not None:
+        others |= {"rerun of": known.rerun_of, "rerun by": known.rerun_by}
+    for how, other in others.items():
         if other is not None:
             name = "a run that ZenML doesn't have any more"
             with suppress(ModalrunError):

@@ -69,12 +69,15 @@ class StoredLogs:
             if not live:
                 yield self.lines.end_all()
             lost = [e for e in history.errors.values() if isinstance(e, ConnectionLostError)]
+            unknown = _is_unknown(history.errors.get(source.sandbox))
             if lost and (history.sizes or live):
                 raise self._incomplete(lost[0].message)
             if lost:
                 problem, is_lost = lost[0].message, True
+            elif unknown:
+                problem = f"Modal knows no sandbox {source.sandbox} here"
             yield from self._notes(history, live=live)
-            if history.sizes or live or source.running:
+            if history.sizes or live or (source.running and not (lost or unknown)):
                 return
         reader = _StoredLines(source.run_id)
         while lines := while_connection_lost(reader.take, say):
@@ -117,6 +120,15 @@ class StoredLogs:
                 self.lines.assign(item.sandbox, item.step, item.attempt, item.restarts)
                 found.append((item.sandbox, item.began or item.at))
         return found
+
+
+def _is_unknown(error: Exception | None) -> bool:
+    """Return whether Modal has no such sandbox: it is in another workspace, or on another machine.
+
+    Args:
+        error: Why its history can't be read.
+    """
+    return isinstance(error, NotFoundError) and not isinstance(error, ForeignSandboxError)
 
 
 def _is_recent(end: float | None) -> bool:

@@ -22,7 +22,7 @@ from modalrun.run.events import Event, Redraw, StepEvent
 from modalrun.run.log_lines import LogLine
 from modalrun.run.outcome import LOST
 from modalrun.run.records import RunRecord
-from modalrun.run.status import RunStatus, may_be_resumed, with_events
+from modalrun.run.status import NOT_ASKED, RunStatus, may_be_resumed, with_events
 
 BACKSTOP = 5.0
 """Seconds after which ZenML's record is read although no event came."""
@@ -50,12 +50,11 @@ def watch(run: RunRecord, show: Show, *, with_exit_code: bool = False) -> RunSta
     watcher = _Watcher(show, with_exit_code)
     while True:
         status = watcher.until_sandbox_ends(run.id)
-        if not may_be_resumed(status.run, status.modal.end):
+        if may_be_resumed(status.run, status.modal.end):
+            if watcher.wait_for_driver(status) is None:
+                return watcher.read(run.id)
+        elif status.over or status.state == LOST:
             return status
-        resumed = watcher.wait_for_driver(status)
-        if resumed is None:
-            return watcher.read(run.id)
-        run = resumed
 
 
 class _Watcher:
@@ -70,7 +69,7 @@ class _Watcher:
         return status
 
     def until_sandbox_ends(self, run_id: str) -> RunStatus:
-        """Watch a run until it is over or its run sandbox has ended."""
+        """Watch a run until it is over, its run sandbox has ended, or it has its first one."""
         status = self.read(run_id)
         if status.over or status.state == LOST:
             return status
@@ -93,6 +92,8 @@ class _Watcher:
             if changed or time.monotonic() > next_read:
                 status = with_events(refresh(status), latest)
                 next_read = time.monotonic() + BACKSTOP
+                # Its sandbox has been recorded since.
+                ended = ended or (status.modal is NOT_ASKED and status.run.metadata is not None)
             running = {step.name for step in status.steps if step.status == "running"}
             shown = {step: text for step, text in bars.items() if text and step in running}
             status = replace(status, bars=shown)

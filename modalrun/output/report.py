@@ -142,6 +142,8 @@ def _facts(report: Report) -> Iterator[dict[str, str | None]]:
     if place is not None and place.target == "local":
         about = f"on Modal about {dollars(total)}" if total is not None else None
         yield fact("Cost", "nothing", about)
+    elif place is not None and metadata is None and run.finished:
+        yield fact("Cost", "nothing", "it had no sandbox")
     elif place is not None:
         prices = f"list prices of {LIST_PRICES.as_of}"
         yield fact("Cost", "unknown" if total is None else f"about {dollars(total)}", prices)

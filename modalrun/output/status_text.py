@@ -100,14 +100,14 @@ class LiveStatus:
         now = _now()
         news: list[tuple[datetime, _Change]] = []
         for change in _changes(view):
-            before, text = self._printed.get(change.subject, (_NEVER, ""))
+            before, text = self._printed.get(change.key, (_NEVER, ""))
             if text != change.text:
                 # A run that was lost and continues has not begun a second time.
                 at = change.at if change.at and change.at > before else now
                 news.append((at, change))
         # Changes that are noticed together have not happened together.
         for at, change in sorted(news, key=lambda one: one[0]):
-            self._printed[change.subject] = (at, change.text)
+            self._printed[change.key] = (at, change.text)
             line = f"{_local(at, now)} {change.subject}: {change.text}"
             print_lines(self._console, fitted(line, width_of(self._console)))
         for step in view.steps:
@@ -129,6 +129,11 @@ class _Change(NamedTuple):
     subject: str
     text: str
     at: datetime | None = None
+
+    @property
+    def key(self) -> str:
+        """What it replaces; there can be several notes."""
+        return f"note {self.text}" if self.subject == "note" else self.subject
 
 
 def _changes(view: RunStatus) -> Iterator[_Change]:

@@ -345,11 +345,13 @@ class LineSelection:
 
     Attributes:
         printed: The steps that have printed anything so far.
+        states: The last state of each step that events tell of.
         not_run: Why steps are not run, by step; sentences.
     """
 
     def __init__(self, line_filter: LineFilter, lines: RunLines) -> None:
         self.printed: set[str] = set()
+        self.states: dict[str, str] = {}
         self.not_run: dict[str, str] = {}
         self._filter = line_filter
         self._lines = lines
@@ -362,8 +364,10 @@ class LineSelection:
                 self._held.append(item)
                 if item.step is not None:
                     self.printed.add(item.step)
-            elif isinstance(item, StepEvent) and item.reason and item.state == "not run":
-                self.not_run[item.step] = item.reason
+            elif isinstance(item, StepEvent):
+                self.states[item.step] = item.state
+                if item.reason and item.state == "not run":
+                    self.not_run[item.step] = item.reason
         # A run that fails to start may print much and never an event.
         if self._lines.per_step is None and len(self._held) < _MAX_HELD:
             return []

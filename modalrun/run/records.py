@@ -313,8 +313,8 @@ def select(text: str, matches: Sequence[RunRecord], recent: Iterable[RunRecord] 
     kind, shown = ("nearest", near) if near else ("newest", others[:_SHOWN])
     raise NotFoundError(
         f"There is no run '{text}'." + (f" The {kind} are:\n{_listed(shown)}" if shown else ""),
-        hint=f"'modalrun list' shows the runs; RUN is a run id, the first {MIN_PREFIX} or more"
-        f" digits of one, a run's name, or '{LATEST}'.",
+        hint="'modalrun list' shows the runs of the active project; RUN is a run id, the first"
+        f" {MIN_PREFIX} or more digits of one, a run's name, or '{LATEST}'.",
     )
 
 

@@ -213,11 +213,7 @@ def _stop_requested(steps: Sequence[StepRecord]) -> Note:
 def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[Note, ...]]:
     """Return the state of an unfinished run, whether it is over, and notes."""
     if run.metadata is None:
-        text = (
-            f"ZenML says '{run.status}', and no sandbox is recorded with the run: either it is"
-            " just being submitted, or modalrun did not start it."
-        )
-        return run.status, False, (Note(text),)
+        return run.status, False, (_without_sandbox(run),)
     if run.status == PAUSED and modal.sandbox != "running":
         return run.status, True, (Note(WAITS, answer_commands(run.id)),)
     if modal.sandbox == "unknown":
@@ -236,6 +232,18 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
         return LOST, False, (Note(text, (*resume, f"modalrun stop {run.id}")),)
     note = Note(f"{claim}; nothing of it runs any more.", (*resume, f"modalrun reconcile {run.id}"))
     return LOST, True, (note,)
+
+
+def _without_sandbox(run: RunRecord) -> Note:
+    """Return why an unfinished run has no sandbox on record."""
+    if run.parent is not None:
+        text = f"A child pipeline stops with its parent, in whose sandboxes it runs: {run.parent}."
+        return Note(text, (f"modalrun status {run.parent}",))
+    why = "either it is just being submitted, or modalrun did not start it"
+    if run.announced is not None:
+        why = f"it is being submitted. If nothing does that any more, 'modalrun stop {run.id}' ends"
+        why += " it"
+    return Note(f"ZenML says '{run.status}', and no sandbox is recorded with the run: {why}.")
 
 
 def how_ended(modal: SandboxState) -> str:

@@ -112,6 +112,9 @@ def timeline_of(view: Status, attempts: Iterable[StepRecord], now: float) -> Tim
     created = (run.start or run.created).timestamp()
     latest = run.latest(datetime.fromtimestamp(now, timezone.utc)).timestamp()
     ran = [one for found in records.values() for one in found if one.status not in _TAKEN]
+    if view.over and run.end is None and ran and all(one.ended for one in ran):
+        # It is paused, or has lost its driver: nothing has gone on since.
+        latest = max(one.ended or 0.0 for one in ran)
     begins = [begin for one in ran if (begin := _asked(one)) is not None]
     first = min(begins, default=None)
     ends = {name: found[-1].ended for name, found in records.items()}

@@ -186,6 +186,7 @@ def sandbox_state(
     if metadata.target == "local" and not launcher.default_state_dir().exists():
         # A server that was started for the question would know no sandbox.
         return _unknown(metadata)
+    connection = None
     try:
         connection = connect()
         # To attach asks for the sandbox's state too.
@@ -195,10 +196,9 @@ def sandbox_state(
             steps = running_steps(connection, run_id, metadata)
     except ForeignSandboxError as error:
         return SandboxState("unknown", not_found=True, problem=error.message)
-    except NotFoundError:
-        return _unknown(metadata)
     except ModalrunError as error:
-        return SandboxState("unknown", problem=error.problem)
+        absent = connection is not None and isinstance(error, NotFoundError)
+        return _unknown(metadata) if absent else SandboxState("unknown", problem=error.problem)
     if end is None:
         return SandboxState("running", step_sandboxes=steps)
     return SandboxState("ended", end, steps)
@@ -246,22 +246,20 @@ def find_announced(connection: Connection, run_id: str, announced: Announced) ->
     """Find the run sandbox whose creation was not answered, by its app and name.
 
     Returns:
-        What the submission could not record; None if Modal has no such sandbox.
+        What the submission could not record; None if Modal has no such sandbox, or it ended
+        before it had a place.
     """
     app, environment = announced.app, announced.environment
     try:
         sandbox = _find_last(connection, App(app, environment), sandbox_name(run_id))
     except NotFoundError:
         return None
-    return RunMetadata(
-        announced.target,
-        announced.mode,
-        app,
-        str(app_id(connection, app, environment)),
-        sandbox.object_id,
-        timeout=0,
-        environment=environment,
-    )
+    with translated():
+        if sandbox.returncode is not None and not has_place(sandbox):
+            # Its submission has given it up, and may ask for another one.
+            return None
+    ids = (str(app_id(connection, app, environment)), sandbox.object_id)
+    return RunMetadata(announced.target, announced.mode, app, *ids, environment=environment)
 
 
 def run_sandbox(connection: Connection, run_id: str, metadata: RunMetadata) -> RunningSandbox:

@@ -35,10 +35,11 @@ def place(
     metadata: RunMetadata | None = PIPELINE,
     status: str = "running",
     dynamic: bool = False,
+    parent: str | None = None,
 ) -> Place:
     effects = Effects()
     zenml = FakeZenML(effects, status)
-    zenml.run = replace(zenml.run, metadata=metadata)
+    zenml.run = replace(zenml.run, metadata=metadata, parent=parent)
     zenml.steps = steps
     if dynamic:
         zenml.step_names = lambda _: None  # type: ignore[method-assign]
@@ -120,23 +121,38 @@ def test_a_command_gets_the_variables_of_its_step() -> None:
 class Failing(FakeModal):
     """Fails when a command is to run."""
 
-    def __init__(self, error: ModalrunError) -> None:
+    def __init__(self, error: ModalrunError, *, ended: bool) -> None:
         super().__init__(Effects())
-        self.error = error
+        self.error, self.ended = error, ended
+
+    def has_ended(self, *_: Any) -> bool:
+        if not self.ended:
+            raise NotFoundError("Modal: there is no such sandbox.")
+        return True
 
     def run_command(self, *_: Any, **__: Any) -> int:
         raise self.error
 
 
 @pytest.mark.parametrize(
-    ("error", "problem"),
+    ("error", "ended", "problem"),
     [
-        (NotFoundError("Modal: gone"), "The sandbox of the step 'left' has ended."),
-        (ConflictError("Sandbox already finished"), "The sandbox of the step 'left' has ended."),
-        (ForeignSandboxError("not the run's"), "not the run's"),
+        (NotFoundError("Modal: gone"), True, "The sandbox of the step 'left' has ended."),
+        (ConflictError("Already finished"), True, "The sandbox of the step 'left' has ended."),
+        (ForeignSandboxError("not the run's"), True, "not the run's"),
+        (NotFoundError("Modal: there is none"), False, "Modal: there is none"),
     ],
 )
-def test_a_sandbox_that_ends_meanwhile_is_told(error: ModalrunError, problem: str) -> None:
+def test_a_sandbox_that_ends_meanwhile_or_is_elsewhere_is_told(
+    error: ModalrunError, problem: str, *, ended: bool
+) -> None:
+    modal = Failing(error, ended=ended)
     with pytest.raises(NotFoundError) as caught:
-        execute(place("left"), [], lambda *_: None, stdin=0, terminal=False, modal=Failing(error))
+        execute(place("left"), [], lambda *_: None, stdin=0, terminal=False, modal=modal)
     assert caught.value.problem == problem
+
+
+def test_the_run_of_a_child_pipeline_names_its_parent() -> None:
+    with pytest.raises(NotFoundError, match="has no sandbox") as caught:
+        place(metadata=None, parent="a-parent")
+    assert "'modalrun exec a-parent'" in (caught.value.hint or "")

@@ -103,16 +103,29 @@ def test_a_run_without_a_driver_whose_steps_run_is_refused() -> None:
     assert not bench.effects
 
 
+def test_a_stop_or_a_failure_before_hides_no_reason() -> None:
+    state = SandboxState("ended", read_exit(137), step_sandboxes=frozenset({"sb-2"}))
+    bench = Bench(state, replace(PER_STEP, stop_requested=True))
+    with pytest.raises(UsageError, match="1 step sandbox still runs") as caught:
+        bench.reconcile()
+    run_id = bench.zenml.run.id
+    assert caught.value.hint == f"Use 'modalrun resume {run_id}' or 'modalrun stop {run_id}'."
+    failing = Bench(UNKNOWN)
+    failing.zenml.run = replace(failing.zenml.run, failing=True)
+    with pytest.raises(ConnectionLostError, match="could not be checked: Modal can't be reached"):
+        failing.reconcile()
+
+
 @pytest.mark.parametrize(
-    ("modal", "metadata", "error"),
+    ("modal", "metadata", "error", "end"),
     [
-        (UNKNOWN, PIPELINE, ConnectionLostError),
-        (replace(UNKNOWN, not_found=True), PIPELINE, NotFoundError),
-        (SandboxState("not asked"), None, UsageError),
+        (UNKNOWN, PIPELINE, ConnectionLostError, "could not be checked"),
+        (replace(UNKNOWN, not_found=True), PIPELINE, NotFoundError, "could not be found"),
+        (SandboxState("not asked"), None, UsageError, "could not be found"),
     ],
 )
 def test_an_unknown_state_is_recorded_only_by_force(
-    modal: SandboxState, metadata: RunMetadata | None, error: type[Exception]
+    modal: SandboxState, metadata: RunMetadata | None, error: type[Exception], end: str
 ) -> None:
     bench = Bench(modal, metadata)
     with pytest.raises(error, match="Nothing was changed"):
@@ -120,4 +133,13 @@ def test_an_unknown_state_is_recorded_only_by_force(
     assert not bench.effects
     done = bench.reconcile(force=True)
     assert done.changed
-    assert done.text.startswith("The run's sandbox could not be found")
+    assert done.text.startswith(f"The run's sandbox {end}:")
+    assert bench.zenml.reasons == [f"The run sandbox {end}; recorded by 'modalrun reconcile'."]
+
+
+def test_the_end_of_a_child_pipeline_is_recorded_with_its_parents() -> None:
+    bench = Bench(SandboxState("not asked"), None)
+    bench.zenml.run = replace(bench.zenml.run, parent="a-parent")
+    with pytest.raises(UsageError, match="Nothing was changed") as caught:
+        bench.reconcile()
+    assert "'modalrun reconcile a-parent'" in str(caught.value.hint)

@@ -106,6 +106,10 @@ def test_what_was_not_recorded_is_named(zenml: FakeZenML) -> None:
     zenml.run = replace(zenml.run, metadata=None)
     with pytest.raises(UsageError, match="modalrun did not start it"):
         spec_of(zenml)
+    zenml.run = replace(zenml.run, parent="a-parent")
+    with pytest.raises(UsageError, match="runs again with its parent") as caught:
+        spec_of(zenml)
+    assert "'modalrun rerun a-parent'" in str(caught.value.hint)
 
 
 def test_the_source_root_is_here(

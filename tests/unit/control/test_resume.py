@@ -147,6 +147,9 @@ def test_a_run_without_a_driver_is_refused(bench: Bench, stored: bool) -> None:
     with pytest.raises(UsageError, match="no driver") as caught:
         bench.resume()
     assert "mode: per_step" in str(caught.value.hint)
+    bench.zenml.run = replace(bench.zenml.run, parent="a-parent")
+    with pytest.raises(UsageError, match="continues with its parent"):
+        bench.resume()
     assert not bench.effects
 
 

@@ -322,10 +322,40 @@ def test_a_sandbox_that_came_after_its_submission_was_cancelled(withdrawn: bool)
 
 def test_a_run_that_has_no_sandbox_on_record() -> None:
     bench = Bench(started=False)
-    with pytest.raises(NotFoundError, match="no sandbox on record"):
+    with pytest.raises(NotFoundError, match="no sandbox on record") as caught:
         bench.stop()
     assert bench.clock.now > stopping.ANNOUNCE_SECONDS
     assert not bench.effects
+    assert f"'modalrun reconcile --force {RUN_ID}'" in str(caught.value.hint)
+
+
+def test_the_run_of_a_child_pipeline_names_its_parent() -> None:
+    bench = Bench(started=False)
+    bench.zenml.run = replace(bench.zenml.run, parent="a-parent")
+    with pytest.raises(NotFoundError, match="child pipeline") as caught:
+        bench.stop()
+    assert "'modalrun stop a-parent'" in str(caught.value.hint)
+    assert (bench.clock.now, bench.effects) == (0, [])
+
+
+UNKNOWN = SandboxState("unknown", not_found=True, problem="Modal knows no sandbox sb-1.")
+
+
+def test_a_run_that_is_elsewhere_is_left_as_it_is() -> None:
+    bench = Bench()
+    bench.modal.app, bench.modal.state = None, UNKNOWN
+    with pytest.raises(NotFoundError, match="from here: Modal knows no sandbox sb-1"):
+        bench.stop()
+    assert bench.effects == ["connect modal", "ask Modal"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_stop_says_if_the_sandbox_could_not_be_seen(force: bool) -> None:
+    bench = Bench()
+    bench.modal.sandboxes.run, bench.modal.state = 0, UNKNOWN
+    assert bench.stop(force=force).status == "stopped"
+    unseen = "Whether its sandbox still runs could not be checked: Modal knows no sandbox sb-1."
+    assert bench.messages == [unseen]
 
 
 def test_the_sandboxes_are_looked_for_where_the_run_is_and_where_it_could_be() -> None:

@@ -247,6 +247,12 @@ def test_time_before_an_isolated_step_begins_does_not_count() -> None:
     assert (advice.missing, advice.unmeasured) == ({}, ("a",))
 
 
+def test_a_step_whose_result_was_cached_is_not_called_short() -> None:
+    cached = replace(attempt("load", None), status="cached")
+    advice = advise([RUN], {"run": [cached, attempt("a", used(2, 1, 0.1, 180))]})
+    assert (advice.missing, advice.unmeasured) == ({}, ())
+
+
 def test_a_sandbox_that_ran_out_of_memory_needs_twice_as_much() -> None:
     lost = replace(inline("hog", None, 62), status="failed", failure=OUT_OF_MEMORY)
     whole = of(advise([SHARED], {"run": [lost, inline("a", used(2, 1, 0.1, 180))]}), None)
@@ -349,5 +355,9 @@ def test_a_run_without_a_sandbox(zenml: FakeZenML) -> None:
     zenml.run, zenml.others = replace(zenml.run, metadata=None), []
     with pytest.raises(NotFoundError, match="no sandbox is known of 'using'"):
         read_advice("using", 5, zenml=zenml)
+    zenml.others = [replace(zenml.run, id="cccc0000-0000-4000-8000-000000000000")]
+    with pytest.raises(NotFoundError, match="of the last 2 runs of 'using'") as caught:
+        read_advice("using", 5, zenml=zenml)
+    assert "'--runs' looks at more" in str(caught.value.hint)
     with pytest.raises(NotFoundError, match="no run 'dddd'"):
         read_advice("dddd", 5, zenml=zenml)

@@ -34,6 +34,7 @@ def test_a_step_that_there_is_not() -> None:
         (StepRecord("load", "skipped"), True, "its result is that of an earlier run."),
         (StepRecord("load", "running", 1, NOON), False, "(running) has printed nothing so far."),
         (StepRecord("load", "completed", 1, NOON, NOON), True, "(completed) has printed nothing."),
+        (StepRecord("load", "completed"), True, "(completed) has printed nothing."),
     ],
 )
 def test_a_step_without_lines(step: StepRecord, over: bool, says: str) -> None:

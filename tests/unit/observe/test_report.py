@@ -50,3 +50,5 @@ def test_a_rerun_names_the_run_that_it_reruns(zenml: FakeZenML) -> None:
     assert read_report(zenml.run.id, (), zenml=zenml).related == (("rerun of", "a-run", EARLIER),)
     zenml.run = replace(zenml.run, metadata=replace(PLACE, rerun_of=None))
     assert read_report(zenml.run.id, (), zenml=zenml).related == ()
+    zenml.run = replace(zenml.run, metadata=None, parent=EARLIER)
+    assert read_report(zenml.run.id, (), zenml=zenml).related == (("child of", "a-run", EARLIER),)

@@ -9,9 +9,10 @@ from typing import Literal
 
 import pytest
 
+from modalrun.observe.cost import RunCost
 from modalrun.output.report import MOST_CHARTS, MOST_FAILURES, render
 from modalrun.run.artifacts import Artifact, Visualization
-from modalrun.run.metadata import StepMetadata
+from modalrun.run.metadata import Announced, StepMetadata
 from modalrun.run.records import StepRecord
 from tests.unit import reports
 from tests.unit.reports import HOSTILE, HOSTILE_PAGE, NOON, RUN_ID, mixed, report, step
@@ -157,6 +158,14 @@ def test_a_rerun_is_called_one() -> None:
     page = render(replace(mixed(), related=(("rerun of", "the <first>", "1d1f"),)))
     assert 'rerun of <span class="mono">the &lt;first&gt;</span>' in page
     assert "rerun of" not in render(mixed())
+
+
+def test_a_run_that_had_no_sandbox_has_cost_nothing() -> None:
+    found = report(step("load", 5, 10, status="cached"))
+    run = replace(found.view.run, metadata=None, announced=Announced("modal", "pipeline", "app"))
+    page = render(replace(found, view=replace(found.view, run=run), cost=RunCost(None, {})))
+    assert "it had no sandbox" in page
+    assert "unknown" not in page
 
 
 def test_a_step_without_a_sandbox_of_its_own_has_no_columns_for_one() -> None:

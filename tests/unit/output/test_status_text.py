@@ -162,6 +162,17 @@ def test_a_file_is_not_redrawn_although_colours_are_forced(
     assert shown.endswith(f"run {RUN.name}: running\n") and "\x1b[?25l" not in shown
 
 
+def test_without_a_terminal_each_of_several_notes_is_a_line_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = replace(RUN, status="running", end=None, failing=True)
+    view = derive_status(run, [], SandboxState("unknown", problem="It is away."))
+    live = status_text.LiveStatus()
+    live.show(view)
+    live.show(view)
+    assert capsys.readouterr().out.count(" note: ") == len(view.notes) == 2
+
+
 def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,6 +188,18 @@ def test_what_could_not_be_checked_is_not_called_lost() -> None:
     strange = derive_status(replace(RUN, metadata=None), [], NOT_ASKED)
     assert (strange.state, strange.over) == ("running", False)
     assert "no sandbox is recorded" in strange.notes[0].text
+    assert "modalrun did not start it" in strange.notes[0].text
+
+
+def test_a_run_without_a_sandbox_says_whose_it_is() -> None:
+    run = replace(RUN, metadata=None)
+    (submitted,) = derive_status(
+        replace(run, announced=Announced("modal", "pipeline", "app")), [], NOT_ASKED
+    ).notes
+    assert "it is being submitted" in submitted.text and "'modalrun stop id'" in submitted.text
+    (child,) = derive_status(replace(run, parent="a-parent"), [], NOT_ASKED).notes
+    assert "A child pipeline" in child.text and "a-parent" in child.text
+    assert child.commands == ("modalrun status a-parent",)
 
 
 @pytest.mark.parametrize(

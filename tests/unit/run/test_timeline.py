@@ -234,7 +234,7 @@ def test_without_a_sandbox_a_run_has_no_phase() -> None:
     paused = replace(run, status="paused", end=None)
     view = derive_status(paused, [load, long, train, last], SandboxState("ended", read_exit(0)))
     found = timeline_of(view, [load, long, train, last], moment(99))
-    assert (shown(found.run)[-1], found.end) == ("1 run 76-85", moment(99))
+    assert (shown(found.run)[-1], found.end) == ("1 run 76-85", moment(85))
     # It takes over what runs, and nothing new begins.
     adopted = derived(run, load, replace(long, end=at(80)))
     assert shown(adopted.run)[1:] == ["1 run 10-20", "1 run 70-90"]
