@@ -26,6 +26,7 @@ from modalrun.plan.model import Plan
 from modalrun.plan.stack import (
     StackDescription,
     has_private_address,
+    is_on_this_machine,
     is_private,
     private_server,
     problems_on_modal,
@@ -99,7 +100,8 @@ class ZenMLChecks:
     def run(self) -> None:
         """Make all checks; an error becomes the finding of those that it prevents."""
         try:
-            if check_server(self._findings, self.target):
+            damaged = self._findings.get("zenml_server") is not None
+            if not damaged and check_server(self._findings, self.target):
                 self._check_with_zenml()
             else:
                 self._findings.skip(_AFTER_SERVER, "the ZenML server can't be asked")
@@ -263,7 +265,12 @@ def check_server(findings: Findings, target: Target) -> bool:
 
 
 def _is_private(url: str) -> bool:
-    """Whether a server has a private address, or a name that stands for one in this network."""
+    """Whether a server has a private address, or a name that stands for one in this network.
+
+    One on this machine is a problem of the stack.
+    """
+    if is_on_this_machine(url):
+        return False
     addresses: set[str] = set()
     with contextlib.suppress(OSError):
         found = socket.getaddrinfo(urlsplit(url).hostname, None)
