@@ -27,7 +27,7 @@ def translated() -> Iterator[None]:
     `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
 
     Raises:
-        AuthenticationError: Modal refuses the token.
+        AuthenticationError: Modal refuses the token, or does not allow the call.
         NotFoundError: What was named does not exist.
         CapacityError: Modal has no capacity, or limits the rate.
         ConflictError: Modal can't do it in its present state, such as start a sandbox.
@@ -49,7 +49,13 @@ def translated() -> Iterator[None]:
         modal_errors.LogsFetchError,
     ):
         raise
-    except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
+    except modal_errors.PermissionDeniedError as error:
+        raise AuthenticationError(
+            f"Modal does not allow this: {error}",
+            hint="Use a token that has the right ('modal token info' shows whose yours is), or ask"
+            " for it in the Modal workspace.",
+        ) from error
+    except modal_errors.AuthError as error:
         # The local Modal server says itself what helps.
         own = "modalrun local env" in str(error)
         hint = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."

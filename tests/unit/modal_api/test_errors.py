@@ -101,6 +101,13 @@ def test_authentication_error_says_what_to_do() -> None:
     assert "modal setup" in str(caught.value.hint)
 
 
+def test_a_right_that_is_missing_is_not_the_fault_of_the_token() -> None:
+    with pytest.raises(AuthenticationError, match="does not allow this: not in 'prod'") as caught:
+        with translated():
+            raise modal_errors.PermissionDeniedError("not in 'prod'")
+    assert "modal setup" not in str(caught.value.hint)
+
+
 # Reaching the server.
 
 
