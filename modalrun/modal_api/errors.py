@@ -19,6 +19,12 @@ from modalrun.errors import (
     UsageError,
 )
 
+_LOG_IN = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
+_NO_RIGHT = (
+    "Use a token that has the right ('modal token info' shows whose yours is), or ask for it in the"
+    " Modal workspace."
+)
+
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
@@ -49,19 +55,13 @@ def translated() -> Iterator[None]:
         modal_errors.LogsFetchError,
     ):
         raise
-    except modal_errors.PermissionDeniedError as error:
-        raise AuthenticationError(
-            f"Modal does not allow this: {error}",
-            hint="Use a token that has the right ('modal token info' shows whose yours is), or ask"
-            " for it in the Modal workspace.",
-        ) from error
-    except modal_errors.AuthError as error:
+    except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
+        denied = isinstance(error, modal_errors.PermissionDeniedError)
+        problem = "Modal does not allow this" if denied else "Modal did not accept the token"
         # The local Modal server says itself what helps.
         own = "modalrun local env" in str(error)
-        hint = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
-        raise AuthenticationError(
-            f"Modal did not accept the token: {error}", hint=None if own else hint
-        ) from error
+        hint = _NO_RIGHT if denied else _LOG_IN
+        raise AuthenticationError(f"{problem}: {error}", hint=None if own else hint) from error
     except modal_errors.NotFoundError as error:
         raise NotFoundError(f"Modal: {error}") from error
     except modal_errors.ResourceExhaustedError as error:

@@ -114,12 +114,16 @@ def server_version(address: str, found: str | None, client: str, supported: str 
     message = f"{address}, version {found}"
     if found == client:
         return Finding("zenml_server", "ok", message)
-    hint = f"modalrun works with ZenML {supported}: run a server of such a version."
+    message += f"; the client here has {client}. Calls may fail in ways that are hard to read"
+    return Finding("zenml_server", "warning", message, for_server(found, supported))
+
+
+def for_server(found: str, supported: str) -> str:
+    """Return what to do about a ZenML server of another version than the client."""
     with contextlib.suppress(InvalidVersion):
         if SpecifierSet(supported).contains(found, prereleases=True):
-            hint = f"Install the server's version: pip install 'zenml=={found}'."
-    message += f"; the client here has {client}. Calls may fail in ways that are hard to read"
-    return Finding("zenml_server", "warning", message, hint)
+            return f"Install the server's version: pip install 'zenml=={found}'."
+    return f"modalrun works with ZenML {supported}: run a server of such a version."
 
 
 def clock(ahead: Mapping[str, float]) -> Finding:

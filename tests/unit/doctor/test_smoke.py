@@ -25,7 +25,9 @@ def test_zenml_builds_no_image_before_the_question(
         built.append(plan)
         return plan, None
 
-    compiled = SimpleNamespace(deployment=None, stack_description=None, stack=None, credentials=None)
+    compiled = SimpleNamespace(
+        deployment=None, stack_description=None, stack=None, credentials=None
+    )
     plan = SimpleNamespace(run_sandbox=SimpleNamespace(regions=()))
     priced = SimpleNamespace(plan=plan, check_stack=lambda: None)
     monkeypatch.setattr(prepare, "load_deployment", lambda *_, **__: compiled)

@@ -102,9 +102,8 @@ def test_authentication_error_says_what_to_do() -> None:
 
 
 def test_a_right_that_is_missing_is_not_the_fault_of_the_token() -> None:
-    with pytest.raises(AuthenticationError, match="does not allow this: not in 'prod'") as caught:
-        with translated():
-            raise modal_errors.PermissionDeniedError("not in 'prod'")
+    with pytest.raises(AuthenticationError, match="allow this: not yours") as caught, translated():
+        raise modal_errors.PermissionDeniedError("not yours")
     assert "modal setup" not in str(caught.value.hint)
 
 
