@@ -19,7 +19,7 @@ from modalrun.errors import (
     UsageError,
 )
 
-_LOG_IN = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
+LOG_IN = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
 _NO_RIGHT = (
     "Use a token that has the right ('modal token info' shows whose yours is), or ask for it in the"
     " Modal workspace."
@@ -60,7 +60,7 @@ def translated() -> Iterator[None]:
         problem = "Modal does not allow this" if denied else "Modal did not accept the token"
         # The local Modal server says itself what helps.
         own = "modalrun local env" in str(error)
-        hint = _NO_RIGHT if denied else _LOG_IN
+        hint = _NO_RIGHT if denied else LOG_IN
         raise AuthenticationError(f"{problem}: {error}", hint=None if own else hint) from error
     except modal_errors.NotFoundError as error:
         raise NotFoundError(f"Modal: {error}") from error
