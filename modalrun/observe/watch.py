@@ -50,6 +50,9 @@ def watch(run: RunRecord, show: Show, *, with_exit_code: bool = False) -> RunSta
     watcher = _Watcher(show, with_exit_code)
     while True:
         status = watcher.until_sandbox_ends(run.id)
+        if not status.over and status.modal.sandbox in {"running", "not asked"}:
+            # Modal had no place for the one that has ended, and is asked for another one.
+            continue
         if not may_be_resumed(status.run, status.modal.end):
             return status
         resumed = watcher.wait_for_driver(status)
@@ -75,13 +78,14 @@ class _Watcher:
         if status.over or status.state == LOST:
             return status
         news: SimpleQueue[_News] = SimpleQueue()
-        if status.modal.sandbox == "running":
-            threading.Thread(target=self._listen, args=(status, news), daemon=True).start()
         latest: dict[str, StepEvent] = {}
         bars: dict[str, str] = {}
-        ended = False
+        ended = listening = False
         next_read = 0.0
         while not status.over and not ended:
+            if not listening and status.modal.sandbox == "running":
+                listening = True
+                threading.Thread(target=self._listen, args=(status, news), daemon=True).start()
             changed = False
             for event in _collect(news):
                 ended = ended or event is None
@@ -91,7 +95,10 @@ class _Watcher:
                 elif isinstance(event, Redraw):
                     bars[event.step] = event.text
             if changed or time.monotonic() > next_read:
-                status = with_events(refresh(status), latest)
+                # A run that is being submitted may have its sandbox by now.
+                asked = status.modal.sandbox != "not asked"
+                status = with_events(refresh(status) if asked else read_status(run_id), latest)
+                ended = ended or status.state == LOST
                 next_read = time.monotonic() + BACKSTOP
             running = {step.name for step in status.steps if step.status == "running"}
             shown = {step: text for step, text in bars.items() if text and step in running}
