@@ -238,9 +238,10 @@ def check_server(findings: Findings, target: Target) -> bool:
         return False
     version: str | None = None
     try:
-        answer = reachability.ask(f"{url.rstrip('/')}/api/v1/info", seconds=CONNECT_SECONDS)
-        findings.record_clock("ZenML", answer.ahead)
-        version = json.loads(answer.body).get("version")
+        with contextlib.suppress(ValueError, AttributeError):
+            answer = reachability.ask(f"{url.rstrip('/')}/api/v1/info", seconds=CONNECT_SECONDS)
+            findings.record_clock("ZenML", answer.ahead)
+            version = json.loads(answer.body).get("version")
     except OSError as error:
         # urllib wraps some timeouts, and not others.
         if isinstance(getattr(error, "reason", error), TimeoutError):
@@ -253,8 +254,13 @@ def check_server(findings: Findings, target: Target) -> bool:
         # ZenML's own client may succeed, for example with its certificates: the login shows it.
         message = f"{url} takes connections, but its version could not be read: {error}"
         findings.put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
-    except (ValueError, AttributeError):
-        pass  # The answer is not one of ZenML's, so the version stays unknown.
+    if version is None:
+        message = f"{url} answers, but not as a ZenML server does"
+        hint = (
+            "Check the address ('zenml status', ZENML_STORE_URL), or the proxy before the server."
+        )
+        findings.put(Finding("zenml_server", "warning", message, hint))
+        return True
     supported = compatibility.versions_of("zenml")
     found = check.server_version(url, version, client, supported)
     if target == "modal" and found.state == "ok" and _is_private(url):

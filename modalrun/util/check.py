@@ -107,10 +107,8 @@ def version(check: str, found: str | None, supported: str) -> Finding:
     return Finding(check, "problem", message, hint, UsageError.exit_code)
 
 
-def server_version(address: str, found: str | None, client: str, supported: str = "") -> Finding:
-    """Check that a ZenML server's version, if it is known, is that of the client."""
-    if found is None:
-        return Finding("zenml_server", "ok", f"{address} answers; its version is not known")
+def server_version(address: str, found: str, client: str, supported: str = "") -> Finding:
+    """Check that a ZenML server's version is that of the client."""
     message = f"{address}, version {found}"
     if found == client:
         return Finding("zenml_server", "ok", message)

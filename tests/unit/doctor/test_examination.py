@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -269,10 +271,21 @@ def test_a_server_with_a_private_address(
 ) -> None:
     monkeypatch.setenv("ZENML_STORE_URL", f"http://{host}:8080")
     monkeypatch.setattr(reachability, "connection_problem", lambda *_: None)
-    monkeypatch.setattr(reachability, "ask", lambda *_, **__: reachability.Answer(b"{}", None))
+    body = json.dumps({"version": metadata.version("zenml")}).encode()
+    monkeypatch.setattr(reachability, "ask", lambda *_, **__: reachability.Answer(body, None))
     found = run(target=target)["zenml_server"]
     assert found.state == state
     assert ("private address" in found.message) is (state == "warning")
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome to nginx!</html>", b'{"detail": "Not Found"}'])
+def test_something_else_than_a_zenml_server(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setenv("ZENML_STORE_URL", "https://zenml.test")
+    monkeypatch.setattr(reachability, "connection_problem", lambda *_: None)
+    monkeypatch.setattr(reachability, "ask", lambda *_, **__: reachability.Answer(body, None))
+    found = run()["zenml_server"]
+    assert (found.state, found.exit_code) == ("warning", 0)
+    assert "not as a ZenML server does" in found.message and found.hint
 
 
 def test_no_stack() -> None:
