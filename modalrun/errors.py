@@ -50,8 +50,8 @@ LONG_VALUE = 8
 """Characters. A value as long is masked inside of words, too."""
 
 
-_OWN_WORDS = frozenset({"modal", "local", "pipeline", "per_step", "default"})
-"""Values of keys that the commands in hints have, too."""
+_OWN_WORDS = frozenset({"modal", "local", "pipeline", "per_step", "default", "modalrun"})
+"""Values of keys that the commands in hints have, too; the last is the stack that `init` makes."""
 
 
 def show_as(value: str, variable: str) -> None:

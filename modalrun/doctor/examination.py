@@ -19,7 +19,7 @@ from pathlib import Path
 
 from modalrun.doctor.findings import Findings, Report
 from modalrun.doctor.zenml_checks import ZenMLChecks
-from modalrun.errors import ConnectionLostError, ModalrunError
+from modalrun.errors import ConnectionLostError, ModalrunError, UsageError
 from modalrun.localmodal import launcher
 from modalrun.localmodal.launcher import STATE_VARIABLE
 from modalrun.modal_api import account_check
@@ -75,6 +75,8 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
         findings.skip(("pipeline", "source"), "the run spec is a problem")
     for finding in compatibility.installed():
         findings.put(finding)
+    # Before a copy of the configuration may take its place.
+    check_configuration(findings)
     with (
         tempfile.TemporaryDirectory(prefix="modalrun-doctor-") as scratch,
         _zenml_unchanged(Path(scratch)),
@@ -85,6 +87,14 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
     late = ConnectionLostError(f"no answer within {LIMIT_SECONDS:g} s")
     found = findings.complete(late)
     return Report(target, found, time.monotonic() - began, check.exit_code(found))
+
+
+def check_configuration(findings: Findings) -> None:
+    """Check ZenML's configuration: ZenML replaces a damaged one by a new one."""
+    try:
+        config_files.require_readable()
+    except UsageError as error:
+        findings.put(Finding.of_error("zenml_server", error))
 
 
 def run_checks(findings: Findings, zenml: ZenMLChecks, check_account: CheckAccount) -> None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,8 @@ class Smoke:
         ceiling: What the sandboxes can cost at most, in USD; None if the GPU has no known price.
         variables: Those with which a sandbox uses ZenML.
         credentials: The Modal token of the stack's orchestrator; None for Modal's configuration.
-        registry: The login with which Modal pulls the image, if it needs one.
+        resolve: Completes the plan with what the stack's container registry has, and returns the
+            login with which Modal pulls from it. ZenML may build the image for that.
         fill: Puts what every sandbox gets into a folder.
     """
 
@@ -56,7 +57,7 @@ class Smoke:
     ceiling: Decimal | None
     variables: dict[str, str] = field(repr=False)
     credentials: tuple[str, str] | None = field(repr=False)
-    registry: RegistryCredentials | None = field(repr=False)
+    resolve: Callable[[Plan], tuple[Plan, RegistryCredentials | None]] = field(repr=False)
     fill: Callable[[Path], None] = field(repr=False)
 
     @property
@@ -81,11 +82,13 @@ class Smoke:
         connection, plan, builder = in_background(
             lambda: preflight.connect_account(self.priced, self.credentials, MODAL)
         )
+        progress("Resolving the image")
+        plan, registry = self.resolve(plan)
         with tempfile.TemporaryDirectory(prefix="modalrun-smoke-") as folder:
             self.fill(Path(folder))
             bench = Bench(connection, plan, self.variables, Path(folder), builder)
             try:
-                findings = list(self._find(bench, progress))
+                findings = list(self._find(bench, registry, progress))
             except BaseException:
                 with interrupts.deferred():
                     interrupts.forget()
@@ -98,12 +101,14 @@ class Smoke:
         exit_code = max(one.exit_code for one in findings)
         return Report(self.plan.target, tuple(findings), time.monotonic() - began, exit_code)
 
-    def _find(self, bench: Bench, progress: Callable[[str], None]) -> Iterator[Finding]:
+    def _find(
+        self, bench: Bench, registry: RegistryCredentials | None, progress: Callable[[str], None]
+    ) -> Iterator[Finding]:
         """Build the image, then run each trial in a thread, until the time is over."""
         yield finding("account", in_background(bench.open))
         progress("Building the image, if Modal has none like it")
         try:
-            yield finding("image", in_background(lambda: bench.build(self.registry)))
+            yield finding("image", in_background(lambda: bench.build(registry)))
         except ModalrunError as error:
             # Without an image there is nothing to try.
             yield finding("image", of_error(error, "image"))
@@ -159,11 +164,10 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
     ground = compiled or trial.of_active_stack(spec.source_root, built=spec.target == "modal")
     priced = prepare.plan_deployment(ground.deployment, ground.stack_description, spec)
     priced.check_stack()
-    registry: RegistryCredentials | None = None
-    if compiled is not None:
-        plan, registry = resolve_images(priced.plan, compiled)
-        priced = replace(priced, plan=plan)
     trials = {**TRIALS, **({"gpu": with_gpu(gpu)} if gpu else {})}
+
+    def resolve(plan: Plan) -> tuple[Plan, RegistryCredentials | None]:
+        return (plan, None) if compiled is None else resolve_images(plan, compiled)
 
     def fill(folder: Path) -> None:
         if compiled and any(recipe.project_install for recipe in priced.plan.images.values()):
@@ -177,7 +181,7 @@ def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:
         ceiling(trials, priced.plan.run_sandbox.regions),
         trial.environment(ground.stack),
         ground.credentials,
-        registry,
+        resolve,
         fill,
     )
 

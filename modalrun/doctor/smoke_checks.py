@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modalrun.driver.probe import facts_in, payload
-from modalrun.errors import CapacityError, ModalrunError
+from modalrun.errors import CapacityError, ModalrunError, UsageError
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.util import check
 from modalrun.util.check import Finding
@@ -17,6 +17,7 @@ SLOW_IMPORT, SLOW_LIST, SLOW_HISTORY = 20.0, 3.0, 10.0
 """Seconds above which a user notices it."""
 
 REPORT = "Please report it, with 'modalrun smoke --output json'."
+CORRECT = "Correct it where it is set: '--gpu', the run spec, or the stack's orchestrator."
 
 Verdict = tuple[check.State, str, str | None]
 """A state, what was seen, and what modalrun does about it ("differs") or what to do ("broken")."""
@@ -346,7 +347,8 @@ def of_error(error: ModalrunError, line: str) -> Verdict:
     """Return the verdict about a line whose trial an error has prevented."""
     if line == "gpu" and isinstance(error, CapacityError):
         return "differs", error.problem, "modalrun tries again, and the next GPU type of a list."
-    return "broken", error.problem, error.hint or REPORT
+    usual = CORRECT if isinstance(error, UsageError) else REPORT
+    return "broken", error.problem, error.hint or usual
 
 
 def finding(name: str, verdict: Verdict) -> Finding:

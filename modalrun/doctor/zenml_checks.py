@@ -26,6 +26,7 @@ from modalrun.plan.model import Plan
 from modalrun.plan.stack import (
     StackDescription,
     has_private_address,
+    is_on_this_machine,
     is_private,
     private_server,
     problems_on_modal,
@@ -99,7 +100,8 @@ class ZenMLChecks:
     def run(self) -> None:
         """Make all checks; an error becomes the finding of those that it prevents."""
         try:
-            if check_server(self._findings, self.target):
+            damaged = self._findings.get("zenml_server") is not None
+            if not damaged and check_server(self._findings, self.target):
                 self._check_with_zenml()
             else:
                 self._findings.skip(_AFTER_SERVER, "the ZenML server can't be asked")
@@ -236,9 +238,10 @@ def check_server(findings: Findings, target: Target) -> bool:
         return False
     version: str | None = None
     try:
-        answer = reachability.ask(f"{url.rstrip('/')}/api/v1/info", seconds=CONNECT_SECONDS)
-        findings.record_clock("ZenML", answer.ahead)
-        version = json.loads(answer.body).get("version")
+        with contextlib.suppress(ValueError, AttributeError):
+            answer = reachability.ask(f"{url.rstrip('/')}/api/v1/info", seconds=CONNECT_SECONDS)
+            findings.record_clock("ZenML", answer.ahead)
+            version = json.loads(answer.body).get("version")
     except OSError as error:
         # urllib wraps some timeouts, and not others.
         if isinstance(getattr(error, "reason", error), TimeoutError):
@@ -251,8 +254,13 @@ def check_server(findings: Findings, target: Target) -> bool:
         # ZenML's own client may succeed, for example with its certificates: the login shows it.
         message = f"{url} takes connections, but its version could not be read: {error}"
         findings.put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
-    except (ValueError, AttributeError):
-        pass  # The answer is not one of ZenML's, so the version stays unknown.
+    if version is None:
+        message = f"{url} answers, but not as a ZenML server does"
+        hint = (
+            "Check the address ('zenml status', ZENML_STORE_URL), or the proxy before the server."
+        )
+        findings.put(Finding("zenml_server", "warning", message, hint))
+        return True
     supported = compatibility.versions_of("zenml")
     found = check.server_version(url, version, client, supported)
     if target == "modal" and found.state == "ok" and _is_private(url):
@@ -263,7 +271,12 @@ def check_server(findings: Findings, target: Target) -> bool:
 
 
 def _is_private(url: str) -> bool:
-    """Whether a server has a private address, or a name that stands for one in this network."""
+    """Whether a server has a private address, or a name that stands for one in this network.
+
+    One on this machine is a problem of the stack.
+    """
+    if is_on_this_machine(url):
+        return False
     addresses: set[str] = set()
     with contextlib.suppress(OSError):
         found = socket.getaddrinfo(urlsplit(url).hostname, None)

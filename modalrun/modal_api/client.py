@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.localmodal import launcher
 from modalrun.modal_api.configuration import require_readable_configuration
-from modalrun.modal_api.errors import translated
+from modalrun.modal_api.errors import LOG_IN, translated
 from modalrun.run.run_plan import Target
 from modalrun.run.tags import TAG_RUN
 from modalrun.util import timeline
@@ -84,11 +84,14 @@ class Connection:
             require_whole_token(*self._token())
             require_server(str(config["server_url"]))
         with timeline.phase("connect to Modal"):
-            self.client = self.new_client()
-            self.mounted, self.builders, self._apps = {}, {}, {}
-            with translated():
-                # The first call proves the token before anything is created with it.
-                self.client.hello()
+            try:
+                self.client = self.new_client()
+                self.mounted, self.builders, self._apps = {}, {}, {}
+                with translated():
+                    # The first call proves the token before anything is created with it.
+                    self.client.hello()
+            except AuthenticationError as error:
+                raise refused_token(error, of_stack=self._credentials is not None) from error
 
     def new_client(self) -> modal.Client:
         """Open one more network connection to the same server; raise as `translated`."""
@@ -192,6 +195,27 @@ def require_owner(sandbox_id: str, tags: Mapping[str, str], run_id: str) -> None
         )
 
 
+def refused_token(error: AuthenticationError, *, of_stack: bool) -> AuthenticationError:
+    """Return the error about a refused token, which says where that is if not in the profile.
+
+    Args:
+        of_stack: Whether the token is that of the stack's orchestrator.
+    """
+    if error.hint != LOG_IN or not (of_stack or os.environ.get("MODAL_TOKEN_ID")):
+        return error
+    hint = (
+        "MODAL_TOKEN_ID and MODAL_TOKEN_SECRET have it, and win over 'modal setup': set those of"
+        " another token, or remove both."
+    )
+    if of_stack:
+        hint = (
+            "It is that of the stack's orchestrator, which wins over 'modal setup' and over"
+            " MODAL_TOKEN_ID: change its 'token_id' and 'token_secret' ('zenml orchestrator"
+            " update'), or the ZenML secret that they name ('zenml secret update')."
+        )
+    return AuthenticationError(error.problem, effect=error.effect, hint=hint)
+
+
 def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
     """Raise an AuthenticationError for no token and for half of one."""
     if not token_id and not token_secret:
@@ -206,7 +230,8 @@ def require_whole_token(token_id: str | None, token_secret: str | None) -> None:
         raise AuthenticationError(
             f"Modal's configuration holds the {given} of a token without its {missing}.",
             effect="Nothing was created.",
-            hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run 'modal setup'.",
+            hint="Set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; or neither, and run 'modal"
+            " setup'.",
         )
 
 

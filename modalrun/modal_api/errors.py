@@ -19,6 +19,12 @@ from modalrun.errors import (
     UsageError,
 )
 
+LOG_IN = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
+_NO_RIGHT = (
+    "Use a token that has the right ('modal token info' shows whose yours is), or ask for it in the"
+    " Modal workspace."
+)
+
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
@@ -27,7 +33,7 @@ def translated() -> Iterator[None]:
     `modal.exception.ConnectionError` and `TimeoutError` are not the builtins, and both kinds occur.
 
     Raises:
-        AuthenticationError: Modal refuses the token.
+        AuthenticationError: Modal refuses the token, or does not allow the call.
         NotFoundError: What was named does not exist.
         CapacityError: Modal has no capacity, or limits the rate.
         ConflictError: Modal can't do it in its present state, such as start a sandbox.
@@ -50,12 +56,12 @@ def translated() -> Iterator[None]:
     ):
         raise
     except (modal_errors.AuthError, modal_errors.PermissionDeniedError) as error:
+        denied = isinstance(error, modal_errors.PermissionDeniedError)
+        problem = "Modal does not allow this" if denied else "Modal did not accept the token"
         # The local Modal server says itself what helps.
         own = "modalrun local env" in str(error)
-        hint = "Run 'modal setup', or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
-        raise AuthenticationError(
-            f"Modal did not accept the token: {error}", hint=None if own else hint
-        ) from error
+        hint = _NO_RIGHT if denied else LOG_IN
+        raise AuthenticationError(f"{problem}: {error}", hint=None if own else hint) from error
     except modal_errors.NotFoundError as error:
         raise NotFoundError(f"Modal: {error}") from error
     except modal_errors.ResourceExhaustedError as error:

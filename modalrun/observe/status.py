@@ -13,6 +13,7 @@ from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import LATEST, RunRecord, select
+from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
 from modalrun.run.timeline import Timeline, timeline_of
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
@@ -61,9 +62,12 @@ def read_status(
             Modal does not answer is no error: a note of the status says so.
     """
     run, steps = zenml.read_run_and_steps(run_id)
-    found = _found(run, zenml, modal)
+    recorded, found = run.metadata is not None, _found(run, zenml, modal)
     run = replace(run, metadata=found)
     state = _sandbox_state(run, zenml, modal, with_exit_code=with_exit_code)
+    if not recorded and state.end is not None and state.end.kind is ExitKind.NOT_STARTED:
+        # The submission asks for another one.
+        run, found, state = replace(run, metadata=None), None, NOT_ASKED
     if not run.finished and state.sandbox == "ended":
         # The run may have recorded its end between the two reads.
         run, steps = zenml.read_run_and_steps(run_id)

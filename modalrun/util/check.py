@@ -107,19 +107,21 @@ def version(check: str, found: str | None, supported: str) -> Finding:
     return Finding(check, "problem", message, hint, UsageError.exit_code)
 
 
-def server_version(address: str, found: str | None, client: str, supported: str = "") -> Finding:
-    """Check that a ZenML server's version, if it is known, is that of the client."""
-    if found is None:
-        return Finding("zenml_server", "ok", f"{address} answers; its version is not known")
+def server_version(address: str, found: str, client: str, supported: str = "") -> Finding:
+    """Check that a ZenML server's version is that of the client."""
     message = f"{address}, version {found}"
     if found == client:
         return Finding("zenml_server", "ok", message)
-    hint = f"modalrun works with ZenML {supported}: run a server of such a version."
+    message += f"; the client here has {client}. Calls may fail in ways that are hard to read"
+    return Finding("zenml_server", "warning", message, for_server(found, supported))
+
+
+def for_server(found: str, supported: str) -> str:
+    """Return what to do about a ZenML server of another version than the client."""
     with contextlib.suppress(InvalidVersion):
         if SpecifierSet(supported).contains(found, prereleases=True):
-            hint = f"Install the server's version: pip install 'zenml=={found}'."
-    message += f"; the client here has {client}. Calls may fail in ways that are hard to read"
-    return Finding("zenml_server", "warning", message, hint)
+            return f"Install the server's version: pip install 'zenml=={found}'."
+    return f"modalrun works with ZenML {supported}: run a server of such a version."
 
 
 def clock(ahead: Mapping[str, float]) -> Finding:

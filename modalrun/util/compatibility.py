@@ -24,8 +24,11 @@ def versions_of(package: str) -> str:
         lines = metadata.requires("modalrun") or []
     except metadata.PackageNotFoundError:
         return ""
-    required = {one.name: one for one in map(Requirement, lines)}
-    return str(required[package].specifier) if package in required else ""
+    # An extra may repeat a package, without bounds.
+    named = [one for one in map(Requirement, lines) if one.name == package]
+    own = (one for one in named if one.marker is None or one.marker.evaluate({"extra": ""}))
+    bounds = next((one.specifier for one in own), ())
+    return ",".join(sorted(map(str, bounds), reverse=True))
 
 
 def installed() -> list[Finding]:

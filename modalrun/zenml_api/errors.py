@@ -6,7 +6,10 @@ import contextlib
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -41,6 +44,9 @@ _NOT_ZENMLS = (
     "Error retrieving from API",
 )
 """What ZenML's client says of an answer that is no server's of ZenML (`rest_zen_store.py:5095`)."""
+
+_CLIENT = "rest_zen_store.py"
+"""The file of ZenML's client that sends requests."""
 
 
 def database_errors() -> tuple[type[Any], ...]:
@@ -90,6 +96,9 @@ def translated() -> Iterator[None]:
             f"ZenML does not allow this: {first_line(error)}",
             hint="Log in with 'zenml login' as a user, or a service account, who has the right.",
         ) from error
+    except _zenml_errors("SubscriptionUpgradeRequiredError") as error:
+        # Of ZenML Pro; its text says what is used up.
+        raise AuthenticationError(f"ZenML does not allow this: {first_line(error)}") from error
     except _zenml_errors("ZenKeyError") as error:
         raise NotFoundError(first_line(error)) from error
     except KeyError as error:
@@ -134,14 +143,14 @@ def only_logged(failed: str) -> Iterator[None]:
 
 
 def store_error(error: Exception) -> ModalrunError | None:
-    """Return what an error of ZenML's store or configuration means; None for another one."""
+    """Return what an error of ZenML's store, client or configuration means; None for another."""
     if isinstance(error, database_errors()):
         return MachineError(
             f"ZenML's database {config_files.database() or ''} can't be used: {error.orig}.",
             hint="Free space if its disk is full; restore the file if it is damaged.",
         )
     if not isinstance(error, ValidationError):
-        return None
+        return _of_other_server(error)
     found = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in found["loc"])
     if error.title == "GlobalConfiguration":
@@ -158,7 +167,34 @@ def store_error(error: Exception) -> ModalrunError | None:
             f"ZenML takes at most {length} characters as the {name} of a {kind};"
             f" '{text[:20]}...' has {len(text)}."
         )
-    return None
+    return _of_other_server(error)
+
+
+def _of_other_server(error: Exception) -> UsageError | None:
+    """Return the error for a failure of ZenML's client at a server of another version."""
+    frames = traceback.walk_tb(error.__traceback__)
+    files = {Path(frame.f_code.co_filename).name for frame, _ in frames}
+    server, client = _server_version(), version("zenml")
+    known = isinstance(error, ModalrunError)
+    if known or server is None or server == client or _CLIENT not in files:
+        return None
+    # Drivers, which import this too, do without it.
+    from modalrun.util.check import for_server
+    from modalrun.util.compatibility import versions_of
+
+    return UsageError(
+        f"A request of ZenML {client} to its server, which is of version {server}, has failed:"
+        f" {type(error).__name__}: {first_line(error)}",
+        hint=for_server(server, versions_of("zenml")),
+    )
+
+
+def _server_version() -> str | None:
+    """Return the version of the ZenML server whose store is open in this process."""
+    module = sys.modules.get("zenml.config.global_config")
+    configuration = module and module.GlobalConfiguration.get_instance()
+    info = getattr(configuration and configuration._zen_store, "_server_info", None)
+    return str(info.version) if info else None
 
 
 def first_line(error: BaseException) -> str:

@@ -180,7 +180,7 @@ def test_a_server_of_another_version_and_another_time(world: World, old_server: 
     found = checks(done)
     assert found["zenml_server"]["state"] == "warning"
     assert "version 0.70.0" in found["zenml_server"]["message"]
-    assert "zenml==0.70.0" in found["zenml_server"]["hint"]
+    assert "run a server of such a version" in found["zenml_server"]["hint"]
     assert (found["clock"]["state"], found["clock"]["exit_code"]) == ("problem", 3)
     assert re.search(r"3[56]\d\d s ahead of ZenML", found["clock"]["message"])
     assert found["zenml_login"]["state"] == "problem"

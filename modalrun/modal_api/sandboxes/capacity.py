@@ -119,10 +119,11 @@ class CapacitySearch(Generic[T]):
             if following is not None and first:
                 self.say(f"Modal has no {gpu} now{tried}; asking for {following} instead")
         tried = ", ".join(f"{gpu} ({what})" for gpu, what in self._tried.items())
+        how = ": '--wait-for-capacity 2h', or 'wait_for_capacity' in the orchestrator's settings"
         raise CapacityError(
             f"Modal has no place for the sandbox: {tried}.",
-            hint="Try again later, name more GPU types or another region, or wait longer:"
-            " '--wait-for-capacity 2h'.",
+            hint="Try again later, name more GPU types or another region, or wait longer"
+            f"{how if self._until is None else ''}.",
         )
 
     async def within(self, seconds: float) -> T:
@@ -130,6 +131,8 @@ class CapacitySearch(Generic[T]):
         began = time.monotonic()
         self._until = began + seconds
         everything = " or ".join(self.gpus) or "capacity"
+        each = self.gpu_wait or GPU_WAIT_SECONDS
+        longer = "10m" if each < 600 else f"{2 * each:.0f}s"
         self._overall = CapacityWait(everything, None, time.time())
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         said, hinted = "", False
@@ -151,7 +154,7 @@ class CapacitySearch(Generic[T]):
                         self.say(
                             f"Modal has no {everything} yet; asking again. Each request is new and"
                             " keeps no place in Modal's queue. To wait longer for each type:"
-                            " '--set settings.orchestrator.gpu_wait=10m'"
+                            f" '--set settings.orchestrator.gpu_wait={longer}'"
                         )
                     if not error.rate_limited and time.monotonic() - began >= NOTICE_SECONDS:
                         self._tell(self._overall)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from modalrun.doctor.examination import CheckAccount, run_checks
+from modalrun.doctor.examination import CheckAccount, check_configuration, run_checks
 from modalrun.doctor.findings import Findings
 from modalrun.doctor.zenml_checks import ZenMLChecks
 from modalrun.errors import (
@@ -29,6 +31,7 @@ from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util import check, reachability
 from modalrun.util.check import LABELS, Finding
+from modalrun.zenml_api import config_files
 
 TOKEN = ("ak-1", "as-1")
 REMOTE = StackDescription(
@@ -169,6 +172,28 @@ def test_a_zenml_that_can_t_be_imported_does_not_keep_modal_from_being_checked()
     assert modal.needs == AccountNeeds()
 
 
+@pytest.mark.parametrize("content", ["", "store: 5", "- 1"])
+def test_a_damaged_configuration_is_a_problem_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
+    monkeypatch.setattr(config_files, "_WRITING_SECONDS", 0.0)
+    (tmp_path / "config.yaml").write_text(content)
+    findings = Findings(["zenml_server", "zenml_login", "stack", "modal_account"])
+    check_configuration(findings)
+
+    def open_zenml(_: Path) -> FakeZenML:
+        raise AssertionError("ZenML would replace it")
+
+    run_checks(findings, ZenMLChecks(findings, None, "modal", open_zenml=open_zenml), FakeModal())
+    found = {one.check: one for one in findings.complete(ConnectionLostError("late"))}
+    server = found["zenml_server"]
+    assert (server.state, server.exit_code) == ("problem", 2)
+    assert str(tmp_path / "config.yaml") in server.message and server.hint
+    assert found["zenml_login"].state == found["stack"].state == "skipped"
+    assert found["modal_account"].state == "ok"
+
+
 def test_a_modal_that_refuses_does_not_keep_zenml_from_being_checked() -> None:
     found = run(modal=FakeModal(AuthenticationError("not your token")))
     assert (found["modal_account"].state, found["modal_account"].exit_code) == ("problem", 3)
@@ -231,16 +256,36 @@ def test_a_store_that_can_not_be_used_here_says_so_first() -> None:
     assert (found.state, found.message) == ("problem", broken.message)
 
 
-@pytest.mark.parametrize(("target", "state"), [("modal", "warning"), ("local", "ok")])
+@pytest.mark.parametrize(
+    ("target", "host", "state"),
+    [
+        ("modal", "10.0.0.7", "warning"),
+        ("local", "10.0.0.7", "ok"),
+        # The stack's finding says that Modal can't reach it.
+        ("modal", "127.0.0.1", "ok"),
+        ("modal", "localhost", "ok"),
+    ],
+)
 def test_a_server_with_a_private_address(
-    monkeypatch: pytest.MonkeyPatch, target: Target, state: str
+    monkeypatch: pytest.MonkeyPatch, target: Target, host: str, state: str
 ) -> None:
-    monkeypatch.setenv("ZENML_STORE_URL", "http://10.0.0.7:8080")
+    monkeypatch.setenv("ZENML_STORE_URL", f"http://{host}:8080")
     monkeypatch.setattr(reachability, "connection_problem", lambda *_: None)
-    monkeypatch.setattr(reachability, "ask", lambda *_, **__: reachability.Answer(b"{}", None))
+    body = json.dumps({"version": metadata.version("zenml")}).encode()
+    monkeypatch.setattr(reachability, "ask", lambda *_, **__: reachability.Answer(body, None))
     found = run(target=target)["zenml_server"]
     assert found.state == state
     assert ("private address" in found.message) is (state == "warning")
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome to nginx!</html>", b'{"detail": "Not Found"}'])
+def test_something_else_than_a_zenml_server(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setenv("ZENML_STORE_URL", "https://zenml.test")
+    monkeypatch.setattr(reachability, "connection_problem", lambda *_: None)
+    monkeypatch.setattr(reachability, "ask", lambda *_, **__: reachability.Answer(body, None))
+    found = run()["zenml_server"]
+    assert (found.state, found.exit_code) == ("warning", 0)
+    assert "not as a ZenML server does" in found.message and found.hint
 
 
 def test_no_stack() -> None:

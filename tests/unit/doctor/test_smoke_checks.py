@@ -10,7 +10,7 @@ import pytest
 from modalrun.doctor.smoke_checks import LINES, Seen, judge
 from modalrun.doctor.smoke_trials import REACTION_SECONDS, TRIAL_SECONDS, TRIALS, with_gpu
 from modalrun.driver.probe import INPUT_SECONDS, MARK, MODES, facts_in, payload
-from modalrun.errors import CapacityError, ConnectionLostError
+from modalrun.errors import CapacityError, ConnectionLostError, ModalrunError, UsageError
 from modalrun.run.sandbox_exit import ModalStatus, read_exit
 
 INSIDE = {
@@ -184,6 +184,13 @@ def test_an_error_is_told_in_each_line_of_its_trial() -> None:
     (gpu,) = judge("gpu", CapacityError("There is no T4."))
     (kill,) = judge("kill", CapacityError("There is no room."))
     assert (gpu.state, kill.state) == ("differs", "broken")
+
+
+def test_a_value_that_modal_refuses_is_to_be_corrected_and_not_reported() -> None:
+    (gpu,) = judge("gpu", UsageError("Modal refuses this: no GPU type 'T44'."))
+    assert gpu.state == "broken" and "'--gpu'" in str(gpu.hint)
+    (kill,) = judge("kill", ModalrunError("KeyError: 'x'"))
+    assert "report" in str(kill.hint)
 
 
 def test_each_line_has_a_trial_and_each_trial_a_probe() -> None:

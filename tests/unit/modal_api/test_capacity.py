@@ -136,8 +136,29 @@ def test_the_last_type_has_longer_unless_its_time_is_set() -> None:
 def test_all_types_are_named_when_none_has_a_place() -> None:
     modal = Modal({"H100": "queued", "A100": REFUSED})
     tried = r"H100 \(waited 0 s\), A100 \(refused: Modal has no room for this: quota\)"
-    with pytest.raises(CapacityError, match=tried):
+    with pytest.raises(CapacityError, match=tried) as caught:
         asyncio.run(Search(modal, "H100", "A100").search.once())
+    assert "'--wait-for-capacity 2h'" in str(caught.value.hint)
+
+
+def test_no_shorter_wait_is_advised_than_the_one_that_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def longer(**options: Any) -> str:
+        search = Search(Modal({"H100": "queued"}), "H100", **options)
+        wait = asyncio.create_task(search.search.within(600))
+        while not search.said:
+            await asyncio.sleep(0.01)
+        search.given_up.set()
+        with pytest.raises(GivenUp):
+            await wait
+        return search.said[0].rpartition("=")[2]
+
+    assert asyncio.run(longer(gpu_wait=0.05)) == "10m'"
+    wait = asyncio.wait
+    shortened = {"timeout": 0.01}
+    monkeypatch.setattr(asyncio, "wait", lambda tasks, **how: wait(tasks, **how | shortened))
+    assert asyncio.run(longer(gpu_wait=1800)) == "3600s'"
 
 
 def test_a_rate_limit_is_no_lack_of_a_type() -> None:
@@ -163,8 +184,9 @@ def test_types_are_asked_for_again_until_the_time_is_up(monkeypatch: pytest.Monk
     with pytest.raises(CapacityError, match="quota"):
         asyncio.run(Search(Modal({None: REFUSED})).search.within(0.1))
     modal = Modal({"H100": "queued"})
-    with pytest.raises(CapacityError, match="waited"):
+    with pytest.raises(CapacityError, match="waited") as caught:
         asyncio.run(Search(modal, "H100", longest=60).search.within(0.1))
+    assert "wait longer." in str(caught.value.hint)
     assert modal.cancelled == ["H100"]
 
 

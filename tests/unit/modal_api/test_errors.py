@@ -101,6 +101,32 @@ def test_authentication_error_says_what_to_do() -> None:
     assert "modal setup" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("of_stack", "variable", "place"),
+    [
+        (False, None, "modal setup"),
+        (False, "ak-1", "remove both"),
+        (True, None, "zenml secret update"),
+        (True, "ak-1", "zenml secret update"),
+    ],
+)
+def test_a_refused_token_is_to_be_changed_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, *, of_stack: bool, variable: str | None, place: str
+) -> None:
+    monkeypatch.setenv("MODAL_TOKEN_ID", variable or "")
+    with pytest.raises(AuthenticationError) as caught, translated():
+        raise modal_errors.AuthError("expired")
+    told = client.refused_token(caught.value, of_stack=of_stack)
+    assert told.problem == caught.value.problem
+    assert place in str(told.hint)
+
+
+def test_a_right_that_is_missing_is_not_the_fault_of_the_token() -> None:
+    with pytest.raises(AuthenticationError, match="allow this: not yours") as caught, translated():
+        raise modal_errors.PermissionDeniedError("not yours")
+    assert "modal setup" not in str(caught.value.hint)
+
+
 # Reaching the server.
 
 

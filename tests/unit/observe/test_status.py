@@ -8,10 +8,10 @@ import pytest
 
 from modalrun.errors import NotFoundError
 from modalrun.observe.status import connect, read_status, refresh, resolve
-from modalrun.run.metadata import RunMetadata
+from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.outcome import LOST
 from modalrun.run.records import StepRecord
-from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.sandbox_exit import ModalStatus, read_exit
 from modalrun.run.status import SandboxState
 from tests.unit.fake_zenml import FakeZenML
 from tests.unit.fakes import RUN_ID, Effects, FakeModal
@@ -70,6 +70,19 @@ def test_the_exit_code_of_a_failed_run_takes_modal(zenml: FakeZenML, modal: Fake
     zenml.run = replace(zenml.run, status="failed")
     modal.state = SandboxState("ended", read_exit(124))
     assert read_status(RUN_ID, with_exit_code=True, zenml=zenml, modal=modal).exit_code == 6
+
+
+def test_a_sandbox_that_could_not_start_is_no_lost_run_while_it_is_asked_for_again(
+    zenml: FakeZenML, modal: FakeModal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced = Announced("modal", "pipeline", "app")
+    zenml.run = replace(zenml.run, status="initializing", metadata=None, announced=announced)
+    monkeypatch.setattr(modal, "find_announced", lambda *_: METADATA)
+    modal.state = SandboxState("ended", read_exit(1, ModalStatus.INIT_FAILURE))
+    status = read_status(RUN_ID, zenml=zenml, modal=modal)
+    assert (status.state, status.over, status.run.metadata) == ("initializing", False, None)
+    modal.state = SandboxState("ended", read_exit(137))
+    assert read_status(RUN_ID, zenml=zenml, modal=modal).state == LOST
 
 
 def test_a_run_that_runs(zenml: FakeZenML, modal: FakeModal, effects: Effects) -> None:

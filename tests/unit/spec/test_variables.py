@@ -194,12 +194,13 @@ def test_words_that_are_everywhere_are_not_replaced(load: Load) -> None:
     assert errors.without_credentials(text) == "3 ${FLAG} ${REGION} xus-eastx (${REGION})"
 
 
+@pytest.mark.parametrize("word", ["modal", "modalrun"])
 def test_words_that_commands_have_are_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
-    monkeypatch.setenv("TARGET", "modal")
-    mistakes(tmp_path, f"{PIPELINE}target: ${{TARGET}}\ntimeout: x\n")
-    assert errors.without_credentials("Run 'modal setup'.") == "Run 'modal setup'."
+    monkeypatch.setenv("WORD", word)
+    mistakes(tmp_path, f"{PIPELINE}target: ${{WORD}}\ntimeout: x\n")
+    assert errors.without_credentials(f"Run '{word} x'.") == f"Run '{word} x'."
 
 
 def test_a_long_value_is_masked_inside_of_a_word(load: Load) -> None:

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder whose packages are found before the installed ones."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    package(tmp_path, "modalrun", "0.1.0", "modal>=1.6.4,<2", "zenml[local]>=0.95,<1")
+    required = ("modal>=1.6.4,<2", "zenml[local]>=0.95,<1", "zenml[server]; extra == 'examples'")
+    package(tmp_path, "modalrun", "0.1.0", *required)
     package(tmp_path, "modal", "1.6.4")
     package(tmp_path, "zenml", "0.95.0")
     return tmp_path
@@ -40,6 +41,7 @@ def package(folder: Path, name: str, version: str, *requirements: str) -> None:
 
 def test_the_bounds_themselves_are_supported(packages: Path) -> None:
     compatibility.require()
+    assert compatibility.versions_of("zenml") == ">=0.95,<1"
     assert [finding.state for finding in compatibility.installed()] == ["ok"] * 4
     package(packages, "modal", "1.99.0")
     package(packages, "zenml", "0.99.1")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 import requests
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
-from zenml.exceptions import CredentialsNotValid, MaxConcurrentTasksError, ZenKeyError
+from zenml.config.global_config import GlobalConfiguration
+from zenml.exceptions import (
+    CredentialsNotValid,
+    MaxConcurrentTasksError,
+    SubscriptionUpgradeRequiredError,
+    ZenKeyError,
+)
 from zenml.models import TagRequest
+from zenml.zen_stores.rest_zen_store import RestZenStore
 
 from modalrun.errors import (
     AuthenticationError,
@@ -53,6 +62,7 @@ NO_PROJECT = "\"Unable to get project with name or ID 'x': No project with this 
         # At the login, for which ZenML uses no session.
         (ValueError("Bad response from API. Expected json, got\n<html>"), ServerError, "trouble"),
         (RuntimeError("413 HTTP Error received from server: <html>"), ServerError, "413"),
+        (SubscriptionUpgradeRequiredError("Only 10 runs."), AuthenticationError, "allow this"),
         (MaxConcurrentTasksError("Minute request limit exceeded."), ServerError, "exceeded."),
     ],
 )
@@ -116,3 +126,37 @@ def test_another_validation_error_stays_what_it_is() -> None:
 
     assert store_error(raised.value) is None
     assert store_error(ValueError("x")) is None
+
+
+def answered(status: int, body: str) -> Exception:
+    """Return what ZenML's client raises for an answer."""
+    response = requests.Response()
+    response.status_code, response._content = status, body.encode()
+    with pytest.raises(Exception) as raised:
+        RestZenStore._handle_response(response)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(405, '{"detail": "Method Not Allowed"}'), (404, '{"detail": "Not Found"}')],
+)
+def test_a_server_of_another_version_is_named_where_zenmls_client_fails(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: str
+) -> None:
+    def connected_to(version: str) -> None:
+        store = SimpleNamespace(_server_info=SimpleNamespace(version=version))
+        instance = SimpleNamespace(_zen_store=store)
+        monkeypatch.setattr(GlobalConfiguration, "get_instance", lambda: instance)
+
+    error = answered(status, body)
+    connected_to(metadata.version("zenml"))
+    assert store_error(error) is None
+    connected_to("0.84.2")
+    assert store_error(KeyError("of ours")) is None
+
+    known = store_error(error)
+
+    assert isinstance(known, UsageError)
+    assert "server, which is of version 0.84.2, has failed: " in known.message
+    assert "run a server of such a version" in str(known.hint)
