@@ -238,7 +238,9 @@ def _without_sandbox(run: RunRecord) -> Note:
     """Return why an unfinished run has no sandbox on record."""
     if run.parent is not None:
         text = f"A child pipeline stops with its parent, in whose sandboxes it runs: {run.parent}."
-        return Note(text, (f"modalrun status {run.parent}",))
+        # ZenML knows what a child waits for by the child's id.
+        answer = answer_commands(run.id)[:1] if run.status == PAUSED else ()
+        return Note(text, (*answer, f"modalrun status {run.parent}"))
     why = "either it is just being submitted, or modalrun did not start it"
     if run.announced is not None:
         why = f"it is being submitted. If nothing does that any more, 'modalrun stop {run.id}' ends"

@@ -200,6 +200,8 @@ def test_a_run_without_a_sandbox_says_whose_it_is() -> None:
     (child,) = derive_status(replace(run, parent="a-parent"), [], NOT_ASKED).notes
     assert "A child pipeline" in child.text and "a-parent" in child.text
     assert child.commands == ("modalrun status a-parent",)
+    (paused,) = derive_status(replace(run, parent="a-parent", status="paused"), [], NOT_ASKED).notes
+    assert paused.commands[0].endswith("--run id") and paused.commands[1:] == child.commands
 
 
 @pytest.mark.parametrize(
