@@ -105,11 +105,11 @@ def exit_code_and_headline(
     if status == PAUSED and end.exit_code == 0:
         return 0, "Run paused: it waits for somebody's answer."
     error = end.kind.error
+    if status == "stopped":
+        return RunStoppedError.exit_code, "Run stopped."
     if error is RunTimeoutError:
         after = f" after {timeout} s" if timeout else ""
         return error.exit_code, f"Run timed out{after}."
-    if status == "stopped":
-        return RunStoppedError.exit_code, "Run stopped."
     # The word is the state that `list` and `status` show.
     state = status if status in FINISHED or status == PAUSED else LOST
     how = ENDED_AS_A_WHOLE.get(end.kind)

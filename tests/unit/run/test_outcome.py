@@ -40,7 +40,7 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
 @pytest.mark.parametrize(
     ("end", "status", "code", "headline"),
     [
-        *((TIMEOUT, status, 6, TIMED_OUT) for status in [*UNDECIDED, "stopped"]),
+        *((TIMEOUT, status, 6, TIMED_OUT) for status in UNDECIDED),
         # The state that `list` and `status` show is the headline's word.
         (TERMINATED, "failed", 7, KILLED.format("failed")),
         (TERMINATED, "paused", 7, KILLED.format("paused")),
@@ -49,7 +49,7 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
         *((end, status, 1, UNRECORDED) for end in (FAILURE, COMPLETED) for status in LOST),
         *((end, "failed", code(end), text.format("failed")) for end, text in WHOLE.items()),
         *((end, "running", code(end), text.format("lost")) for end, text in WHOLE.items()),
-        *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED)),
+        *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED, TIMEOUT)),
     ],
 )
 def test_not_completed_in_zenml(end: ExitKind, status: str, code: int, headline: str) -> None:
