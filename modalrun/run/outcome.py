@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
+from modalrun.run.failure import has_failed
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import FINISHED
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -41,6 +42,7 @@ class Outcome:
         source_root: The folder of this machine whose files it got; None if that is not known.
         timeline: When its phases began and ended; None if that is not told.
         asynchronous: Whether the command does not wait for the run's end, and prints its id.
+        status: ZenML's status of it; empty where that is not known.
     """
 
     exit_code: int
@@ -51,11 +53,12 @@ class Outcome:
     source_root: Path | None = None
     timeline: Timeline | None = None
     asynchronous: bool = False
+    status: str = ""
 
     @property
     def failed(self) -> list[StepProgress]:
         """The steps that have failed."""
-        return [step for step in self.steps if step.state == "failed"]
+        return [one for one in self.steps if has_failed(one.state, one.failure, self.status)]
 
 
 def all_cached(
