@@ -247,11 +247,11 @@ class IsolatedSteps:
                 end = end.with_peak(used.peak_memory) if used else end
             if submitted.cancelled:
                 end = sandbox_exit.ended_by_driver(end, ENDED_EARLY)
+            state = await self._state(submitted, end)
         except Exception as error:
             # Neither a refusal nor a bug of modalrun may hang the run or pass for a success.
-            end = SandboxExit(ExitKind.REFUSED, None, reason_of(error))
+            end, state = SandboxExit(ExitKind.REFUSED, None, reason_of(error)), "failed"
         submitted.end = end
-        state = await self._state(submitted, end)
         again = f"{end.reason} It is tried again." if state == "retrying" else None
         attempts.emit_end(state, end, again)
         self._release_slot(submitted)
