@@ -193,9 +193,10 @@ class Runner:
         emit_step_event(name, end.state, attempt=attempt, reason=end.reason)
         if end.state == "failed":
             self._failed[name] = end.reason or "Its log says why."
-            if self._graph.failure_mode == FailureMode.FAIL_FAST.value:
-                reason = f"step `{name}` failed"
+            reason = f"step `{name}` failed"
+            if self._graph.failure_mode != FailureMode.CONTINUE_ON_FAILURE.value:
                 self._start_nothing(reason)
+            if self._graph.failure_mode == FailureMode.FAIL_FAST.value:
                 self._end_running(f"It was ended early: {reason}.", TERMINATE_GRACE_SECONDS)
         return end.state == "completed"
 

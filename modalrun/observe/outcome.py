@@ -108,7 +108,7 @@ def derive_outcome(
         run.plan, record, attempts or steps, progress.idle, now, resumed=run.resumed
     )
     details += _outputs(run.run_id, steps)
-    told = any(step.status == "failed" and step.next for step in steps)
+    told = any(step.next for step in view.failed)
     hint = hint_on_failure(record.reason) or hint_on_end(end, run.plan.settings.mode)
     if hint and not told:
         details.append(("next", hint))
@@ -126,6 +126,7 @@ def derive_outcome(
         run_id=run.run_id,
         source_root=run.source_root,
         timeline=None if attempts is None else timeline_of(view, attempts, now.timestamp()),
+        status=record.status,
     )
 
 

@@ -86,7 +86,7 @@ def read_report(
     except ModalrunError as error:
         text = f"What ZenML has stored to show of the artifacts is missing here: {error.problem}"
         notes.append(Note(text))
-    failed = [step.name for step in view.steps if step.status == "failed"]
+    failed = [step.name for step in view.failed]
     if failed:
         try:
             output = _last_lines(view.run, failed)

@@ -84,7 +84,7 @@ def _clean(value: Any) -> Any:
 def _page(report: Report) -> dict[str, Any]:
     view, run = report.view, report.view.run
     anchors = {one.step.name: f"step-{n}" for n, one in enumerate(report.timeline.steps)}
-    failed = [step for step in view.steps if step.status == "failed"]
+    failed = view.failed
     usage, unshown = _usage(report, anchors)
     cards = [_artifact(one, run.url, anchors) for one in report.artifacts]
     cards.sort(key=lambda one: not one["wide"])

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from modalrun.run.failure import Failure
+from modalrun.run.failure import Failure, has_failed
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 from modalrun.run.status import RunStatus
 
@@ -95,7 +95,7 @@ def _step(step: StepRecord, view: RunStatus) -> dict[str, Any]:
         "exit_code": step.exit_code,
         "exit_reason": step.reason,
         "failure": _failure(step.failure),
-        "next": step.next if step.status == "failed" else None,
+        "next": step.next if has_failed(step.status, step.failure, view.run.status) else None,
         "infrastructure_retries": step.metadata.infrastructure_retries if step.metadata else None,
     }
 

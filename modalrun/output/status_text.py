@@ -167,7 +167,7 @@ def render(
         counts = Counter(step.status for step in rest)
         states = ", ".join(f"{count} {status}" for status, count in counts.items())
         lines.append(Text(f"and {len(rest)} more steps: {states}", style="dim"))
-    if reasons := _reasons(steps, view.run.id, width):
+    if reasons := _reasons(steps, view, width):
         lines += [Text(), *reasons]
     for note in view.notes:
         lines += [Text(), *fitted(note.text, width, "yellow", indent=0)]
@@ -175,20 +175,21 @@ def render(
     return lines
 
 
-def _reasons(steps: Sequence[StepRecord], run_id: str, width: int | None) -> list[Text]:
+def _reasons(steps: Sequence[StepRecord], view: RunStatus, width: int | None) -> list[Text]:
     """Render why steps, or the sandboxes that they had before, ended as they did."""
     lines = []
+    failed = {step.name for step in view.failed}
     for step in steps:
         replaced = step.metadata.infrastructure_retries if step.metadata else None
-        if step.status == "failed" or not step.reason:
+        if step.name in failed or not step.reason:
             continue
         text, style = f"  {step.name}: {step.reason}", "yellow"
         if replaced and step.status in {"running", "completed"}:
             times = "" if replaced == 1 else f", {replaced} times"
             text = f"{text} It was started again{times}, without using up a retry."
         lines += fitted(text, width, style, indent=4)
-    failed = [step for step in steps if step.status == "failed" and step.reason]
-    return lines + told(failed, run_id, width, "red")
+    shown = [step for step in steps if step.name in failed and step.reason]
+    return lines + told(shown, view.run.id, width, "red")
 
 
 def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:

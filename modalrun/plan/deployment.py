@@ -35,6 +35,7 @@ class CompiledStep:
         docker: Its `DockerSettings` fields, the pipeline's merged in; None if it has no others.
         has_credentials: Whether ZenML gives it variables for the login to an artifact store.
         process_variables: Those of its variables that its process must start with.
+        runtime: ZenML's `StepRuntime`, for a dynamic pipeline; None where its settings decide.
     """
 
     planned: PlannedStep
@@ -42,6 +43,7 @@ class CompiledStep:
     docker: Mapping[str, Any] | None = None
     has_credentials: bool = False
     process_variables: Mapping[str, str] = field(default_factory=dict)
+    runtime: str | None = None
 
     @property
     def name(self) -> str:
@@ -203,6 +205,7 @@ def read_snapshot(
             docker=step_docker if step_docker != docker else None,
             has_credentials=_has_credentials(config),
             process_variables=of_process(own),
+            runtime=config.get("runtime"),
         )
 
     sources = [step["spec"].get("source") for step in snapshot["step_configurations"].values()]

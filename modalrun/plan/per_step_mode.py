@@ -13,7 +13,7 @@ from modalrun.run.contract import DRIVER_MODULE, DYNAMIC_MODULE
 from modalrun.run.manifest import MANIFEST_FILE
 from modalrun.run.run_plan import PlannedStep, RunSettings
 from modalrun.run.sandbox_spec import DEFAULT_CORES, DEFAULT_MEMORY_MIB, Resources, SandboxSpec
-from modalrun.spec.precedence import Origin, Value
+from modalrun.spec.precedence import Origin, SettingsLayer, Value, resolve
 from modalrun.spec.validation import Mistakes
 from modalrun.util.timeparse import written
 
@@ -49,6 +49,8 @@ def plan_per_step_mode(planner: SandboxPlanner) -> tuple[SandboxSpec, tuple[Plan
         unused = {"secrets", "volumes"}
         origins = planner.origins[RUN_SANDBOX].items()
         planner.origins[RUN_SANDBOX] = {name: v for name, v in origins if name not in unused}
+    elif resolve("gpu", planner.layers) is not None:
+        planner.note("gpu: for isolated steps only, inline ones run in the run sandbox")
     steps, mistakes = list[PlannedStep](), Mistakes()
     for step in deployment.steps:
         with mistakes.collecting():
@@ -78,4 +80,17 @@ def _planned(planner: SandboxPlanner, step: CompiledStep, run_timeout: int) -> P
     if timeout > run_timeout:
         text = f"timeout {written(timeout)} is cut to the run's, {written(run_timeout)}"
         planner.note_step(step.name, text)
+    if planner.deployment.dynamic and _is_inline(planner, step, layer):
+        text = (
+            'runs in the run sandbox, not in this one, unless it is called with runtime="isolated"'
+        )
+        planner.note_step(step.name, text)
     return replace(step.planned, sandbox=sandbox)
+
+
+def _is_inline(planner: SandboxPlanner, step: CompiledStep, layer: SettingsLayer) -> bool:
+    """Return whether ZenML runs a step in the process of the pipeline, as it is compiled."""
+    demands = {**planner.layers[Origin.CODE_PIPELINE].resources, **layer.resources}
+    if any(demands.get(name) for name in ("cpu_count", "gpu_count", "memory")):
+        return False
+    return step.runtime == "inline" or (step.runtime is None and step.docker is None)

@@ -81,6 +81,7 @@ class StepConfiguration(_Part):
     secrets: list[str] | None = None
     enable_cache: bool | None = None
     retry: Retry | None = None
+    runtime: str | None = None
 
 
 class Source(_Part):

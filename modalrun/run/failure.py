@@ -84,6 +84,16 @@ class Failure:
         return _read(text, type(error).__name__, message)
 
 
+def has_failed(state: str, failure: Failure | None, run: str) -> bool:
+    """Return whether a step has failed; ZenML calls one stopped whose retries did not come.
+
+    Args:
+        run: ZenML's status of its run.
+    """
+    own = failure is not None and bool(failure.kind or failure.lines)
+    return state == "failed" or (state == "stopped" and own and run == "failed")
+
+
 def read_failure(trace: str, source: str | None, message: str | None) -> Failure | None:
     """Read what ZenML stores of an exception; None if that is nothing.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
+from modalrun.run.failure import has_failed
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import FINISHED
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
@@ -41,6 +42,7 @@ class Outcome:
         source_root: The folder of this machine whose files it got; None if that is not known.
         timeline: When its phases began and ended; None if that is not told.
         asynchronous: Whether the command does not wait for the run's end, and prints its id.
+        status: ZenML's status of it; empty where that is not known.
     """
 
     exit_code: int
@@ -51,11 +53,12 @@ class Outcome:
     source_root: Path | None = None
     timeline: Timeline | None = None
     asynchronous: bool = False
+    status: str = ""
 
     @property
     def failed(self) -> list[StepProgress]:
         """The steps that have failed."""
-        return [step for step in self.steps if step.state == "failed"]
+        return [one for one in self.steps if has_failed(one.state, one.failure, self.status)]
 
 
 def all_cached(
@@ -105,11 +108,11 @@ def exit_code_and_headline(
     if status == PAUSED and end.exit_code == 0:
         return 0, "Run paused: it waits for somebody's answer."
     error = end.kind.error
+    if status == "stopped":
+        return RunStoppedError.exit_code, "Run stopped."
     if error is RunTimeoutError:
         after = f" after {timeout} s" if timeout else ""
         return error.exit_code, f"Run timed out{after}."
-    if status == "stopped":
-        return RunStoppedError.exit_code, "Run stopped."
     # The word is the state that `list` and `status` show.
     state = status if status in FINISHED or status == PAUSED else LOST
     how = ENDED_AS_A_WHOLE.get(end.kind)

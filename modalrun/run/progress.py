@@ -63,8 +63,9 @@ class StepProgress:
         A ZenML server on MariaDB or MySQL stores whole seconds; the run's own times of the same
         attempt stay then.
         """
-        if record is not None and record.status == NOT_RUN and not self.final:
-            # It was about to run when the sandbox of the run ended.
+        ended = self.final and self.state != "stopped"
+        if record is not None and record.status == NOT_RUN and not ended:
+            # It was about to run when the run, or its sandbox, ended.
             return StepProgress(self.name, "not run")
         if record is None or record.status == NOT_RUN:
             return replace(self, state="not run" if self.state == "waiting" else self.state)

@@ -13,6 +13,7 @@ from typing import Literal
 from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
+from modalrun.run.failure import has_failed
 from modalrun.run.failure_hints import hint_on_end
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.outcome import (
@@ -120,7 +121,8 @@ class RunStatus:
     @property
     def failed(self) -> list[StepRecord]:
         """The steps that have failed."""
-        return [step for step in self.steps if step.status == "failed"]
+        status = self.run.status
+        return [step for step in self.steps if has_failed(step.status, step.failure, status)]
 
 
 def needs_modal(run: RunRecord, *, with_exit_code: bool) -> bool:

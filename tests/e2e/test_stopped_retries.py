@@ -68,7 +68,8 @@ parameters: {{started: {started}, gate: {gate}}}
     assert (run.status, run.statuses) == ("failed", {"late": "stopped"})
     assert "as asked" in run.reason
     (late,) = run.steps
-    reason = "terminated from outside" if mode == "fail_fast" else "ValueError: bad luck"
+    early = "It was ended early: the run has failed."
+    reason = early if mode == "fail_fast" else "ValueError: bad luck"
     assert reason in late.exception
 
 

@@ -127,6 +127,7 @@ class Coordinator:
             self.early_end.reason = reason
             log_line(f"Nothing more is started: {reason}.")
         self.early_end.event.set()
+        self.early_end.refusing.set()
         self._apply(self._scheduler.stop(reason))
 
     def _terminate_running(self, reason: str) -> None:
@@ -154,6 +155,8 @@ class Coordinator:
         succeeded = await step.run()
         if step.failed is not None:
             self.failed[name] = step.failed
+            if self._manifest.failure_mode != FailureMode.CONTINUE_ON_FAILURE.value:
+                self.early_end.refusing.set()
             if self._manifest.failure_mode == FailureMode.FAIL_FAST.value:
                 reason = f"step `{name}` failed"
                 self._start_nothing(reason)

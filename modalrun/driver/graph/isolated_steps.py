@@ -20,6 +20,7 @@ from modalrun.errors import RunFailedError
 from modalrun.plan.isolated_step import IsolatedStep
 from modalrun.run import sandbox_exit
 from modalrun.run.capacity_wait import CapacityWait
+from modalrun.run.events import StepState
 from modalrun.run.manifest import RunManifest
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.tags import step_sandbox_name
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from modalrun.modal_api.sandboxes.step_sandboxes import StepSandboxes
 
 ENDING = "The run is being ended."
+
+ENDED_EARLY = "It was ended early: the run has failed."
+"""Why a step ends that ZenML stops: only `fail_fast` does that."""
 
 T = TypeVar("T")
 
@@ -241,15 +245,29 @@ class IsolatedSteps:
                 # ZenML is not asked from here: what it used is told in the reason only.
                 used = await attempts.used(submitted.step.step_run)
                 end = end.with_peak(used.peak_memory) if used else end
+            if submitted.cancelled:
+                end = sandbox_exit.ended_by_driver(end, ENDED_EARLY)
+            state = await self._state(submitted, end)
         except Exception as error:
             # Neither a refusal nor a bug of modalrun may hang the run or pass for a success.
-            end = SandboxExit(ExitKind.REFUSED, None, reason_of(error))
+            end, state = SandboxExit(ExitKind.REFUSED, None, reason_of(error)), "failed"
         submitted.end = end
-        completed = end.kind is ExitKind.COMPLETED or submitted.recorded == "completed"
-        attempts.emit_end("completed" if completed else "failed", end)
+        again = f"{end.reason} It is tried again." if state == "retrying" else None
+        attempts.emit_end(state, end, again)
         self._release_slot(submitted)
         submitted.over.set()
         await asyncio.to_thread(self.on_end)
+
+    async def _state(self, submitted: _Step, end: SandboxExit) -> StepState:
+        """Return the state that a step has reached with its end."""
+        if end.kind is ExitKind.COMPLETED or submitted.recorded == "completed":
+            return "completed"
+        if submitted.cancelled and end.is_infrastructure:
+            return "stopped"
+        if submitted.given_up.is_set() or end.is_infrastructure:
+            return "failed"
+        recorded = await asyncio.to_thread(self.end_of_record, submitted.step.step_run)
+        return "retrying" if recorded == "retrying" else "failed"
 
     async def _explained(self, submitted: _Step, end: SandboxExit) -> SandboxExit:
         """Blame the image's ENTRYPOINT for an end unless the step has recorded its own."""

@@ -49,6 +49,7 @@ class EarlyEnd:
         termination: Why running steps are terminated, a sentence; empty while they may finish.
         lines: What steps have printed last that the run's timeout has ended.
         event: Set when nothing new may start: no step, no retry, no creation that awaits capacity.
+        refusing: Set then too, and when ZenML takes no new records because a step has failed.
     """
 
     reason: str | None = None
@@ -58,6 +59,7 @@ class EarlyEnd:
     termination: str = ""
     lines: dict[str, list[str]] = field(default_factory=dict)
     event: asyncio.Event = field(default_factory=asyncio.Event)
+    refusing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
@@ -141,7 +143,7 @@ class StaticStep:
             attempts.emit("cached")
             return True
         delay = self._step.delay
-        while adopted or not context.early_end.event.is_set():
+        while adopted or not self._given_up.is_set():
             end = await self._attempt(adopted=adopted)
             adopted = False
             if end is None:
@@ -153,8 +155,14 @@ class StaticStep:
             if attempts.failures > failures:
                 await self._pause(delay)
                 delay *= self._step.backoff
-        attempts.emit("stopped", reason=context.early_end.reason)
+        attempts.emit("stopped", reason=context.early_end.reason or OTHER_FAILED)
         return False
+
+    @property
+    def _given_up(self) -> asyncio.Event:
+        """What ends the attempts: a lost sandbox needs no new record."""
+        early_end = self._context.early_end
+        return early_end.event if self.attempts.record else early_end.refusing
 
     async def _attempt(self, *, adopted: bool) -> SandboxExit | None:
         """Run one sandbox to its end; return None if nothing new may start."""
@@ -163,7 +171,7 @@ class StaticStep:
         sandbox = attempts.sandbox
         if sandbox is None:
             created = await attempts.create(
-                context.sandboxes, context.early_end.event, on_wait=context.waits.tell
+                context.sandboxes, self._given_up, on_wait=context.waits.tell
             )
             if created is None or isinstance(created, SandboxExit):
                 return created
@@ -282,7 +290,8 @@ class StaticStep:
     def _retry(self, end: SandboxExit, delay: float) -> str | None:
         """Return a sentence that announces a retry; None if there is none."""
         attempts, retries = self.attempts, self._step.retries
-        if end.kind is ExitKind.REFUSED or attempts.failures >= retries:
+        refused = end.kind is ExitKind.REFUSED or self._context.early_end.refusing.is_set()
+        if refused or attempts.failures >= retries:
             return None
         return retry_text(attempts.name, end.reason, attempts.failures + 1, retries, delay)
 
@@ -352,7 +361,7 @@ class StaticStep:
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._context.early_end.event.wait(), seconds)
+                await asyncio.wait_for(self._context.early_end.refusing.wait(), seconds)
 
     async def _call(self, question: Callable[[RunRecorder], T]) -> T:
         return await self._context.recorder.call(question)

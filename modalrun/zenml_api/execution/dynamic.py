@@ -75,7 +75,7 @@ class DynamicRun:
         self._loaded = LoadedRun(run_id, orchestrator=kind)
         orchestrator = self._loaded.stack.orchestrator
         configuration = self._loaded.snapshot.pipeline_configuration
-        self._inline = InlineSteps(configuration, death, end_reason)
+        self._inline = InlineSteps(configuration, death, end_reason, isolated is not None)
         self._runner = _Runner(
             snapshot=self._loaded.snapshot, run=self._loaded.run, orchestrator=orchestrator
         )

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zenml.exceptions import RunInterruptedException
 
 from modalrun.run import contract
 from modalrun.run.events import StepState
 from modalrun.run.failure import HANDLERS
-from modalrun.run.reporting import emit_step_event
+from modalrun.run.reporting import emit_step_event, log_line
 from modalrun.util.environment import restored_environment
 from modalrun.util.shared_lock import SharedLock
 from modalrun.zenml_api.execution.child_pipelines import child_of
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from zenml.config.step_configurations import StepConfiguration
 
 _BEGUN = ("running", "retrying", "failed")
+
+_OF_ISOLATED = ("gpu", "cpu_limit", "memory_limit")
+"""Settings that the run sandbox of a `per_step` run does not take from the pipeline."""
 
 
 class InlineSteps:
@@ -45,6 +49,7 @@ class InlineSteps:
         pipeline: PipelineConfiguration,
         death: tuple[str, list[tuple[str, str]], list[str]] | None,
         end_reason: Callable[[], str | None],
+        isolates: bool,
     ) -> None:
         """Record the death of an earlier process of the run, if there was one.
 
@@ -53,11 +58,14 @@ class InlineSteps:
             death: Why it died, in a sentence; the steps that ran in it: the ids of their runs and
                 their names; and the last lines that it has printed.
             end_reason: Returns why the process is ended from outside; None if it is not.
+            isolates: Whether steps can have sandboxes of their own.
         """
         self.death: str | None = None
         self.stopping = threading.Event()
         self._pipeline = pipeline
         self._end_reason = end_reason
+        self._isolates = isolates
+        self._noted: set[str] = set()
         self._file = Path(os.environ[contract.RUNNING_STEPS_FILE])
         self._lock = SharedLock()
         self._running: list[tuple[str, str]] = []
@@ -110,6 +118,8 @@ class InlineSteps:
     def running(self, run_id: str, name: str, config: StepConfiguration) -> Iterator[None]:
         """Wait until a step may run, and list it while it runs."""
         step = (run_id, name)
+        if self._isolates:
+            self._note_ineffective(config)
         own = self._has_own_environment(config)
         with self._lock.held(alone=own or step in self._suspects):
             self._list(self._running.append, step)
@@ -118,6 +128,19 @@ class InlineSteps:
                     yield
             finally:
                 self._list(self._running.remove, step)
+
+    def _note_ineffective(self, config: StepConfiguration) -> None:
+        """Say which settings of a step count only in a sandbox of its own, once a step."""
+        shared = _orchestrator_settings(self._pipeline)
+        kept = {name: value for name, value in shared.items() if name not in _OF_ISOLATED}
+        own = _orchestrator_settings(config).items()
+        names = sorted(name for name, value in own if value != kept.get(name))
+        if names and config.name not in self._noted:
+            self._noted.add(config.name)
+            log_line(
+                f"note: step `{config.name}` runs in the run sandbox, where these settings have no"
+                f' effect: {", ".join(names)}. With runtime="isolated" it gets one of its own.'
+            )
 
     def _has_own_environment(self, config: StepConfiguration) -> bool:
         """Return whether a step has variables or secrets that its pipeline has not."""
@@ -135,3 +158,12 @@ class InlineSteps:
                 new = self._file.with_suffix(".new")
                 new.write_text(json.dumps(self._running), encoding="utf-8")
                 new.replace(self._file)
+
+
+def _orchestrator_settings(config: PipelineConfiguration | StepConfiguration) -> dict[str, Any]:
+    """Return modalrun's settings of a pipeline or a step, as far as they were set."""
+    found: dict[str, Any] = {}
+    for key, values in config.settings.items():
+        if re.split("[:.]", key)[0] == "orchestrator":
+            found |= values.model_dump(mode="json", exclude_unset=True)
+    return found

@@ -77,6 +77,8 @@ class IsolatingOrchestrator(ModalOrchestrator):
 
     _sandboxes: IsolatedSandboxes
     _stopping: threading.Event
+    # The ids of the records of steps that ZenML has ended early.
+    _stopped: set[str]
 
     def use(self, sandboxes: IsolatedSandboxes, stopping: threading.Event) -> None:
         """Run isolated steps in these sandboxes.
@@ -84,7 +86,7 @@ class IsolatingOrchestrator(ModalOrchestrator):
         Args:
             stopping: Is set when the run was asked to stop.
         """
-        self._sandboxes, self._stopping = sandboxes, stopping
+        self._sandboxes, self._stopping, self._stopped = sandboxes, stopping, set()
         sandboxes.end_of_record = _end_of_record
         sandboxes.on_waits = _store_waits
 
@@ -109,6 +111,7 @@ class IsolatingOrchestrator(ModalOrchestrator):
 
     def stop_isolated_step(self, step_run: StepRunResponse) -> None:
         """Terminate a step's sandbox."""
+        self._stopped.add(str(step_run.id))
         self._sandboxes.stop(str(step_run.id))
 
     def close_run(self, run_id: str) -> None:
@@ -136,7 +139,8 @@ class IsolatingOrchestrator(ModalOrchestrator):
         # The record wins: outputs are stored, or the server awaits another attempt.
         if _end_of_record(name) is None:
             # Without the stop, a lost step would have been executed again.
-            lost = self._stopping.is_set() and end.is_infrastructure
+            stopped = self._stopping.is_set() or name in self._stopped
+            lost = stopped and end.is_infrastructure
             record_end = step_records.stop_step if lost else step_records.fail_step
             record_end(str(step_run.pipeline_run_id), step_run.name, end.reason)
         recorded = _recorded(step_run.id)

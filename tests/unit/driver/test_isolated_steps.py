@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -274,12 +275,30 @@ def test_failed_stopped_and_recorded_steps_are_not_replaced(
     isolated.end_of_record = lambda record: "completed" if record == "record-recorded" else None
     recorded.end(KILLED)
     assert isolated.exit_of("record-failed", wait=True) == FAILED
-    assert isolated.exit_of("record-stopped", wait=True) == KILLED
+    stopped = isolated.exit_of("record-stopped", wait=True)
+    assert stopped == replace(KILLED, reason="It was ended early: the run has failed.")
     assert isolated.exit_of("record-recorded", wait=True) == KILLED
     assert len(boxes.created) == 3
     read = [events.read(line) for line in capsys.readouterr().out.split("\n")]
     states = {event.step: event.state for event in read if isinstance(event, StepEvent)}
-    assert states == {"failed": "failed", "stopped": "failed", "recorded": "completed"}
+    assert states == {"failed": "failed", "stopped": "stopped", "recorded": "completed"}
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_failure_that_a_retry_follows_is_told_as_one(
+    boxes: Boxes, capsys: pytest.CaptureFixture[str], closed: bool
+) -> None:
+    isolated = steps(boxes)
+    isolated.end_of_record = lambda record: "retrying"
+    isolated.submit(step("train"))
+    if closed:
+        isolated.close_run("run")
+    boxes.created[0].end(FAILED)
+    assert isolated.exit_of("record-train", wait=True) == FAILED
+    read = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    last = [(event.state, event.reason) for event in read if isinstance(event, StepEvent)][-1]
+    again = ("retrying", f"{FAILED.reason} It is tried again.")
+    assert last == (("failed", FAILED.reason) if closed else again)
 
 
 def test_a_retry_of_the_user_gets_a_sandbox_with_another_name(boxes: Boxes) -> None:

@@ -88,9 +88,11 @@ def test_a_step_that_was_started_again_says_why() -> None:
     assert "  train: It was killed. It was started again, without using up a retry.\n" in text
 
 
-def test_a_step_that_recorded_its_failure_shows_its_exception() -> None:
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_step_that_recorded_its_failure_shows_its_exception(state: str) -> None:
     end = StepMetadata("sb-2", exit_code=1, exit_reason="The step exited with code 1.")
-    steps = [StepRecord("train", "failed", 1, NOON, NOON, FAILURE, metadata=end)]
+    # ZenML has it as stopped where retries were left.
+    steps = [StepRecord("train", state, 1, NOON, NOON, FAILURE, metadata=end)]
     text = rendered(120, RUN, steps=steps)
     assert (
         "  train: ValueError: boom (train.py:7)\n"

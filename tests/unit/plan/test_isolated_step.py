@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from modalrun.errors import UsageError
-from modalrun.plan.deployment import Deployment
+from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.isolated_step import layers_as_json, plan_isolated_step
 from modalrun.plan.planner import make_plan
 from modalrun.run.manifest import RunManifest
@@ -36,6 +36,12 @@ MANIFEST = RunManifest(
     failure_mode="stop_on_failure",
     docker="numpy",
 )
+PLANNING: Any = {
+    "target": "local",
+    "source_root": Path("/s"),
+    "python_version": "3.11",
+    "engine_packages": (),
+}
 
 
 def sandbox(
@@ -135,14 +141,38 @@ def test_a_dynamic_pipelines_function_runs_in_the_run_sandbox(mode: str) -> None
         },
         dynamic=True,
     )
-    plan = make_plan(
-        deployment,
-        target="local",
-        source_root=Path("/s"),
-        python_version="3.11",
-        engine_packages=(),
-    )
+    plan = make_plan(deployment, **PLANNING)
     assert plan.dynamic
     assert "modalrun.driver.dynamic" in plan.run_sandbox.command
     assert plan.run_sandbox.secrets == ("s",)
     assert plan.steps == ()
+
+
+@pytest.mark.parametrize(
+    ("step", "shared", "inline"),
+    [
+        ({}, {}, True),
+        ({"layers": {Origin.CODE_STEP: SettingsLayer({"gpu": "A100"})}}, {}, True),
+        ({"layers": {Origin.CODE_STEP: SettingsLayer({"gpu": "A100:2"})}}, {}, False),
+        ({}, {"memory": "8GiB"}, False),
+        ({"runtime": "isolated"}, {}, False),
+        ({"docker": {"requirements": ["torch"]}}, {}, False),
+        ({"docker": {"requirements": ["torch"]}, "runtime": "inline"}, {}, True),
+    ],
+)
+def test_the_plan_says_of_an_announced_step_that_it_may_have_no_sandbox(
+    step: dict[str, Any], shared: dict[str, Any], inline: bool
+) -> None:
+    pipeline = {Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step"}, shared)}
+    deployment = Deployment(
+        "p", (CompiledStep(PlannedStep("train"), **step),), pipeline, dynamic=True
+    )
+    for one in (deployment, replace(deployment, dynamic=False)):
+        notes = make_plan(one, **PLANNING).notes
+        assert any("runs in the run sandbox" in note for note in notes) == (inline and one.dynamic)
+
+
+def test_the_plan_says_that_inline_steps_have_no_gpu() -> None:
+    pipeline = {Origin.CODE_PIPELINE: SettingsLayer({"mode": "per_step", "gpu": "T4"})}
+    made = make_plan(Deployment("p", (), pipeline, dynamic=True), **PLANNING)
+    assert "gpu: for isolated steps only, inline ones run in the run sandbox" in made.notes

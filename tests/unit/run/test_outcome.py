@@ -2,7 +2,9 @@
 
 import pytest
 
-from modalrun.run.outcome import exit_code_and_headline
+from modalrun.run.failure import Failure
+from modalrun.run.outcome import Outcome, exit_code_and_headline
+from modalrun.run.progress import StepProgress
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 FAILED = "Run failed: train."
@@ -40,7 +42,7 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
 @pytest.mark.parametrize(
     ("end", "status", "code", "headline"),
     [
-        *((TIMEOUT, status, 6, TIMED_OUT) for status in [*UNDECIDED, "stopped"]),
+        *((TIMEOUT, status, 6, TIMED_OUT) for status in UNDECIDED),
         # The state that `list` and `status` show is the headline's word.
         (TERMINATED, "failed", 7, KILLED.format("failed")),
         (TERMINATED, "paused", 7, KILLED.format("paused")),
@@ -49,7 +51,7 @@ def test_completed_in_zenml_is_completed(end: ExitKind) -> None:
         *((end, status, 1, UNRECORDED) for end in (FAILURE, COMPLETED) for status in LOST),
         *((end, "failed", code(end), text.format("failed")) for end, text in WHOLE.items()),
         *((end, "running", code(end), text.format("lost")) for end, text in WHOLE.items()),
-        *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED)),
+        *((end, "stopped", 7, "Run stopped.") for end in (COMPLETED, FAILURE, TERMINATED, TIMEOUT)),
     ],
 )
 def test_not_completed_in_zenml(end: ExitKind, status: str, code: int, headline: str) -> None:
@@ -65,3 +67,22 @@ def test_not_completed_in_zenml(end: ExitKind, status: str, code: int, headline:
 )
 def test_failed_steps_are_named(steps: list[str], headline: str) -> None:
     assert exit_code_and_headline(SandboxExit(FAILURE, 1, ""), "failed", steps, 60) == (1, headline)
+
+
+@pytest.mark.parametrize(
+    ("state", "failure", "status", "failed"),
+    [
+        ("failed", None, "failed", True),
+        # A retry was left, so ZenML has no other end for it.
+        ("stopped", Failure("It took longer.", lines=("  train(rate)",)), "failed", True),
+        ("stopped", Failure("no", "ValueError"), "failed", True),
+        ("stopped", Failure("no", "ValueError"), "stopped", False),
+        ("stopped", Failure("It was ended early: step `a` failed."), "failed", False),
+        ("stopped", None, "failed", False),
+    ],
+)
+def test_a_step_whose_retries_did_not_come_has_failed(
+    state: str, failure: Failure | None, status: str, *, failed: bool
+) -> None:
+    step = StepProgress("train", state, failure=failure)
+    assert bool(Outcome(1, "Run failed.", (), (step,), status=status).failed) == failed

@@ -167,7 +167,10 @@ def test_events_count_where_zenml_was_not_asked(state: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("state", "shown"),
-    [("waiting", "not run"), ("starting", "not run"), ("running", "not run"), ("failed", "failed")],
+    [
+        *((state, "not run") for state in ("waiting", "starting", "running", "stopped")),
+        ("failed", "failed"),
+    ],
 )
 def test_a_step_that_zenml_has_no_record_of_did_not_run(state: str, shown: str) -> None:
     step = StepProgress("train", state, 1.0).recorded_as(StepRecord("train", NOT_RUN))

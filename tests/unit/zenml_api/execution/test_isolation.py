@@ -26,11 +26,17 @@ class Orchestrator(IsolatingOrchestrator):
 
 
 @pytest.mark.parametrize(
-    ("end", "stopping", "recorded"),
-    [(LOST, True, "stopped"), (LOST, False, "failed"), (FAILED, True, "failed")],
+    ("end", "asks", "recorded"),
+    [
+        (LOST, "graceful stop", "stopped"),
+        (LOST, "fail_fast", "stopped"),
+        (LOST, "", "failed"),
+        (FAILED, "graceful stop", "failed"),
+        (FAILED, "fail_fast", "failed"),
+    ],
 )
-def test_a_step_that_is_lost_during_a_graceful_stop_has_stopped(
-    monkeypatch: pytest.MonkeyPatch, end: SandboxExit, stopping: bool, recorded: str
+def test_a_step_that_is_lost_because_the_run_ends_has_stopped(
+    monkeypatch: pytest.MonkeyPatch, end: SandboxExit, asks: str, recorded: str
 ) -> None:
     records: list[tuple[str, str]] = []
     for function, status in (("fail_step", "failed"), ("stop_step", "stopped")):
@@ -42,11 +48,14 @@ def test_a_step_that_is_lost_during_a_graceful_stop_has_stopped(
     monkeypatch.setattr(isolation, "_end_of_record", lambda record: None)
     monkeypatch.setattr(isolation, "_recorded", lambda record: ExecutionStatus(records[-1][0]))
     asked = threading.Event()
-    if stopping:
+    if asks == "graceful stop":
         asked.set()
     orchestrator = Orchestrator()
-    orchestrator.use(SimpleNamespace(exit_of=lambda record, wait: end), asked)  # type: ignore[arg-type]
+    sandboxes: Any = SimpleNamespace(exit_of=lambda record, wait: end, stop=lambda record: None)
+    orchestrator.use(sandboxes, asked)
     step: Any = SimpleNamespace(id="record", name="train", pipeline_run_id="run")
+    if asks == "fail_fast":
+        orchestrator.stop_isolated_step(step)
 
     assert orchestrator.get_isolated_step_status(step).value == recorded
 
