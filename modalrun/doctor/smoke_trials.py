@@ -247,8 +247,8 @@ class Bench:
 
         where = f"{self.name}{f' --env {self.environment}' if self.environment else ''}"
         removals: dict[str, Callable[[], None]] = {
-            f"modal app stop {where}": stop,
-            f"modal volume delete {where}": lambda: trial.remove_volume(*place),
+            f"app stop {where}": stop,
+            f"volume delete {where}": lambda: trial.remove_volume(*place),
         }
         problems: dict[str, str] = {}
         for command, removal in removals.items():
@@ -259,7 +259,7 @@ class Bench:
         if not problems:
             return "ok", "the sandboxes, the app and the volume are removed", None
         message = f"something may be left: {'; '.join(dict.fromkeys(problems.values()))}"
-        return "broken", message, f"Run: {' && '.join(problems)}"
+        return "broken", message, f"Run: {self.connection.shell_command(*problems)}"
 
 
 def _answer(bench: Bench, watched: Watched) -> None:

@@ -145,7 +145,7 @@ class Connection:
     def shell_command(self, *arguments: str) -> str:
         """Return commands of Modal's CLI for a shell, which reach the same server."""
         setup = 'eval "$(modalrun local env)"; ' if self.target == "local" else ""
-        return setup + " && ".join(f"modal {one}" for one in arguments)
+        return setup + "; ".join(f"modal {one}" for one in arguments)
 
     def driver_environment(self, environment: str | None) -> dict[str, str]:
         """Return the variables that the driver of a `per_step` run uses Modal with. Never shown.

@@ -15,6 +15,7 @@ from modalrun.observe.log_source import LogSource
 from modalrun.observe.log_stream import LogStream
 from modalrun.observe.stored_logs import StoredLogs
 from modalrun.run.log_lines import LineFilter, LineSelection, LogLine, RunLines
+from modalrun.run.outcome import PAUSED
 from modalrun.run.records import StepRecord
 from modalrun.run.status import may_be_resumed
 from modalrun.util.retry import while_connection_lost
@@ -133,6 +134,11 @@ def _follow(
     run = while_connection_lost(lambda: ZENML.read_run(source.run_id), say)
     if run.status == "stopped":
         say("The run was stopped.")
+    elif not run.finished and run.status != PAUSED:
+        say(
+            f"The sandbox of the run has ended, and ZenML says '{run.status}':"
+            f" 'modalrun status {run.id}' shows more."
+        )
 
 
 def _next_run_sandbox(source: LogSource, ended: str, say: Say, left: threading.Event) -> str | None:

@@ -197,7 +197,7 @@ def test_all_that_nobody_made_on_modal_is_named_at_once(world: World) -> None:
     assert all(
         f"'{name}' not found" in told for name in ("one", "two", "three", "main/four:latest")
     )
-    assert "modal secret create two NAME=value --env main && modal volume create three" in told
+    assert "modal secret create two NAME=value --env main; modal volume create three" in told
 
 
 @pytest.mark.parametrize(

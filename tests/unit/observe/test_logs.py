@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -99,3 +100,23 @@ def test_the_exit_code_says_why_a_run_can_not_be_followed(
     with pytest.raises(ModalrunError, match="Not all of the output can be read") as caught:
         list(read(SOURCE, LogRequest(LineFilter(), follow=True), lambda _: None))
     assert (caught.value.exit_code, caught.value.hint) == (code, f"The run may continue. {hint}")
+
+
+def test_the_end_of_a_followed_sandbox_is_not_told_as_that_of_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zenml = FakeZenML(Effects())
+    monkeypatch.setattr(logs, "ZENML", zenml)
+    streams = FakeStreams()
+    streams.end("sb-run")
+    monkeypatch.setattr(MODAL, "log_streams", lambda *_: streams)
+    monkeypatch.setattr(logs, "_next_run_sandbox", lambda *_: None)
+
+    def said(status: str) -> str:
+        zenml.run = replace(zenml.run, status=status)
+        found: list[str] = []
+        list(read(SOURCE, LogRequest(LineFilter(), follow=True), found.append))
+        return " ".join(found)
+
+    assert f"ZenML says 'running': 'modalrun status {RUN_ID}' shows more." in said("running")
+    assert [said(status) for status in ("completed", "failed", "paused")] == [""] * 3
