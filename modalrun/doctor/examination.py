@@ -84,7 +84,10 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
         garbage_collection.paused(),
     ):
         run_checks(findings, ZenMLChecks(findings, spec, target), account)
-    late = ConnectionLostError(f"no answer within {LIMIT_SECONDS:g} s")
+    late = ConnectionLostError(
+        f"not done within {LIMIT_SECONDS:g} s: a server answers late, or the pipeline's import"
+        " takes long"
+    )
     found = findings.complete(late)
     return Report(target, found, time.monotonic() - began, check.exit_code(found))
 
