@@ -225,7 +225,8 @@ class _Stop:
         ids = dict.fromkeys(one for one in looked_up if one is not None)
         if not ids and run.metadata is not None:
             state = self.modal.sandbox_state(run.id, run.metadata, lambda: connection)
-            if state.not_found:
+            # Of a run that has ended, nothing may be left to stop.
+            if state.not_found and not run.finished:
                 raise NotFoundError(
                     f"The run {run.id} can't be stopped from here: {state.problem}",
                     hint="Stop it where it was submitted, or with a token of its workspace."

@@ -349,6 +349,13 @@ def test_a_run_that_is_elsewhere_is_left_as_it_is() -> None:
     assert bench.effects == ["connect modal", "ask Modal"]
 
 
+def test_a_run_that_ended_elsewhere_needs_no_stop() -> None:
+    bench = Bench("completed")
+    bench.modal.app, bench.modal.state = None, UNKNOWN
+    bench.modal.sandboxes.run = 0
+    assert bench.stop(force=True).status == "completed"
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_stop_says_if_the_sandbox_could_not_be_seen(force: bool) -> None:
     bench = Bench()

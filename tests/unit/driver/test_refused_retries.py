@@ -33,9 +33,13 @@ def test_no_sandbox_is_created_for_a_retry_that_zenml_refuses(
         first, second = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
         recorded = replace(state("b", "retrying"), failure=Failure("ValueError: no"))
         bench.records.recorder.states["b"] = recorded
-        for box, end in ((second, FAILED), (first, REFUSED))[:: 1 if waits else -1]:
-            box.end(end)
-            await asyncio.sleep(0.05)
+        if waits:
+            second.end(FAILED)
+            while not bench.coordinator._steps["b"].attempts.failures:
+                await asyncio.sleep(0)
+        first.end(REFUSED)
+        await bench.coordinator.early_end.refusing.wait()
+        second.end(FAILED)
         await run
         assert len(bench.boxes.requested) == 2
 
@@ -52,7 +56,7 @@ def test_a_lost_sandbox_is_replaced_for_its_record_all_the_same() -> None:
         first, second = [await bench.boxes.wait(f"sb-{name}-1") for name in "ab"]
         bench.records.recorder.states["b"] = state("b", "running")
         first.end(REFUSED)
-        await asyncio.sleep(0.05)
+        await bench.coordinator.early_end.refusing.wait()
         second.end(KILLED)
         again = await bench.boxes.wait("sb-b-2")
         bench.records.recorder.states["b"] = state("b", "completed")
