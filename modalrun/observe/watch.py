@@ -90,9 +90,12 @@ class _Watcher:
                 elif isinstance(event, Redraw):
                     bars[event.step] = event.text
             if changed or time.monotonic() > next_read:
-                status = with_events(refresh(status), latest)
+                unknown = status.modal.sandbox == "unknown"
+                again = read_status(run_id) if unknown else refresh(status)
+                status = with_events(again, latest)
                 next_read = time.monotonic() + BACKSTOP
-                # Its sandbox has been recorded since.
+                # Modal answers again, or the run's sandbox has been recorded since.
+                ended = ended or (unknown and status.modal.sandbox != "unknown")
                 ended = ended or (status.modal is NOT_ASKED and status.run.metadata is not None)
             running = {step.name for step in status.steps if step.status == "running"}
             shown = {step: text for step, text in bars.items() if text and step in running}

@@ -67,3 +67,13 @@ def test_a_sandbox_that_gave_way_to_that_of_another_gpu_does_not_end_the_watch(
     given_up = derive_status(SUBMITTED, (), NOT_ASKED)
     reads = [waiting, given_up, given_up]
     assert watched(monkeypatch, reads, [SUBMITTED, SUBMITTED]) == (COMPLETED, 1)
+
+
+def test_modal_is_asked_again_when_it_has_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = derive_status(RUN, (), SandboxState("unknown", problem="Modal does not answer."))
+    begun = derive_status(RUN, (), RUNNING)
+    # ZenML's record alone would say "running" for ever.
+    assert watched(monkeypatch, [unknown, unknown, begun, begun, begun], [RUN] * 9) == (
+        COMPLETED,
+        1,
+    )
