@@ -112,8 +112,11 @@ def _ignored(selection: SourceSelection, path: Path) -> str | None:
     tree = select(selection)
     if any(file.path == path or path in file.path.parents for file in tree.files):
         return None
-    rules = (tree.left_out[one] for one in _with_parents(path) if one in tree.left_out)
-    rule = next(rules, "it is empty, or new since the submission")
+    out = next((one for one in _with_parents(path) if one in tree.left_out), None)
+    rule = tree.left_out[out] if out else "it is empty, or new since the submission"
+    if path.name == "__init__.py" and out not in {None, path}:
+        # The rest of the package is missing, too.
+        path = path.parent
     included = ", ".join([*selection.include, shown(path)])
     return (
         f"{shown(path)} is in the source root, but did not go along ({rule}):"

@@ -51,10 +51,16 @@ def check_modules(folder: Path) -> None:
     for one in pkgutil.iter_modules([str(folder)]):
         if _hides(one.name, folder):
             end = "/" if one.ispkg else ".py"
+            hint = "Rename it, or move it into a package of your own."
+            if one.name == "modalrun":
+                hint = (
+                    "In a clone of modalrun, install that ('pip install -e .'). Else, run the"
+                    " command in another folder, or rename it."
+                )
             raise UsageError(
                 f"{folder / one.name}{end} hides the module '{one.name}' that ZenML and modalrun"
                 " import: in a sandbox, modules of the source root and of PYTHONPATH come first.",
-                hint="Rename it, or move it into a package of your own.",
+                hint=hint,
             )
 
 

@@ -101,6 +101,23 @@ def test_a_module_that_is_here(root: Path) -> None:
     assert found and found.startswith("gone/features.py is in the source root")
 
 
+def test_a_package_that_is_left_out_is_named_as_a_whole(root: Path) -> None:
+    for name in ("churn/__init__.py", "churn/models/__init__.py", "churn/models/net.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    message = "No module named 'churn.models'"
+    (root / ".gitignore").write_text("models/\n")
+    found = remark(root, "ModuleNotFoundError", message)
+    assert found and "--set 'source_include=[churn/models]'" in found
+    include = ("churn/models",)
+    files = {str(one.path) for one in select(SourceSelection(root, include=include)).files}
+    assert {"churn/models/__init__.py", "churn/models/net.py"} <= files
+    # Its other files went along.
+    (root / ".gitignore").write_text("churn/models/__init__.py\n")
+    found = remark(root, "ModuleNotFoundError", message)
+    assert found and "--set 'source_include=[churn/models/__init__.py]'" in found
+
+
 def test_a_package_that_is_the_source_root_itself(root: Path) -> None:
     found = remark(root, "ModuleNotFoundError", "No module named 'root'")
     assert found and f"Make {root.parent} the source root" in found

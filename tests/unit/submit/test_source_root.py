@@ -25,6 +25,14 @@ def test_a_module_that_hides_another_one_is_refused(tmp_path: Path, name: str) -
     assert str(tmp_path / module) in caught.value.message
 
 
+def test_a_clone_of_modalrun_is_to_be_installed(tmp_path: Path) -> None:
+    (tmp_path / "modalrun").mkdir()
+    (tmp_path / "modalrun" / "__init__.py").write_text("")
+    with pytest.raises(UsageError, match="hides the module 'modalrun'") as caught:
+        check_root(tmp_path)
+    assert "pip install -e ." in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     "name",
     ["training.py", "lib/yaml.py", "lib/__init__.py", "yaml/data.csv", "__main__.py", "setup.py"],
