@@ -15,6 +15,9 @@ from modalrun.errors import Interrupted, ModalrunError, RunStoppedError
 from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway
 
+ANNOUNCED_SECONDS = 3.0
+"""How long a failure waits for ZenML to store the announcement."""
+
 
 @contextlib.contextmanager
 def cancelled_when_stopped(
@@ -22,21 +25,20 @@ def cancelled_when_stopped(
     announcement: Mapping[str, Any],
     zenml: ZenMLGateway,
     *,
-    announce_after: float = 1.0,
     poll_every: float = 2.0,
 ) -> Iterator[None]:
     """Interrupt the block when somebody stops the run.
 
     Args:
-        announcement: Metadata on where the run sandbox will be, for other processes.
-        announce_after: Seconds until the announcement is stored and the polling begins. A shorter
-            submission makes no request.
+        announcement: Metadata on where the run sandbox will be, for other processes. It is stored
+            at once: whoever kills this process before the sandbox is recorded leaves that running.
         poll_every: Seconds between two reads of the run's status.
 
     Raises:
         RunStoppedError: Somebody stopped the run. The caller ends what it has created.
     """
     over, interrupted, lock = threading.Event(), threading.Event(), threading.Lock()
+    announced = threading.Event()
     stopped = RunStoppedError(
         f"The run {run_id} was stopped by somebody while it was being submitted. Nothing of it"
         " runs."
@@ -49,10 +51,9 @@ def cancelled_when_stopped(
             return False
 
     def poll() -> None:
-        if over.wait(announce_after):
-            return
-        with contextlib.suppress(ModalrunError):
+        with contextlib.suppress(Exception):
             zenml.publish_metadata(run_id, announcement)
+        announced.set()
         while not over.wait(poll_every):
             if stop_requested():
                 with lock:
@@ -69,11 +70,14 @@ def cancelled_when_stopped(
             with lock:
                 over.set()
     except (KeyboardInterrupt, Interrupted):
+        # What withdraws the run has the last word.
+        announced.wait(ANNOUNCED_SECONDS)
         if not interrupted.is_set():
             raise
         interrupts.forget()
         raise stopped from None
     except ModalrunError as error:
+        announced.wait(ANNOUNCED_SECONDS)
         # `stop` may have ended the sandbox that the block was waiting for.
         if interrupted.is_set() or stop_requested():
             interrupts.forget()

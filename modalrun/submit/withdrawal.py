@@ -122,8 +122,7 @@ class Withdrawal:
         What can't be recorded is told: the error matters more.
         """
         if isinstance(error, UnknownOutcomeError):
-            # By it, `status`, `reconcile` and `stop` look for the sandbox.
-            self._announce(run_id)
+            # By its announcement, `status`, `reconcile` and `stop` look for the sandbox.
             return
         interrupted = isinstance(error, _INTERRUPTS)
         stopped = interrupted or isinstance(error, RunStoppedError)

@@ -140,6 +140,31 @@ def test_a_run_whose_creation_was_never_answered_is_found_later(
     assert all(box.finished_at for box in world.sandboxes())
 
 
+def test_a_submission_killed_before_it_records_the_sandbox(world: World) -> None:
+    faults(
+        world,
+        {"rpc": "SandboxCreate*", "action": "lose_answer"},
+        {"rpc": "SandboxGetFromName*", "action": "hang"},
+    )
+    command = world.popen(waiting_spec(world.gate()))
+    world.wait_until(world.sandboxes, "the sandbox exists")
+    command.signal(signal.SIGKILL)
+    command.finish()
+    faults(world)
+
+    run_id, (sandbox,) = world.only_run().id, world.sandboxes()
+    status = world.modalrun("status", run_id).finish()
+    assert (status.exit_code, sandbox.id in status.stdout) == (0, True), status.stdout
+    listed = world.modalrun("list").finish()
+    assert run_id[:8] in listed.stdout, listed.stdout
+    settled = world.modalrun("reconcile", "--force", run_id).finish()
+    assert "its sandbox runs: the record is right" in settled.stderr, settled.stderr
+    stopped = world.modalrun("stop", "--force", run_id).finish()
+    assert stopped.exit_code == 0, stopped.stderr
+    assert world.only_run().status == "stopped"
+    assert all(box.finished_at for box in world.sandboxes())
+
+
 @EVERY
 def test_a_signal_while_a_run_is_resumed_leaves_it_as_it_was(world: World) -> None:
     command, gate = waiting(world)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -20,10 +23,24 @@ def zenml() -> FakeZenML:
     return FakeZenML(Effects())
 
 
-def test_a_short_submission_costs_no_request(zenml: FakeZenML) -> None:
-    with cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml):
-        pass
-    assert not zenml.effects
+def test_a_submission_is_announced_at_once(zenml: FakeZenML) -> None:
+    with cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml, poll_every=60):
+        while not zenml.metadata:
+            time.sleep(0.001)
+    assert zenml.metadata == ANNOUNCEMENT
+
+
+def test_an_announcement_comes_before_what_withdraws_the_run(zenml: FakeZenML) -> None:
+    published = zenml.publish_metadata
+
+    def publish(run_id: str, metadata: Mapping[str, Any]) -> None:
+        time.sleep(0.05)
+        published(run_id, metadata)
+
+    zenml.publish_metadata = publish  # type: ignore[method-assign]
+    with pytest.raises(CapacityError), cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml):
+        raise CapacityError("Modal is full.")
+    assert zenml.metadata == ANNOUNCEMENT
 
 
 def test_a_long_submission_is_interrupted(zenml: FakeZenML) -> None:
@@ -31,10 +48,9 @@ def test_a_long_submission_is_interrupted(zenml: FakeZenML) -> None:
     with (
         interrupts.installed(),
         pytest.raises(RunStoppedError, match=RUN_ID),
-        cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml, announce_after=0, poll_every=0),
+        cancelled_when_stopped(RUN_ID, ANNOUNCEMENT, zenml, poll_every=0),
     ):
         threading.Event().wait(10)
-    assert zenml.effects == ["publish metadata"]
     assert zenml.metadata == ANNOUNCEMENT
 
 

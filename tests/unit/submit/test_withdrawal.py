@@ -140,8 +140,8 @@ def test_a_refusal_after_the_run_was_created_is_a_failed_run(spec: RunSpec) -> N
 def test_an_unknown_outcome_leaves_the_record_open(spec: RunSpec) -> None:
     bench = Bench(spec)
     bench.fail("create sandbox", UnknownOutcomeError("The answer was lost."))
+    assert bench.effects[-1] == "create sandbox"
     # By the announcement, `status` looks for the sandbox.
-    assert bench.effects[-2:] == ["create sandbox", "publish metadata"]
     assert bench.zenml.metadata["modalrun_withdrawn"] is False
     assert not bench.zenml.run.finished
 
