@@ -30,6 +30,7 @@ def cut_all_connections(world: World) -> CuttingProxy:
     proxy = CuttingProxy(
         int(info.url.rpartition(":")[2]), mean_bytes=200_000, mean_seconds=0.15, seed=11
     )
+    proxy.begin()
     file = StateDir(world.state).info_file
     file.write_text(json.dumps({**json.loads(file.read_text()), "url": proxy.url}))
     return proxy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def start(state: Path) -> Callable[..., ServerInfo]:
 def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ServerInfo], Sdk]]:
     """Make an SDK client for a server."""
     clients = []
+    if sys.version_info < (3, 11):
+        # The newest one has no such Python: `debian_slim()` is refused.
+        monkeypatch.setenv("MODAL_IMAGE_BUILDER_VERSION", "2025.06")
 
     def to(info: ServerInfo) -> Sdk:
         for name, value in info.environ().items():

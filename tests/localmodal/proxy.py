@@ -7,6 +7,7 @@ import random
 import socket
 import struct
 import threading
+import time
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -30,8 +31,13 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._port = self._listener.getsockname()[1]
         self._lock = threading.Lock()
+        self._begun = threading.Event()
         self.url = f"http://127.0.0.1:{self._port}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def begin(self) -> None:
+        """Cut from now on, also the connections that are there."""
+        self._begun.set()
 
     def close(self) -> None:
         self._listener.close()
@@ -51,11 +57,15 @@ class CuttingProxy:
             pair = _Pair(
                 self, client, server, 1 + int(self._random.expovariate(1 / self._mean_bytes))
             )
-            timer = threading.Timer(self._random.expovariate(1 / self._mean_seconds), pair.cut)
-            timer.daemon = True
-            timer.start()
+            seconds = self._random.expovariate(1 / self._mean_seconds)
+            threading.Thread(target=self._cut_after, args=(pair, seconds), daemon=True).start()
             threading.Thread(target=pair.pump, args=(client, server, False), daemon=True).start()
             threading.Thread(target=pair.pump, args=(server, client, True), daemon=True).start()
+
+    def _cut_after(self, pair: _Pair, seconds: float) -> None:
+        self._begun.wait()
+        time.sleep(seconds)
+        pair.cut()
 
     def rewritten(self, data: bytes) -> bytes:
         """Replace the server's address in its answers by the proxy's. Ports have 5 digits."""

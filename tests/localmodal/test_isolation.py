@@ -338,9 +338,8 @@ def test_the_end_of_the_first_process_ends_all(sdk: Sdk) -> None:
 
 
 def test_a_login_shell_is_as_in_an_image(sdk: Sdk) -> None:
-    text = (
-        "python -c 'import modal, sys; print(sys.prefix)'; cd /mnt; mkdir a /home/b /media/c /srv/d"
-    )
+    made = "cd /mnt; mkdir a /home/b /media/c /srv/d"
+    text = f"python -W ignore -c 'import modal, sys; print(sys.prefix)'; {made}"
     sandbox = sdk.create("bash", "-lc", text)
     sandbox.wait()
     assert (sandbox.stdout.read(), sandbox.stderr.read()) == (f"{sys.prefix}\n", "")

@@ -227,7 +227,8 @@ def builder_of(info: ServerInfo, sdk: str) -> str:
     return str(answer.metadata.settings.image_builder_version)
 
 
-def test_the_image_builder_version(sdk: Sdk) -> None:
+def test_the_image_builder_version(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODAL_IMAGE_BUILDER_VERSION", raising=False)
     newest = {version: builder_of(sdk.info, version) for version in VERSIONS}
     assert newest == VERSIONS
     with pytest.raises(InvalidError, match=r"Unsupported Python version: '3\.10'"):

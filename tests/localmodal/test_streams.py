@@ -102,6 +102,7 @@ def test_connections_cut_at_random(
     )
     boxes = [sdk.create(sys.executable, "-c", LINES, f"b{n}", "2000", **backend) for n in range(5)]
     streams = OutputStreams(connection(sdk, proxy.url, monkeypatch), RUN)
+    proxy.begin()
     for box in boxes:
         streams.add(box.object_id)
     texts = collected(streams)
