@@ -81,12 +81,12 @@ def derive_outcome(
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
-            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.message}",
+            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.problem}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
         ) from error
     except AuthenticationError as error:
         raise AuthenticationError(
-            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.message}",
+            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.problem}",
             hint=f"{error.hint} Then 'modalrun status {run.run_id}' shows how the run ended, and"
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error

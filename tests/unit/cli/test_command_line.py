@@ -13,7 +13,7 @@ import typer
 from commands import after_its_reader_left
 
 from modalrun import __main__, __version__, cli
-from modalrun.errors import CapacityError, Interrupted, RunFailedError
+from modalrun.errors import CapacityError, Interrupted, RunFailedError, UsageError
 from modalrun.util import interrupts
 
 
@@ -182,6 +182,22 @@ def test_an_error_of_ours(raising, capsys: pytest.CaptureFixture[str]) -> None: 
     assert capsys.readouterr() == ("", "Error: No room.\n  Try later.\n")
     assert raising(RunFailedError("It failed.")) == 1
     assert capsys.readouterr() == ("", "Error: It failed.\n")
+
+
+def test_only_a_command_that_creates_says_that_nothing_was_created(  # type: ignore[no-untyped-def]
+    raising, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = UsageError("It is damaged.", effect="Nothing was created.", hint="Restore it.")
+    assert raising(damaged) == 2
+    assert capsys.readouterr().err == "Error: It is damaged. Nothing was created.\n  Restore it.\n"
+
+    def refuse() -> None:
+        raise damaged
+
+    monkeypatch.setattr("modalrun.zenml_api.config_files.require_readable", refuse)
+    # The argument of a command is no command.
+    assert cli.run(["status", "submit"]) == 2
+    assert capsys.readouterr().err.endswith("Error: It is damaged.\n  Restore it.\n")
 
 
 def test_a_fault_of_ours(raising, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
