@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -208,7 +209,7 @@ def _show_where(error: Any, arguments: Sequence[str]) -> None:
     if not hasattr(error, "possibilities"):
         return
     if error.option_name == "--debug":
-        command = " ".join(one for one in arguments if one != "--debug")
+        command = shlex.join(one for one in arguments if one != "--debug")
         writer.err(f"'--debug' stands before the command: modalrun --debug {command}")
     elif error.ctx is not None and error.ctx.info_name == "exec" and "--" not in arguments:
         writer.err("Options of COMMAND stand after '--': modalrun exec RUN -- COMMAND")

@@ -324,6 +324,7 @@ def test_what_follows_two_dashes_is_the_command_of_exec(
     [
         (["exec", "latest", "ls", "-la"], "stand after '--'"),
         (["status", "latest", "--debug"], "modalrun --debug status latest"),
+        (["plan", "my dir/run.yaml", "--debug"], "modalrun --debug plan 'my dir/run.yaml'"),
     ],
 )
 def test_where_an_option_belongs(
