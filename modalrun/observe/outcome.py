@@ -95,7 +95,8 @@ def derive_outcome(
     failed, steps = [step.name for step in view.failed], view.steps
     code, headline = exit_code_and_headline(end, record.status, failed, timeout)
     details: list[tuple[str, str]] = []
-    if code == RunFailedError.exit_code and not failed and record.reason:
+    blamed = any(step.status == "failed" or step.reason == record.reason for step in view.failed)
+    if code == RunFailedError.exit_code and not blamed and record.reason:
         # No step is to blame: a hook, or the function of a dynamic pipeline.
         details.append(("reason", record.reason))
     details += [*run.links, run.commands[0]]

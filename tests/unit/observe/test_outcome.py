@@ -68,11 +68,14 @@ def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:
     assert found == ["recorded late", "finalize run"]
 
 
-def test_the_reason_of_a_run_is_told_once_where_a_retry_of_its_step_did_not_come() -> None:
+@pytest.mark.parametrize("reason", [None, "RuntimeError: the pipeline's function raised"])
+def test_the_reason_of_a_run_is_told_once_where_a_retry_of_its_step_did_not_come(
+    reason: str | None,
+) -> None:
     bench, why = Bench(), "The runner was killed (SIGKILL)."
-    bench.zenml.run = replace(bench.zenml.run, reason=why)
+    bench.zenml.run = replace(bench.zenml.run, reason=reason or why)
     bench.ends(1, "failed", StepRecord("train", "stopped", failure=Failure(why, lines=("x",))))
     outcome = bench.follow()
     assert outcome.headline == "Run failed: train."
     assert [step.reason for step in outcome.failed] == [why]
-    assert "reason" not in dict(outcome.details)
+    assert dict(outcome.details).get("reason") == reason
