@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -54,6 +55,10 @@ EXIT_BROKEN_PIPE = 141
 
 COMPLETE = "_MODALRUN_COMPLETE"
 """The variable with which a shell requests completions (Typer)."""
+
+_CREATE_RUNS = frozenset({"submit", "rerun", "resume"})
+_CREATE = _CREATE_RUNS | {"smoke", "init", "compile"}
+"""The commands whose errors say that nothing was created."""
 
 WIDEST_HELP = 110
 """Columns of the help on a wide terminal; Click would take 80."""
@@ -186,7 +191,7 @@ def _run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 (one return for each
     except BrokenPipeError:
         raise
     except (OSError, MemoryError) as error:
-        known = machine_error(error, creates_run=_creates_run(arguments))
+        known = machine_error(error, creates_run=_command(arguments) in _CREATE_RUNS)
         _show(known, arguments)
         return known.exit_code
     except Exception as error:
@@ -204,14 +209,14 @@ def _show_where(error: Any, arguments: Sequence[str]) -> None:
     if not hasattr(error, "possibilities"):
         return
     if error.option_name == "--debug":
-        command = " ".join(one for one in arguments if one != "--debug")
+        command = shlex.join(one for one in arguments if one != "--debug")
         writer.err(f"'--debug' stands before the command: modalrun --debug {command}")
     elif error.ctx is not None and error.ctx.info_name == "exec" and "--" not in arguments:
         writer.err("Options of COMMAND stand after '--': modalrun exec RUN -- COMMAND")
 
 
-def _creates_run(arguments: Sequence[str]) -> bool:
-    return bool({"submit", "rerun", "resume"} & set(arguments))
+def _command(arguments: Sequence[str]) -> str:
+    return next((one for one in arguments if not one.startswith("-")), "")
 
 
 def _show(error: ModalrunError, arguments: Sequence[str]) -> None:
@@ -219,13 +224,13 @@ def _show(error: ModalrunError, arguments: Sequence[str]) -> None:
         writer.err(without_credentials("".join(traceback.format_exception(error))))
     from modalrun.output.terminal.console import print_error
 
-    print_error(error)
+    print_error(error, with_effect=_command(arguments) in _CREATE)
     _annotate(error, arguments)
 
 
 def _annotate(error: ModalrunError, arguments: Sequence[str]) -> None:
     """Show an error of a submission in a GitHub Actions job also where its page shows it."""
-    if in_github_job() and _creates_run(arguments):
+    if in_github_job() and _command(arguments) in _CREATE_RUNS:
         from modalrun.output.github import annotate
 
         annotate(error)

@@ -232,7 +232,7 @@ def check_server(findings: Findings, target: Target) -> bool:
     problem = reachability.connection_problem(url, CONNECT_SECONDS)
     if problem is not None:
         error = ConnectionLostError(
-            f"{url} can't be reached: {problem}", hint="Check the network and 'zenml status'."
+            f"{url} can't be reached: {problem}", hint=reachability.CHECK_SERVER
         )
         findings.put(Finding.of_error("zenml_server", error))
         return False
@@ -253,12 +253,10 @@ def check_server(findings: Findings, target: Target) -> bool:
             return False
         # ZenML's own client may succeed, for example with its certificates: the login shows it.
         message = f"{url} takes connections, but its version could not be read: {error}"
-        findings.put(Finding("zenml_server", "warning", message, "Look at it: zenml status"))
+        findings.put(Finding("zenml_server", "warning", message, reachability.CHECK_SERVER))
     if version is None:
         message = f"{url} answers, but not as a ZenML server does"
-        hint = (
-            "Check the address ('zenml status', ZENML_STORE_URL), or the proxy before the server."
-        )
+        hint = "Check its address ('zenml login', ZENML_STORE_URL), or the proxy before the server."
         findings.put(Finding("zenml_server", "warning", message, hint))
         return True
     supported = compatibility.versions_of("zenml")

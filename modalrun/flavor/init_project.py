@@ -88,7 +88,7 @@ def initialize(
         if problems:
             error = wrong_stack(stack, problems)
             raise UsageError(
-                f"{error.message}\nNothing was registered.",
+                f"{error.problem}\nNothing was registered.",
                 hint="Name another stack with --from, or use '--target local'.",
             )
         made = registration.register(stack, name, target)

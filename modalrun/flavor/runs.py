@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -51,6 +50,7 @@ from modalrun.submit.submission import Submission
 from modalrun.util import compatibility, interrupts
 from modalrun.util.background import in_background
 from modalrun.util.environment import restored_environment
+from modalrun.util.text import shell_word
 from modalrun.zenml_api.gateway import ZENML
 from modalrun.zenml_api.retry import open_store
 
@@ -78,7 +78,7 @@ def validate(stack: Stack) -> tuple[bool, str]:
     if not problems:
         return True, ""
     error = wrong_stack(described, problems)
-    name = shlex.quote(stack.orchestrator.name)
+    name = shell_word(stack.orchestrator.name)
     command = f"zenml orchestrator update {name} --target=local"
     return False, plain(
         f"{error.message}\nUse remote components; or, for the local Modal server, an orchestrator"

@@ -155,7 +155,7 @@ def read_advice(argument: str, limit: int, *, zenml: ZenMLGateway = ZENML) -> Ad
         try:
             run = status.resolve(argument, zenml=zenml)
         except NotFoundError as error:
-            text = f"modalrun has run no pipeline '{argument}'. {error.message}"
+            text = f"modalrun has run no pipeline '{argument}'. {error.problem}"
             raise NotFoundError(text, hint=error.hint) from error
         of_pipeline = argument == LATEST
         found = zenml.newest_runs(limit=limit, pipeline=run.pipeline) if of_pipeline else [run]

@@ -275,7 +275,7 @@ class _Attachment:
             return error
         run_id = self._run.run_id
         return ConnectionLostError(
-            f"{error.message} The run {run_id} may still be going.",
+            f"{error.problem} The run {run_id} may still be going.",
             hint=f"Look with 'modalrun status {run_id}'.",
         )
 

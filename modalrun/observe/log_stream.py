@@ -98,7 +98,7 @@ class LogStream:
                 items += self.lines.note(sandbox, source, not_shown(chunk.error))
         elif chunk.error is not None:
             self.errors.append(chunk.error)
-            text = f"[modalrun: the rest of {source} can't be read: {chunk.error.message}]"
+            text = f"[modalrun: the rest of {source} can't be read: {chunk.error.problem}]"
             items += self.lines.note(sandbox, source, text)
         elif self._successor and (sandbox, source) == (self.lines.run_sandbox, "stdout"):
             self._streams.hold()
@@ -120,7 +120,7 @@ class LogStream:
 
 def not_shown(error: ForeignSandboxError) -> str:
     """Return a note in place of the output of a sandbox that is another run's."""
-    return f"[modalrun: {error.message} Its output is not shown.]"
+    return f"[modalrun: {error.problem} Its output is not shown.]"
 
 
 def _gap_note(chunk: OutputChunk) -> str | None:

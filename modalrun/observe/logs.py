@@ -127,7 +127,7 @@ def _follow(
         if isinstance(error, NotFoundError | AuthenticationError):
             kind, again = type(error), error.hint or f"'modalrun status {source.run_id}' shows it."
         raise kind(
-            f"Not all of the output can be read: {error.message}",
+            f"Not all of the output can be read: {error.problem}",
             hint=f"The run may continue. {again}",
         )
     source.use_zenml()

@@ -81,27 +81,28 @@ def derive_outcome(
         record, steps = zenml.read_run_and_steps(run.run_id)
     except ConnectionLostError as error:
         raise ConnectionLostError(
-            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.message}",
+            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.problem}",
             hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
         ) from error
     except AuthenticationError as error:
         raise AuthenticationError(
-            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.message}",
+            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.problem}",
             hint=f"{error.hint} Then 'modalrun status {run.run_id}' shows how the run ended, and"
             f" 'modalrun reconcile {run.run_id}' records its end if need be.",
         ) from error
-    failed = [step.name for step in steps if step.status == "failed"]
-    steps = _with_hints(run, steps, zenml)
+    view = derive_status(record, steps, NOT_ASKED)
+    view = replace(view, steps=_with_hints(run, view, zenml))
+    failed, steps = [step.name for step in view.failed], view.steps
     code, headline = exit_code_and_headline(end, record.status, failed, timeout)
     details: list[tuple[str, str]] = []
-    if code == RunFailedError.exit_code and not failed and record.reason:
+    blamed = any(step.status == "failed" or step.reason == record.reason for step in view.failed)
+    if code == RunFailedError.exit_code and not blamed and record.reason:
         # No step is to blame: a hook, or the function of a dynamic pipeline.
         details.append(("reason", record.reason))
     details += [*run.links, run.commands[0]]
     # Of a failed step, the command and what to do are beside its reason.
     details += [] if failed else [("logs", f"modalrun logs {run.run_id}")]
     details.append(("report", f"modalrun report {run.run_id} --open"))
-    view = derive_status(record, steps, NOT_ASKED)
     attempts = _attempts(view, zenml)
     now = datetime.now(timezone.utc)
     details += cost_details(
@@ -151,18 +152,15 @@ def _attempts(view: RunStatus, zenml: ZenMLGateway) -> Sequence[StepRecord] | No
     return None
 
 
-def _with_hints(
-    run: RunHandle, steps: Sequence[StepRecord], zenml: ZenMLGateway
-) -> tuple[StepRecord, ...]:
+def _with_hints(run: RunHandle, view: RunStatus, zenml: ZenMLGateway) -> tuple[StepRecord, ...]:
     """Add to failed steps what this machine knows of what they have missed, and store it."""
-    failed = [step for step in steps if step.status == "failed" and step.failure]
-    found = {step.name: run.left_behind(step.failure) for step in failed if step.failure}
+    found = {step.name: run.left_behind(step.failure) for step in view.failed if step.failure}
     hints = {name: text for name, text in found.items() if text is not None}
     if hints:
         # The outcome is told in any case.
         with suppress(ModalrunError):
             zenml.publish_metadata(run.run_id, hints_metadata(hints))
-    return tuple(replace(step, hint=hints.get(step.name)) for step in steps)
+    return tuple(replace(step, hint=hints.get(step.name)) for step in view.steps)
 
 
 def _reason(run: RunHandle, progress: RunProgress, end: SandboxExit, how: str) -> str:

@@ -37,7 +37,7 @@ def resolve(argument: str, *, zenml: ZenMLGateway = ZENML) -> RunRecord:
         if not newest:
             raise NotFoundError(
                 "ZenML knows of no run that modalrun has started.",
-                hint="Check the active project and server with 'zenml status'.",
+                hint="'modalrun doctor' shows the active project and server.",
             )
         return newest[0]
     matches = zenml.matching_runs(argument)

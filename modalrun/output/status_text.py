@@ -196,8 +196,9 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
     run, metadata = view.run, view.run.metadata
     started = run.start or run.created
     told_below = any(
-        step.status == "failed" and (run.reason or "").startswith(failure.of_steps({step.name: ""}))
-        for step in view.steps
+        run.reason == step.reason
+        or (run.reason or "").startswith(failure.of_steps({step.name: ""}))
+        for step in view.failed
     )
     values: dict[str, str | None] = {
         "id": run.id,

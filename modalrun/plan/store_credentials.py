@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 
 from modalrun.plan.deployment import Deployment
@@ -12,6 +11,7 @@ from modalrun.plan.model import Plan
 from modalrun.plan.sandbox_planner import some_steps
 from modalrun.plan.stack import Component, StackDescription
 from modalrun.run.sandbox_spec import SandboxSpec
+from modalrun.util.text import shell_word
 
 _FIELD = re.compile(
     r"key|.*(secret|token|password|credential|(access|account)_?key|connection_string).*",
@@ -30,7 +30,7 @@ def held_by(configuration: Mapping[str, object]) -> bool:
 
 def problem(store: Component, where: str = "") -> str:
     """Say why a sandbox can't log in to an artifact store, and what helps."""
-    name = shlex.quote(store.name)
+    name = shell_word(store.name)
     return (
         f"The artifact store '{store.name}' ({store.flavor}) has no credentials of its own: on this"
         f" machine it uses those of your environment, which no sandbox has{where}. Give it a"

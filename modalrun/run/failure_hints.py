@@ -36,6 +36,12 @@ _HINTS = (
         "let the ENTRYPOINT of the image end with 'exec \"$@\"', which runs the sandbox's command,"
         " or remove 'keep_entrypoint' under 'image:'",
     ),
+    (
+        # numpy has a class of its own.
+        r"\b_?(?:Array)?MemoryError\b",
+        "raise 'settings: resources: memory', or let the step use less; with a local target: raise"
+        " the limit of the shell ('ulimit -v'), and 'modalrun local stop', so that it holds",
+    ),
     (r"ran out of memory|more memory than its limit|evicted .* for the memory", _MEMORY),
 )
 """Patterns of reasons, and what helps."""

@@ -45,6 +45,10 @@ PREFIX = "modalrun_"
 STEP_KEY = f"{PREFIX}sandbox"
 """The key that holds all fields of a step's: ZenML commits each key by itself, which takes long."""
 
+TRIES_KEY = f"{PREFIX}tries"
+"""Of the last record of a step: how many attempts there were. Later records are retries that
+did not come."""
+
 _STORED_WAITS = 100
 _STORED_HINTS, _LONGEST_HINT = 30, 1_000
 

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modalrun.errors import RunFailedError, RunStoppedError, RunTimeoutError
+from modalrun.run.contract import (
+    EXIT_INTERRUPTED,
+    EXIT_KILLED,
+    EXIT_TERMINATED,
+    EXIT_TIMED_OUT,
+    PREEMPTED_REASON,
+    TERMINATED_REASON,
+)
 from modalrun.run.failure import has_failed
 from modalrun.run.progress import StepProgress
 from modalrun.run.records import FINISHED
-from modalrun.run.sandbox_exit import ExitKind, SandboxExit
+from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 from modalrun.run.timeline import Timeline
 
 LOST = "lost"
@@ -25,6 +33,19 @@ ENDED_AS_A_WHOLE = {
     ExitKind.SERVER_KILLED: "was killed with the local Modal server",
 }
 """What to say of the run sandbox, as the verb of a sentence."""
+
+_BY_REASON = {
+    "The run took longer than its timeout": ExitKind.TIMED_OUT,
+    TERMINATED_REASON: ExitKind.TERMINATED,
+    PREEMPTED_REASON: ExitKind.PREEMPTED,
+    **{f"The run sandbox ended ({kind.label},": kind for kind in ExitKind},
+    **{f"The run sandbox {how};": kind for kind, how in ENDED_AS_A_WHOLE.items()},
+    **{
+        f"The run sandbox ended with exit code {code};": read_exit(code).kind
+        for code in (EXIT_TIMED_OUT, EXIT_INTERRUPTED, EXIT_KILLED, EXIT_TERMINATED)
+    },
+}
+"""How the reasons begin that the supervisor, `submit` and `reconcile` record of a run."""
 
 PAUSED = "paused"
 """ZenML's status of a dynamic pipeline's run that waits for an answer, without a sandbox."""
@@ -86,6 +107,13 @@ def answer_commands(run_id: str) -> tuple[str, str]:
         f"zenml pipeline runs wait-conditions resolve --interactive --run {run_id}",
         f"modalrun resume {run_id}",
     )
+
+
+def recorded_end(reason: str | None) -> SandboxExit | None:
+    """Return how a run sandbox has ended by the reason of its run; None if that does not say so."""
+    text = reason or ""
+    kind = next((kind for begin, kind in _BY_REASON.items() if text.startswith(begin)), None)
+    return None if kind is None else SandboxExit(kind, None, text)
 
 
 def exit_code_and_headline(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
 
-from modalrun.errors import ConnectionLostError, RunFailedError, RunStoppedError
+from modalrun.errors import ConnectionLostError, RunStoppedError
 from modalrun.run.contract import EXIT_COMPLETED, EXIT_FAILED, EXIT_TERMINATED
 from modalrun.run.events import FINAL, StepEvent
 from modalrun.run.failure import has_failed
@@ -22,6 +22,7 @@ from modalrun.run.outcome import (
     PAUSED,
     answer_commands,
     exit_code_and_headline,
+    recorded_end,
 )
 from modalrun.run.records import NOT_RUN, WAITING, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
@@ -265,16 +266,17 @@ def _end(
     run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState
 ) -> tuple[int | None, str]:
     """Return the exit code and the headline of a run that is over."""
-    failed = [step.name for step in steps if step.status == "failed"]
+    failed = [s.name for s in steps if has_failed(s.status, s.failure, run.status)]
     timeout = run.metadata.timeout if run.metadata else 0
     recorded = {"completed": EXIT_COMPLETED, PAUSED: EXIT_COMPLETED, "stopped": EXIT_TERMINATED}
-    end = modal.end or read_exit(recorded.get(run.status, EXIT_FAILED))
+    known = modal.end or (recorded_end(run.reason) if run.status == "failed" else None)
+    end = known or read_exit(recorded.get(run.status, EXIT_FAILED))
     code, headline = exit_code_and_headline(end, run.status, failed, timeout)
     if end.is_infrastructure and may_be_resumed(run, modal.end):
         return RunStoppedError.exit_code, headline
     if run.metadata is None and run.announced and run.announced.exit_code:
         return run.announced.exit_code, "Run failed: its sandbox was not created."
-    if code == RunFailedError.exit_code and modal.sandbox == "not asked" and run.metadata:
+    if known is None and code == EXIT_FAILED and modal.sandbox == "not asked" and run.metadata:
         # Only Modal knows whether a failure was a timeout or a termination.
         return None, headline
     return code, headline

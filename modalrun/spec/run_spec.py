@@ -10,7 +10,6 @@ import contextlib
 import functools
 import operator
 import os
-import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from modalrun.spec.yaml_nodes import KeyPath, Scalar
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
+from modalrun.util.text import shell_word
 
 NAME_ROOT = (
     "Name the folder with the code, which needs one of its own: '--source-root FOLDER', or"
@@ -124,7 +124,7 @@ class RunSpec:
 
     def hint_to_move_root(self, folder: Path) -> str:
         """Return how to make another folder the source root, as the begin of a sentence."""
-        option = f"--source-root {shlex.quote(str(folder))}"
+        option = f"--source-root {shell_word(str(folder))}"
         if not self.source.lines:
             # There is no file to write it to.
             return f"Use '{option}'"

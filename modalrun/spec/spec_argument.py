@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.paths import checked_path, user_path
+from modalrun.util.text import shell_word
 
 DEFAULT_FILES = ("modalrun.yaml", "run.yaml")
 """The run specs that a command takes when none is named."""
@@ -94,7 +94,7 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
             raise UsageError(
                 f"{place} is in the folder '{wrong[0]}' of the source root {root}, and no module"
                 " can have that name.",
-                hint=f"Use '--source-root {shlex.quote(str(_import_folder(file)))}', the folder"
+                hint=f"Use '--source-root {shell_word(str(_import_folder(file)))}', the folder"
                 " that the file is imported from.",
             )
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -11,6 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
 from modalrun.errors import AuthenticationError, ModalrunError, UsageError
+from modalrun.util.reachability import ASK_DOCTOR, CHECK_SERVER
 
 State = Literal["ok", "warning", "problem", "skipped", "differs", "broken"]
 
@@ -66,7 +67,8 @@ class Finding:
             text = str(error).strip().partition("\n")[0]
             message = f"{type(error).__name__}: {text}" if text else type(error).__name__
             return cls(check, "problem", message, exit_code=ModalrunError.exit_code)
-        return cls(check, "problem", error.problem, error.hint, error.exit_code)
+        hint = CHECK_SERVER if error.hint == ASK_DOCTOR else error.hint
+        return cls(check, "problem", error.problem, hint, error.exit_code)
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding as plain values."""

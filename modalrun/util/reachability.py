@@ -17,6 +17,10 @@ CONNECT_SECONDS = 3.0
 """ZenML tries for 30 s (`zen_stores/rest_zen_store.py:4985`), Modal for almost a minute
 (`modal/_utils/grpc_utils.py:428`)."""
 
+ASK_DOCTOR = "Check the network; 'modalrun doctor' shows what can be reached."
+CHECK_SERVER = "Check the server's address and the network."
+"""The same for `doctor` itself."""
+
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 

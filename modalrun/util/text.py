@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection
 
 from modalrun.errors import UsageError
@@ -46,6 +47,14 @@ def indented_line(text: str, limit: int, *, strip: bool = False) -> str:
     text = _CONTROLS.sub(" ", _ESCAPES.sub("", without_surrogates(text[: 8 * limit]))).rstrip()
     text = text.lstrip() if strip else text
     return cut(text, limit)
+
+
+def shell_word(text: str) -> str:
+    """Quote a text for a command that stands in single quotes itself: `'plan "my dir"'`."""
+    # The shell replaces these within double quotes.
+    if shlex.quote(text) == text or any(one in text for one in '"$`\\!'):
+        return shlex.quote(text)
+    return f'"{text}"'
 
 
 def listing(names: Collection[str], most: int = 5) -> str:

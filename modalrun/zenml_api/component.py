@@ -6,7 +6,6 @@ Does not import ZenML; `orchestrator_config` has ZenML's class for them.
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from modalrun.run.run_plan import Target
 from modalrun.spec.fields import FIELD_NAMES, SettingFields
 from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
+from modalrun.util.text import shell_word
 
 FLAVOR = "modalrun"
 """The name of the flavor."""
@@ -109,7 +109,7 @@ def component_values(component: OrchestratorComponent) -> ComponentValues:
         at = f": '{path_name(where)}'" if where else ""
         raise UsageError(
             f"The orchestrator '{component.name}' of the stack{at}{problem}",
-            hint=f"Change it with 'zenml orchestrator update {shlex.quote(component.name)} ...'.",
+            hint=f"Change it with 'zenml orchestrator update {shell_word(component.name)} ...'.",
         ) from None
 
 

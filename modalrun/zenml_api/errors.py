@@ -24,6 +24,7 @@ from modalrun.errors import (
     ServerError,
     UsageError,
 )
+from modalrun.util.reachability import ASK_DOCTOR
 from modalrun.zenml_api import config_files
 
 _PROJECT_HINT = "Choose a project with 'zenml project set', or check ZENML_ACTIVE_PROJECT_ID."
@@ -118,7 +119,7 @@ def translated() -> Iterator[None]:
             raise
         raise ConnectionLostError(
             f"The ZenML server can't be reached: {first_line(error)}",
-            hint="Check the network and 'zenml status'.",
+            hint=ASK_DOCTOR,
         ) from error
 
 

@@ -14,6 +14,7 @@ from modalrun.errors import AuthenticationError, UsageError
 from modalrun.plan.image_recipe import BuiltByZenML, FromRegistry, ImageRecipe
 from modalrun.spec.run_spec import RunSpec
 from modalrun.util.check import Finding
+from modalrun.util.text import shell_word
 from modalrun.zenml_api.compiling.image_builds import credentials_for, registry_of
 from modalrun.zenml_api.component import component_values
 from modalrun.zenml_api.errors import first_line, translated
@@ -95,7 +96,7 @@ def round_trip(stack: Stack) -> str:
         kind = AuthenticationError if isinstance(error, PermissionError) else UsageError
         raise kind(
             f"{name}: nothing can be {doing} it: {type(error).__name__}: {first_line(error)}",
-            hint=f"Check its credentials: zenml artifact-store describe {store.name}",
+            hint=f"Check its credentials: zenml artifact-store describe {shell_word(store.name)}",
         ) from error
     if read != written:
         raise UsageError(f"{name}: what was read is not what was written.")

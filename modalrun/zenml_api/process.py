@@ -17,7 +17,7 @@ from pathlib import Path
 from modalrun.errors import ConnectionLostError, ModalrunError
 from modalrun.util import compatibility, garbage_collection, interrupts
 from modalrun.util.machine import require_memory
-from modalrun.util.reachability import connection_problem
+from modalrun.util.reachability import ASK_DOCTOR, connection_problem
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.records import stores
 
@@ -163,7 +163,7 @@ def require_server() -> None:
         raise ConnectionLostError(
             f"The ZenML server at {url} can't be reached: {problem}.",
             effect="Nothing was created.",
-            hint="Check the network and 'zenml status'.",
+            hint=ASK_DOCTOR,
         ) from problem
 
 

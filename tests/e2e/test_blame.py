@@ -60,6 +60,8 @@ def test_a_failure_is_told_alike_everywhere(world: World, mode: str, how: str) -
     shown = world.modalrun("status", run_id).finish().stdout
     assert f"  ends: {reason}\n" in shown and line in shown and f"    {command}\n" in shown, shown
     status = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+    if done.exit_code == 6:
+        assert (status["exit_code"], status["headline"]) == (6, "Run timed out after 20 s.")
     (step,) = status["steps"]
     assert step["exit_reason"] == reason
     failure = step["failure"]

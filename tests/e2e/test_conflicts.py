@@ -84,3 +84,24 @@ def test_a_sandbox_that_ends_before_it_has_a_place_holds_nothing(world: World, r
     assert (done.exit_code == 0) == (role == "step"), done.stderr
     logs = world.modalrun("logs", world.only_run().id).finish(60)
     assert "can't be read" not in logs.stderr + logs.stdout
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("fault", [{"status": "INVALID_ARGUMENT"}, {"status": "ABORTED"}])
+def test_a_sandbox_that_is_not_tried_again_uses_up_no_retries(
+    world: World, fault: dict[str, str]
+) -> None:
+    script(world, rules=[{**CONFLICT, **fault, "skip": 1, "times": None}])
+
+    done = world.submit(per_step("ends.one", way="raises", retries=2))
+
+    assert done.exit_code == 1, done.stderr
+    assert "raises  failed" in done.stderr and "(try" not in done.stderr
+    run = world.only_run()
+    # ZenML takes no failure as the last one before there are as many.
+    assert [step.status for step in run.steps] == ["retried", "retried", "failed"]
+    status = world.modalrun("status", run.id, "--output", "json", "--timeline").finish()
+    (step,) = json.loads(status.stdout)["steps"]
+    assert (step["state"], step["attempt"]) == ("failed", 1)
+    assert "loading container failed" in step["exit_reason"]
+    assert "(try" not in world.modalrun("status", run.id, "--timeline").finish().stdout

@@ -352,8 +352,11 @@ class StaticStep:
         lines: Sequence[str] = (),
     ) -> None:
         name, sandbox = self.attempts.name, self.attempts.sandbox_id
+        attempt = self.attempts.failures + 1
         last = await self._call(
-            lambda recorder: recorder.fail_step(name, end.reason, final=final, lines=lines)
+            lambda recorder: recorder.fail_step(
+                name, end.reason, attempt=attempt, final=final, lines=lines
+            )
         )
         if last is not None and last.id != (record and record.id) and sandbox:
             self._record_exit(last, sandbox, end)

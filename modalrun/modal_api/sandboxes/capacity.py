@@ -110,10 +110,10 @@ class CapacitySearch(Generic[T]):
                 self._waited[gpu] = self._waited.get(gpu, 0.0) + waited
                 self._tried[gpu] = f"waited {duration_of(self._waited[gpu], whole=True)}"
             except CapacityError as error:
+                self._tried.setdefault(gpu, f"refused: {error.__cause__ or error.message}")
                 if error.rate_limited or isinstance(error, ConflictError):
                     raise
                 tried = ""
-                self._tried.setdefault(gpu, f"refused: {error.__cause__ or error.message}")
             first = gpu not in self._turns
             self._turns.add(gpu)
             if following is not None and first:
@@ -127,13 +127,16 @@ class CapacitySearch(Generic[T]):
         )
 
     async def within(self, seconds: float) -> T:
-        """Ask for the types again and again until the time is up; raises as `once`."""
+        """Ask for the types again and again until the time is up; raises as `once`.
+
+        The time counts from the first call, also after a sandbox that could not start.
+        """
         began = time.monotonic()
-        self._until = began + seconds
+        self._until = self._until or began + seconds
         everything = " or ".join(self.gpus) or "capacity"
         each = self.gpu_wait or GPU_WAIT_SECONDS
         longer = "10m" if each < 600 else f"{2 * each:.0f}s"
-        self._overall = CapacityWait(everything, None, time.time())
+        self._overall = self._overall or CapacityWait(everything, None, time.time())
         waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         said, hinted = "", False
         try:

@@ -101,11 +101,12 @@ def labelled(
     return [line, *(Text(part, style=style) for part in rest)]
 
 
-def print_error(error: ModalrunError) -> None:
-    """Print the message and the hint of an error to stderr."""
+def print_error(error: ModalrunError, *, with_effect: bool = True) -> None:
+    """Print what happened, its effect on a submission, and the hint of an error to stderr."""
     console = make_console(stderr=True)
     width = width_of(console)
-    first, *rest = error.message.splitlines() or [""]
+    text = error.message if with_effect else error.problem
+    first, *rest = text.splitlines() or [""]
     lines = fitted(f"Error: {first}", width, "red", indent=4)
     for line in rest:
         lines += fitted(f"  {line}", width, indent=4)

@@ -34,6 +34,7 @@ from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.validation import Mistakes
 from modalrun.util import timeline
 from modalrun.util.inputs import Inputs, watched
+from modalrun.util.text import shell_word
 from modalrun.zenml_api import config_files
 from modalrun.zenml_api.compiling.code_settings import read_code, set_settings
 from modalrun.zenml_api.compiling.module_places import Surroundings, check_places, code_folders
@@ -261,8 +262,8 @@ def _check_secrets(pipeline: Pipeline, configuration: PipelineRunConfiguration) 
         raise NotFoundError(
             f"ZenML has no secret {' and no '.join(map(repr, missing))}; 'secrets' of the pipeline"
             " or a step name it.",
-            hint=f"'zenml secret create {missing[0]} --KEY=VALUE' creates it; 'zenml secret list'"
-            " shows what there is.",
+            hint=f"'zenml secret create {shell_word(missing[0])} --KEY=VALUE' creates it; 'zenml"
+            " secret list' shows what there is.",
         )
 
 

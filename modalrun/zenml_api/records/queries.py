@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
@@ -128,7 +128,7 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         per_step = run.metadata is not None and run.metadata.mode == "per_step"
         hydrate = per_step or run.dynamic
         found = step_runs(run_id, project=run.project, hydrate=hydrate)
-        recorded = {step.name: step for step in found}
+        recorded = {step.name: step for step in _without_fillers(found)}
         if not hydrate and any(step.status in ENDED for step in recorded.values()):
             status = f"oneof:{json.dumps(list(ENDED))}"
             for step in step_runs(run_id, project=run.project, hydrate=True, status=status):
@@ -184,7 +184,7 @@ def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:
         return attempts
     with translated():
         ids = json.dumps([run.id for run in runs])
-        for step in step_runs(f"oneof:{ids}", hydrate=True):
+        for step in _without_fillers(step_runs(f"oneof:{ids}", hydrate=True)):
             # Of which run a step is that ZenML can't decode is not known.
             if step.run in attempts:
                 attempts[step.run].append(step)
@@ -270,6 +270,25 @@ def step_runs(run_id: str, *, hydrate: bool = False, **filters: Any) -> list[Sto
             get_run(run_id, hydrate=False)
         steps = found()
     return sorted(steps, key=lambda step: (step.created, step.attempt))
+
+
+def _without_fillers(steps: Iterable[StoredStep]) -> list[StoredStep]:
+    """Leave out the records of retries that did not come (`step_records.fail_step`).
+
+    The attempt before them gets their status and reason.
+    """
+    found: dict[tuple[str | None, str], dict[int, StoredStep]] = {}
+    for step in steps:
+        own = found.setdefault((step.run, step.name), {})
+        last = own.get(step.tries) if isinstance(step.tries, int) else None
+        if last is None:
+            own[step.attempt] = step
+            continue
+        metadata = step.metadata.over(last.metadata) if step.metadata else last.metadata
+        last = replace(last, status=step.status, failure=step.failure, metadata=metadata)
+        kept = {number: one for number, one in own.items() if number < last.attempt}
+        found[step.run, step.name] = {**kept, last.attempt: last}
+    return [step for own in found.values() for step in own.values()]
 
 
 def all_pages(read: Callable[..., Page[T]], **filters: Any) -> list[T]:

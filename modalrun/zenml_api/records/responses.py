@@ -14,7 +14,14 @@ from typing import Any, Generic, TypeVar
 
 from modalrun.run.artifacts import Artifact
 from modalrun.run.failure import Failure, read_failure
-from modalrun.run.metadata import Announced, RunMetadata, StepMetadata, from_metadata, wrong_keys
+from modalrun.run.metadata import (
+    TRIES_KEY,
+    Announced,
+    RunMetadata,
+    StepMetadata,
+    from_metadata,
+    wrong_keys,
+)
 from modalrun.run.records import Named, RunRecord, StepRecord
 from modalrun.run.usage import usage_from_metadata
 
@@ -56,12 +63,14 @@ class StoredStep(StepRecord):
         run: The id of its run; None where metadata were not asked for.
         heartbeat: When its process last told ZenML that it runs, if it does so at all.
         environment: The variables of its own and of the pipeline, if metadata were asked for.
+        tries: The attempts of a step whose last retries did not come, with its last record.
     """
 
     created: datetime
     run: str | None
     heartbeat: datetime | None = field(repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tries: int | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ def stored_step(step: Json) -> StoredStep:
         run=metadata["pipeline_run_id"] if metadata else None,
         heartbeat=_utc(body["latest_heartbeat"]),
         environment=metadata["config"]["environment"] if metadata else {},
+        tries=metadata["run_metadata"].get(TRIES_KEY) if metadata else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from modalrun.run import usage_log
 from modalrun.run.failure import with_lines
-from modalrun.run.metadata import StepMetadata, to_metadata
+from modalrun.run.metadata import TRIES_KEY, StepMetadata, to_metadata
 from modalrun.run.records import StepRecord
 from modalrun.run.usage import StepUsage, usage_to_metadata
 from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
@@ -58,7 +58,7 @@ def fail_step(
         attempt: Which attempt it is, from 1. Its process may have died before it made a record.
         ended: When it has ended (seconds since 1970); None for now.
         final: Whether no attempt follows. The remaining retries then get failed records too: ZenML
-            has no other final status that leaves the rest of the run alone.
+            has no other final status that leaves the rest of the run alone. The last one says so.
 
     Returns:
         The record afterwards, with the reason of an earlier failure; None if ZenML creates none
@@ -76,6 +76,9 @@ def fail_step(
                 state = end_step(state.id, "failed", reason, lines, ended=ended)
             while final and state.status == "retrying":
                 state = _create_failed(run_id, step, info)
+            if final and state.attempt > attempt:
+                with only_logged("The number of the step's attempts was not stored"):
+                    stores.current().add_metadata("step_run", state.id, {TRIES_KEY: attempt})
         except NotAllowedError:
             # The step was recorded meanwhile, or the run is over.
             return step_state(run_id, step)

@@ -116,7 +116,7 @@ class Session:
         except MissingError:
             raise UsageError(
                 f"There is no ZenML server at {self.settings.url}: it has no /api/v1/info.",
-                hint="Check the address: 'zenml status' shows it, or ZENML_STORE_URL has it.",
+                hint="Check the address, which 'zenml login' or ZENML_STORE_URL has set.",
             ) from None
         except RefusedError as error:
             raise Unusual(f"the server does not describe itself: {error}") from error

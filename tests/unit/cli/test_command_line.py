@@ -13,7 +13,7 @@ import typer
 from commands import after_its_reader_left
 
 from modalrun import __main__, __version__, cli
-from modalrun.errors import CapacityError, Interrupted, RunFailedError
+from modalrun.errors import CapacityError, Interrupted, RunFailedError, UsageError
 from modalrun.util import interrupts
 
 
@@ -184,6 +184,22 @@ def test_an_error_of_ours(raising, capsys: pytest.CaptureFixture[str]) -> None: 
     assert capsys.readouterr() == ("", "Error: It failed.\n")
 
 
+def test_only_a_command_that_creates_says_that_nothing_was_created(  # type: ignore[no-untyped-def]
+    raising, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = UsageError("It is damaged.", effect="Nothing was created.", hint="Restore it.")
+    assert raising(damaged) == 2
+    assert capsys.readouterr().err == "Error: It is damaged. Nothing was created.\n  Restore it.\n"
+
+    def refuse() -> None:
+        raise damaged
+
+    monkeypatch.setattr("modalrun.zenml_api.config_files.require_readable", refuse)
+    # The argument of a command is no command.
+    assert cli.run(["status", "submit"]) == 2
+    assert capsys.readouterr().err.endswith("Error: It is damaged.\n  Restore it.\n")
+
+
 def test_a_fault_of_ours(raising, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     assert raising(ZeroDivisionError("oops")) == 70
     out, err = capsys.readouterr()
@@ -308,6 +324,7 @@ def test_what_follows_two_dashes_is_the_command_of_exec(
     [
         (["exec", "latest", "ls", "-la"], "stand after '--'"),
         (["status", "latest", "--debug"], "modalrun --debug status latest"),
+        (["plan", "my dir/run.yaml", "--debug"], "modalrun --debug plan 'my dir/run.yaml'"),
     ],
 )
 def test_where_an_option_belongs(

@@ -140,7 +140,13 @@ class Recorder:
             self.exit_metadata.append(metadata)
 
     def fail_step(
-        self, step: str, reason: str, *, final: bool = False, lines: Sequence[str] = ()
+        self,
+        step: str,
+        reason: str,
+        *,
+        attempt: int,
+        final: bool = False,
+        lines: Sequence[str] = (),
     ) -> StepRecord:
         self.failures.append((reason, final))
         self.lines += lines

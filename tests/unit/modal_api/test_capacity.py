@@ -11,7 +11,12 @@ from typing import Any, cast
 import pytest
 from modal.exception import NotFoundError
 
-from modalrun.errors import CapacityError, ConnectionLostError, UnknownOutcomeError
+from modalrun.errors import (
+    CapacityError,
+    ConflictError,
+    ConnectionLostError,
+    UnknownOutcomeError,
+)
 from modalrun.modal_api.sandboxes import capacity
 from modalrun.modal_api.sandboxes.capacity import CapacitySearch, GivenUp
 from modalrun.run.capacity_wait import CapacityWait
@@ -283,3 +288,17 @@ def test_other_errors_are_raised() -> None:
     modal = Modal({"H100": ConnectionLostError("gone")})
     with pytest.raises(ConnectionLostError, match="gone"):
         asyncio.run(Search(modal, "H100", "A100").search.once())
+
+
+def test_a_sandbox_that_could_not_start_does_not_begin_the_time_again() -> None:
+    async def scenario() -> None:
+        modal = Modal({"H100": [ConflictError("It did not start.")], "A100": "queued"})
+        search = Search(modal, "H100", "A100").search
+        with pytest.raises(ConflictError):
+            await search.within(0.05)
+        await asyncio.sleep(0.06)
+        with pytest.raises(CapacityError, match=r"place for the sandbox: H100 \(refused: It did"):
+            await search.within(0.05)
+        assert modal.asked == ["H100"]
+
+    asyncio.run(scenario())

@@ -10,6 +10,7 @@ import pytest
 
 from modalrun.observe.outcome import derive_outcome
 from modalrun.run.events import StepEvent
+from modalrun.run.failure import Failure
 from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.progress import RunProgress
 from modalrun.run.records import StepRecord
@@ -65,3 +66,16 @@ def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:
     bench.follow()
     found = [effect for effect in bench.effects if effect in {"recorded late", "finalize run"}]
     assert found == ["recorded late", "finalize run"]
+
+
+@pytest.mark.parametrize("reason", [None, "RuntimeError: the pipeline's function raised"])
+def test_the_reason_of_a_run_is_told_once_where_a_retry_of_its_step_did_not_come(
+    reason: str | None,
+) -> None:
+    bench, why = Bench(), "The runner was killed (SIGKILL)."
+    bench.zenml.run = replace(bench.zenml.run, reason=reason or why)
+    bench.ends(1, "failed", StepRecord("train", "stopped", failure=Failure(why, lines=("x",))))
+    outcome = bench.follow()
+    assert outcome.headline == "Run failed: train."
+    assert [step.reason for step in outcome.failed] == [why]
+    assert dict(outcome.details).get("reason") == reason

@@ -208,3 +208,9 @@ def test_without_a_terminal_a_change_is_stamped_with_when_it_happened(
     again = capsys.readouterr().out.splitlines()[-1]
     assert again.endswith(f" run {RUN.name}: running")
     assert not again.startswith(status_text._local(began, now))
+
+
+def test_the_reason_of_a_run_is_told_once() -> None:
+    why = "The runner was killed (SIGKILL)."
+    step = StepRecord("train", "stopped", failure=Failure(why, lines=("about to be killed",)))
+    assert rendered(120, replace(RUN, reason=why), steps=[step]).count(why) == 1

@@ -22,6 +22,8 @@ from modalrun.run.sandbox_exit import ModalStatus, read_exit
         ("train: The step's process was killed (SIGKILL).", "memory"),
         ("The step's process ended with exit code 7.", "os._exit"),
         ("The step's process was killed because the sandbox ran out of memory.", "memory"),
+        (of_steps({"a": str(Failure("", "MemoryError", "a.py:1"))}), "ulimit"),
+        (str(Failure("Unable to allocate 8 GiB", "_ArrayMemoryError")), "ulimit"),
     ],
 )
 def test_a_reason_with_a_known_remedy(reason: str, word: str) -> None:
@@ -35,6 +37,7 @@ def test_a_reason_with_a_known_remedy(reason: str, word: str) -> None:
         "",
         "ValueError: No module named 'x'",
         "KeyError: 'memory'",
+        "OutOfMemoryError: CUDA out of memory.",
         "The init hook's process ended with exit code 5.",
     ],
 )

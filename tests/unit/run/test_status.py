@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modalrun.run.events import StepEvent
+from modalrun.run.failure import Failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.records import NOT_RUN, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ModalStatus, SandboxExit, read_exit
@@ -236,6 +237,36 @@ def test_the_exit_code_of_a_finished_run(
     view = derive_status(finished(status), [], modal)
     assert (view.state, view.over, view.exit_code) == (status, True, exit_code)
     assert bool(view.notes) == (modal.problem is not None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "end"),
+    [
+        ("The run took longer than its timeout of 600 s. `a` has waited 9 s.", read_exit(124)),
+        ("The sandbox received a termination signal.", read_exit(143)),
+        ("The run sandbox ended (out of memory, exit code 137).", read_exit(137, 10)),
+        (
+            "The run sandbox ran out of memory; recorded by 'modalrun reconcile'.",
+            read_exit(137, 10),
+        ),
+        ("The run sandbox ended with exit code 137; recorded by 'modalrun reconcile'.", KILLED.end),
+    ],
+)
+def test_what_the_record_says_of_a_failure_is_told_without_modal(
+    reason: str, end: SandboxExit
+) -> None:
+    run = replace(finished("failed"), reason=reason)
+    told = derive_status(run, [], NOT_ASKED)
+    asked = derive_status(run, [], SandboxState("ended", end))
+    assert (told.exit_code, told.headline) == (asked.exit_code, asked.headline)
+    assert told.headline != "Run failed."
+
+
+def test_a_failed_step_whose_retries_did_not_come_is_in_the_headline() -> None:
+    run = replace(finished("failed"), reason="The runner was killed (SIGKILL).")
+    killed = Failure("The runner was killed (SIGKILL).", lines=("about to be killed",))
+    steps = [StepRecord("load", "completed"), StepRecord("train", "stopped", failure=killed)]
+    assert derive_status(run, steps, NOT_ASKED).headline == "Run failed: train."
 
 
 def test_modal_is_asked_only_where_it_matters() -> None:

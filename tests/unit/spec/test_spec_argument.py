@@ -57,6 +57,11 @@ def test_a_folder_of_the_repository_that_is_no_module(project: Path) -> None:
     ) as caught:
         load("my-project/training.py:training")
     assert f"'--source-root {project}/my-project'" in (caught.value.hint or "")
+    (project / "my project").mkdir()
+    (project / "my project" / "training.py").touch()
+    with pytest.raises(UsageError) as caught:
+        load("my project/training.py:training")
+    assert f"""'--source-root "{project}/my project"'""" in (caught.value.hint or "")
     root = Override("--source-root", ("source_root",), str(project / "my-project"))
     assert load("my-project/training.py:training", root).pipeline == "training.training"
 

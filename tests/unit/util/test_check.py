@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from modalrun.errors import AuthenticationError, NotFoundError
+from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.util import check
 from modalrun.util.check import LABELS, Finding
+from modalrun.util.reachability import ASK_DOCTOR, CHECK_SERVER
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,12 @@ def test_the_first_problem_in_order_gives_the_exit_code() -> None:
         "modal_account",
         "stack",
     ]
+
+
+def test_doctor_does_not_send_to_doctor() -> None:
+    gone = ConnectionLostError("The ZenML server can't be reached.", hint=ASK_DOCTOR)
+    assert "doctor" in ASK_DOCTOR
+    assert Finding.of_error("zenml_login", gone).hint == CHECK_SERVER
 
 
 def test_an_unforeseen_error_is_a_problem() -> None:

@@ -37,7 +37,7 @@ def test_server_of_the_configuration(config: Path, absent: str) -> None:
     with pytest.raises(ConnectionLostError) as caught:
         process.require_server()
     assert absent in caught.value.message
-    assert "zenml status" in str(caught.value.hint)
+    assert "'modalrun doctor'" in str(caught.value.hint)
 
 
 def test_server_of_the_environment_wins(

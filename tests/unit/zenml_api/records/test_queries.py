@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from modalrun.errors import NotFoundError
+from modalrun.run.failure import Failure
 from modalrun.zenml_api.records import queries, stores
 from modalrun.zenml_api.records.responses import Page, StoredDeployment, StoredRun, StoredStep
 from modalrun.zenml_api.records.stores import Store
@@ -81,6 +82,27 @@ def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
 def test_the_variables_of_a_step_or_of_the_pipeline() -> None:
     assert queries.environment_of(_RUN.id, "train") == {"OF_STEP": "1"}
     assert queries.environment_of(_RUN.id, None) == {"OF_PIPELINE": "1"}
+
+
+class _Refusing(_Store):
+    """A store with a step whose second attempt was refused; two retries were left of three."""
+
+    def steps(self, *, hydrate: bool, **_: Any) -> Page[StoredStep]:
+        def record(status: str, attempt: int, reason: str | None = None) -> StoredStep:
+            failure = Failure(reason) if reason else None
+            at = {"created": _NOW + timedelta(seconds=attempt), "run": _RUN.id, "heartbeat": None}
+            return StoredStep("train", status, attempt, failure=failure, **at)  # type: ignore[arg-type]
+
+        last = replace(record("failed", 4, "Modal refuses it."), tries=2)
+        return Page([record("retried", 1), record("retried", 2), record("retried", 3), last], 1)
+
+
+def test_a_retry_that_did_not_come_is_no_attempt() -> None:
+    stores.use(cast("Store", _Refusing()))
+    _, (step,) = queries.read_run_and_steps(_RUN.id)
+    assert (step.status, step.attempt, step.reason) == ("failed", 2, "Modal refuses it.")
+    attempts = queries.step_attempts([_RUN])[_RUN.id]
+    assert [(one.attempt, one.status) for one in attempts] == [(1, "retried"), (2, "failed")]
 
 
 class _Deleting(_Store):

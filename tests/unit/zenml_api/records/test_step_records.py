@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from modalrun.run.metadata import TRIES_KEY
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.records import step_records, stores
 
@@ -37,3 +38,44 @@ def test_a_step_that_waits_for_its_retry_is_stopped_with_the_reason_of_its_failu
     (change,) = stored
     assert change["status"] == "stopped"
     assert (change["exception_info"] or {"message": None})["message"] == reason
+
+
+@pytest.mark.parametrize(
+    ("before", "attempt", "stored"),
+    [
+        (None, 1, True),
+        (StepRecord("train", "running", 1, id="record-1"), 1, True),
+        # The sandbox of the second attempt was refused.
+        (StepRecord("train", "retrying", 1, id="record-1"), 2, True),
+        (StepRecord("train", "retrying", 2, id="record-2"), 3, False),
+        # No attempt made a record.
+        (None, 3, False),
+    ],
+)
+def test_retries_that_do_not_come_are_no_attempts(
+    monkeypatch: pytest.MonkeyPatch, before: StepRecord | None, attempt: int, stored: bool
+) -> None:
+    added: list[tuple[str, Any]] = []
+    made = [before.attempt] if before else [0]
+
+    def failed(attempt: int) -> StepRecord:
+        status = "failed" if attempt == 3 else "retrying"
+        return StepRecord("train", status, attempt, id=f"record-{attempt}")
+
+    def create(*_: object) -> StepRecord:
+        made.append(made[-1] + 1)
+        return failed(made[-1])
+
+    store = SimpleNamespace(
+        update_step=lambda *_, **__: failed(made[-1]),
+        add_metadata=lambda _, owner, values: added.append((owner, values)),
+    )
+    monkeypatch.setattr(stores, "current", lambda: store)
+    monkeypatch.setattr(step_records, "step_state", lambda *_, **__: before)
+    monkeypatch.setattr(step_records, "honour_stop_request", lambda _: None)
+    monkeypatch.setattr(step_records, "_create_failed", create)
+
+    last = step_records.fail_step("some-run", "train", "Refused.", attempt=attempt, final=True)
+
+    assert last == failed(3)
+    assert added == ([("record-3", {TRIES_KEY: attempt})] if stored else [])
