@@ -208,6 +208,8 @@ def check_spec(
     if not mistakes.found:
         # A key with a wrong value would be reported as missing, too.
         _check_pipeline(mistake, ours)
+    if target and "target" in flag_keys.model_fields_set and flag_keys.target != target:
+        mistake("target", f"'--target {target}' sets another one.", "Keep one of them.")
     compiled = ours.deployment is not None
     of_file = _sandboxes(in_file, compiled=compiled)
     of_flags = _sandboxes(in_flags, compiled=compiled)
