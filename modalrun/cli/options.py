@@ -40,8 +40,8 @@ Spec = Annotated[
     typer.Argument(
         metavar="SPEC",
         help="The run spec, a YAML file; by default modalrun.yaml or run.yaml of this folder. Or a"
-        " pipeline (training.py:training, my_project.training:pipeline), or a deployment file from"
-        " 'compile'.",
+        " folder with one, a pipeline (training.py:training, my_project.training:pipeline), or a"
+        " deployment file from 'compile'.",
         show_default=False,
     ),
 ]
@@ -90,12 +90,11 @@ class Given:
             UsageError: The spec or an option is wrong.
         """
         from modalrun.spec.run_spec import load_spec
-        from modalrun.spec.spec_argument import default_spec
 
-        if path is None:
-            path = default_spec()
-            writer.err(f"Using {path}")
-        return load_spec(path, target=self.target, overrides=self.overrides)
+        spec = load_spec(path or Path(), target=self.target, overrides=self.overrides)
+        if (used := spec.source.path) != path:
+            writer.err(f"Using {used}")
+        return spec
 
 
 def shared(command: Callable[..., None]) -> Callable[..., None]:

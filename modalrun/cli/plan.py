@@ -38,6 +38,7 @@ def plan(
 
     from modalrun.plan.stack import wrong_stack
     from modalrun.submit.prepare import plan_spec
+    from modalrun.submit.source.imports import check_imports
     from modalrun.submit.source.selection import select
 
     with Spinner("Compiling", quiet=output == "json"):
@@ -56,3 +57,4 @@ def plan(
     if found.problems:
         raise wrong_stack(found.stack, found.problems)
     tree.check()
+    check_imports(found.source, tree)

@@ -41,10 +41,14 @@ def smoke(
     Exit codes: 0 nothing is broken, 1 something is, 2 the run spec or the stack is wrong, or
     nobody can be asked, 3 not authenticated, 4 not found, 8 a server can't be reached.
     """
+    from modalrun.doctor.smoke import planned, read_spec
     from modalrun.errors import UsageError
-    from modalrun.spec.run_spec import target_of_spec
+    from modalrun.modal_api.configuration import local_server_note
+    from modalrun.output.smoke_text import as_json, estimate, print_report
 
-    asks = not yes and (target or target_of_spec(spec)) == "modal"
+    # The file of a deployment has a target, too.
+    checked = read_spec(spec, target)
+    asks = not yes and checked.target == "modal"
     if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "'modalrun smoke' asks before it creates anything, and here nobody can be asked.",
@@ -52,12 +56,8 @@ def smoke(
             hint="Add '--yes'. It costs a few cents.",
         )
 
-    from modalrun.doctor.smoke import planned
-    from modalrun.modal_api.configuration import local_server_note
-    from modalrun.output.smoke_text import as_json, estimate, print_report
-
     stdout = sys.stdout
-    with redirect_stdout(sys.stderr), planned(spec, target, gpu) as job:
+    with redirect_stdout(sys.stderr), planned(checked, gpu, has_spec=spec is not None) as job:
         if note := local_server_note(job.plan.target):
             writer.err(f"note: {note}")
         writer.err(estimate(job))

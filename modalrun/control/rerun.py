@@ -79,7 +79,7 @@ def spec_of_rerun(
         spec = check_spec(YamlSource(file, {"deployment": deployment.id}, {}), given, target=target)
     return replace(
         spec,
-        target=target or place.target,
+        target=spec.target if spec.has_target else place.target,
         rerun=RerunRequest(
             run.id,
             tuple(begin),

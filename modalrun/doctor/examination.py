@@ -62,7 +62,7 @@ def examine(spec_path: Path | None, target: Target | None) -> Report:
     if spec_path is not None:
         try:
             spec = prepare.with_file_values(load_spec(spec_path, target=target))
-            spec_finding = Finding("spec", "ok", str(spec_path))
+            spec_finding = Finding("spec", "ok", str(spec.source.path))
         except ModalrunError as error:
             spec_finding = Finding.of_error("spec", error)
     target = target or (spec.target if spec else target_of_spec(spec_path))

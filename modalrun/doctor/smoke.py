@@ -135,25 +135,33 @@ class Smoke:
         return kind(f"no end of it within {TRIAL_SECONDS[self.plan.target]} s", hint=hint)
 
 
+def read_spec(path: Path | None, target: Target | None) -> RunSpec:
+    """Read the run spec of a smoke test; without one, it only has the target.
+
+    Raises:
+        UsageError: The spec is wrong.
+    """
+    if path is None:
+        return RunSpec.of_snapshot(target or "modal", Path.cwd(), own_code=False)
+    return prepare.with_file_values(load_spec(path, target=target))
+
+
 @contextlib.contextmanager
-def planned(spec_path: Path | None, target: Target | None, gpu: str | None) -> Iterator[Smoke]:
+def planned(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Iterator[Smoke]:
     """Plan a smoke test for a run spec, or for the active stack without one. Nothing is created.
 
     Raises:
-        ModalrunError: The spec, the stack or a setting is wrong, or ZenML can't be used.
+        ModalrunError: The stack or a setting is wrong, or ZenML can't be used.
     """
     if gpu is not None:
         try:
             split_gpu(gpu)
         except ValueError as error:
             raise UsageError(f"--gpu: {error}.") from None
-    spec = RunSpec.of_snapshot(target or "modal", Path.cwd(), own_code=False)
-    if spec_path is not None:
-        spec = prepare.with_file_values(load_spec(spec_path, target=target))
     with zenml_process(spec.source_root):
         if spec.target == "local":
             preflight.warm_up_local_server()
-        yield _plan(spec, gpu, has_spec=spec_path is not None)
+        yield _plan(spec, gpu, has_spec=has_spec)
 
 
 def _plan(spec: RunSpec, gpu: str | None, *, has_spec: bool) -> Smoke:

@@ -37,6 +37,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.submit import preflight, prepare
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.runtime_packages import engine_packages
+from modalrun.submit.source.imports import check_imports
 from modalrun.submit.source.selection import select
 from modalrun.submit.source.tree import SourceSelection
 from modalrun.util import check, compatibility, reachability
@@ -317,6 +318,7 @@ def _source(selection: SourceSelection) -> str:
     """
     tree = select(selection)
     tree.check()
+    check_imports(selection, tree)
     return tree.described().removeprefix("source: ")
 
 

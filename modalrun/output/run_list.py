@@ -52,23 +52,25 @@ def as_json(found: Sequence[ListedRun]) -> str:
 
 
 def print_list(found: Sequence[ListedRun]) -> None:
-    """Print a line for each run to stdout; one run or more. The same advice comes once."""
+    """Print a line for each run to stdout; one run or more. `status` has the advice."""
     shown = make_console(stderr=False)
     now = datetime.now(timezone.utc)
     rows = [_row(listed, now) for listed in found]
     width = width_of(shown)
     head, *lines = table(rows, width, cut={"name": _NAME}, optional=_OPTIONAL)
     result = [head]
-    told: set[str] = set()
+    helped: list[str] = []
     for listed, line in zip(found, lines, strict=True):
         result.append(line)
         if listed.run.status == "failed" and listed.run.reason:
             room = SHORT_ID + 2
             reason = f"{' ' * room}{first_line(listed.run.reason)}"
             result += fitted(reason, width, "red", indent=room)
-            if listed.run.next and listed.run.next not in told:
-                told.add(listed.run.next)
-                result += fitted(f"{' ' * room}next: {listed.run.next}", width, indent=room)
+            if listed.run.next:
+                helped.append(listed.run.id[:SHORT_ID])
+    if helped:
+        run = helped[0] if len(helped) == 1 else "RUN"
+        result += [Text(), *fitted(f"next: 'modalrun status {run}' says what helps", width)]
     print_lines(shown, result)
 
 

@@ -62,15 +62,17 @@ def with_bars(
     names = max(SHORT_NAME, (width or _WIDTH) // 4)
     others = sum(min(one, names) + 2 for one in widths)
     columns = max(_LEAST, min(_MOST, (width or _WIDTH) - others))
-    kinds = {span.kind for _, spans in rows for span in spans}
-    if not kinds:
+    if not any(spans for _, spans in rows):
         return table([cells for cells, _ in rows], width, cut={"step": SHORT_NAME}) if rows else []
-    drawn = [{**cells, "timeline": _bar(timeline, spans, columns)} for cells, spans in rows]
+    bars = [_bar(timeline, spans, columns) for _, spans in rows]
+    drawn = [{**cells, "timeline": bar} for (cells, _), bar in zip(rows, bars, strict=True)]
     lines = table(drawn, width, cut={"step": SHORT_NAME}, optional=("gpu", "state"))
+    # A short phase may be hidden by a longer one.
+    shown = {letter for bar in bars for letter in bar.plain}
     meaning = [
         Text.assemble((letter, style), f" {kind}")
         for kind, (letter, style) in _LETTERS.items()
-        if kind in kinds
+        if letter in shown
     ]
     return [*lines, Text("  ").join(meaning)]
 

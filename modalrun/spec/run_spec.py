@@ -27,7 +27,7 @@ from modalrun.spec.short_forms import expanded
 from modalrun.spec.spec_argument import source_root_of, spec_source
 from modalrun.spec.validation import Checker, Mistakes, run_name_problem
 from modalrun.spec.yaml_nodes import KeyPath, Scalar
-from modalrun.spec.yaml_source import YamlSource, read_yaml
+from modalrun.spec.yaml_source import YamlSource
 from modalrun.util.nearest import nearest
 from modalrun.util.paths import user_path
 from modalrun.util.text import shell_word
@@ -162,7 +162,7 @@ def target_of_spec(path: Path | None) -> Target:
     name = None
     if path is not None:
         with contextlib.suppress(UsageError):
-            name = nearest(str(read_yaml(path).data.get("target")), ("modal", "local"))
+            name = nearest(str(spec_source(path, None).data.get("target")), ("modal", "local"))
     return "local" if name == "local" else "modal"
 
 
@@ -172,7 +172,7 @@ def load_spec(
     """Read and check a run spec.
 
     Args:
-        path: The YAML file, or instead of one a deployment file (`.json`) or a pipeline
+        path: The YAML file, or instead of one its folder, a deployment file (`.json`) or a pipeline
             (`training.py:training`, `my_project.training:pipeline`).
         target, overrides: What the command line sets; it overrides the file.
 
@@ -208,6 +208,8 @@ def check_spec(
     if not mistakes.found:
         # A key with a wrong value would be reported as missing, too.
         _check_pipeline(mistake, ours)
+    if target and "target" in flag_keys.model_fields_set and flag_keys.target != target:
+        mistake("target", f"'--target {target}' sets another one.", "Keep one of them.")
     compiled = ours.deployment is not None
     of_file = _sandboxes(in_file, compiled=compiled)
     of_flags = _sandboxes(in_flags, compiled=compiled)

@@ -17,22 +17,21 @@ DEFAULT_FILES = ("modalrun.yaml", "run.yaml")
 _AS_IN = "'modalrun submit training.py:training' runs the pipeline 'training' of a file"
 
 
-def default_spec() -> Path:
-    """Return the run spec of the current folder.
+def default_spec(folder: Path) -> Path:
+    """Return the run spec of a folder.
 
     Raises:
         UsageError: There is none, or more than one.
     """
-    here = [Path(name) for name in DEFAULT_FILES if os.path.lexists(name)]
+    here = [folder / name for name in DEFAULT_FILES if os.path.lexists(folder / name)]
     if len(here) > 1:
-        raise UsageError(
-            f"This folder has {here[0]} and {here[1]}.", hint="Name the one that you mean."
-        )
+        raise UsageError(f"There are {here[0]} and {here[1]}.", hint="Name the one that you mean.")
     if not here:
+        place = "This folder" if folder == Path() else f"The folder {folder}"
         raise UsageError(
-            f"SPEC is missing, and this folder has no {' or '.join(DEFAULT_FILES)}.",
-            hint="Name one, or 'modalrun init' writes one (without an account: 'modalrun init"
-            f" --target local'). {_AS_IN} without one.",
+            f"{place} has no {' or '.join(DEFAULT_FILES)}.",
+            hint="Name a run spec, or 'modalrun init' writes one (without an account: 'modalrun"
+            f" init --target local'). {_AS_IN} without one.",
         )
     return here[0]
 
@@ -41,8 +40,8 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     """Read a run spec, or make the one of a deployment file or a pipeline.
 
     Args:
-        argument: A YAML file, a deployment file (`.json`), or a pipeline: `training.py:training`
-            or `my_project.training:pipeline`.
+        argument: A YAML file, a folder with one of `DEFAULT_FILES`, a deployment file (`.json`), or
+            a pipeline: `training.py:training` or `my_project.training:pipeline`.
         source_root: The source root that the command line sets; the names of modules depend on it.
             Whoever checks the spec reports one that is no text.
 
@@ -50,6 +49,8 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
         UsageError: There is no such file, or it can't be read.
     """
     checked_path(argument, "The run spec")
+    if os.path.lexists(argument) and argument.is_dir():
+        argument = default_spec(argument)
     place, colon, name = str(argument).rpartition(":")
     if colon and not os.path.lexists(argument):
         root = None

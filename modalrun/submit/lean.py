@@ -184,13 +184,15 @@ def _remembered(spec: RunSpec, found: reuse.Remembered, configuration: Path) -> 
         server.require_snapshot(spec.deployment, found.named)
     snapshot = server.snapshot(found.snapshot)
     deployment = found.deployment(snapshot)
+    tree = found.tree if spec.own_code or _gather_here(deployment) else None
     compiled = LeanDeployment(
-        deployment,
+        # The submission of the same files has checked what they import.
+        deployment if tree is None else replace(deployment, modules=()),
         found.description,
         found.conditions,
         snapshot,
         found.snapshot,
-        tree=found.tree if spec.own_code or _gather_here(deployment) else None,
+        tree=tree,
     )
     return _usual(spec, compiled, server)
 

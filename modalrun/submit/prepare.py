@@ -167,6 +167,8 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
         plan.settings.source_include,
         named is not None and named.origin in by_user,
         plan.settings.source_include if given else (),
+        () if deployment.docker.get("local_project_install_command") else deployment.modules,
+        tuple(code_folders(spec.source_root, deployment.docker)),
     )
 
 

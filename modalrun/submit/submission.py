@@ -41,6 +41,7 @@ from modalrun.submit.lean import NOT_COMPILED, LeanSubmission, create_run, find
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source.ahead import SourceAhead, copied_ahead, remembered
+from modalrun.submit.source.imports import check_imports
 from modalrun.submit.source.selection import select
 from modalrun.submit.source.staging import new_files_note, stage, stage_again
 from modalrun.submit.withdrawal import Withdrawal, announcement, say_at_last
@@ -312,6 +313,7 @@ class Submission:
             return folder
         with timeline.phase("select the source"):
             tree = select(selection)
+        check_imports(selection, tree)
         for note in tree.notes:
             say(f"note: {note}", "yellow")
         say(tree.described("'modalrun plan SPEC --files' lists them"))

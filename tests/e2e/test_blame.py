@@ -77,7 +77,7 @@ def test_a_failure_is_told_alike_everywhere(world: World, mode: str, how: str) -
     assert status["zenml"]["reason"] in listed
     # The reason of a run that timed out is that.
     assert reason.partition(" (blamed")[0] in listed, listed
-    assert f"next: {hint or ''}" in listed or not hint, listed
+    assert f"next: 'modalrun status {run_id[:8]}' says" in listed or not hint, listed
     assert "about to" in world.modalrun(*command.split()[1:]).finish().stdout
 
 

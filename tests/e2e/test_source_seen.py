@@ -29,6 +29,25 @@ def test_a_file_that_did_not_go_along_is_named_with_its_rule(world: World) -> No
 
 
 @pytest.mark.exhaustive
+def test_a_module_that_does_not_go_along_is_refused_before_the_run(world: World) -> None:
+    (world.project / "labels").mkdir()
+    (world.project / "labels" / "__init__.py").touch()
+    (world.project / ".gitignore").write_text("labels/\n")
+    module = world.project / "missing.py"
+    module.write_text(f"import labels\n{module.read_text()}")
+    spec = world.spec("pipeline: missing.missing\ntarget: local\n")
+    command = [sys.executable, "-m", "modalrun"]
+    world.start([*command, "compile", str(spec), "-o", "d.json"], cwd=world.project).finish()
+
+    for name in ("plan", "submit"):
+        for argument in (str(spec), "d.json"):
+            done = world.start([*command, name, argument], cwd=world.project).finish()
+            assert done.exit_code == 2
+            assert "labels (labels/ in .gitignore)" in " ".join(done.stderr.split())
+    assert world.runs() == []
+
+
+@pytest.mark.exhaustive
 def test_a_rerun_gets_the_file_that_its_command_line_names(world: World) -> None:
     test_a_file_that_did_not_go_along_is_named_with_its_rule(world)
 

@@ -7,5 +7,6 @@ tree         describe them, and what is left out
 staging      copy and hash them; write the manifest of a `per_step` run
 ahead        make the copy while ZenML compiles
 changes      compare it with the files that a run was submitted with
+imports      refuse modules that are imported and left out
 left_behind  explain a failure by what did not go along
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from modalrun.errors import ModalrunError, UsageError
@@ -112,19 +111,10 @@ def _ignored(selection: SourceSelection, path: Path) -> str | None:
     tree = select(selection)
     if any(file.path == path or path in file.path.parents for file in tree.files):
         return None
-    out = next((one for one in _with_parents(path) if one in tree.left_out), None)
-    rule = tree.left_out[out] if out else "it is empty, or new since the submission"
-    if path.name == "__init__.py" and out not in {None, path}:
-        # The rest of the package is missing, too.
-        path = path.parent
-    included = ", ".join([*selection.include, shown(path)])
+    path, rule = tree.left_out_by(path) or (path, "it is empty, or new since the submission")
+    included = selection.to_include([path])
     return (
         f"{shown(path)} is in the source root, but did not go along ({rule}):"
-        f" 'source_include: [{included}]' in the run spec takes it along, or for 'submit' and"
-        f" 'rerun' --set 'source_include=[{included}]'."
+        f" 'source_include: {included}' in the run spec takes it along, or for 'submit' and"
+        f" 'rerun' --set 'source_include={included}'."
     )
-
-
-def _with_parents(path: Path) -> Iterator[Path]:
-    yield path
-    yield from path.parents

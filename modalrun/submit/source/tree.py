@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class SourceSelection:
             a shared stack names can't take credential files along.
         added: What the command line of a rerun includes: it goes although the earlier run did not
             get it.
+        modules: The modules that a sandbox imports by name. They select no files.
+        folders: The folders of this machine that it imports them from.
     """
 
     root: Path
@@ -36,12 +39,18 @@ class SourceSelection:
     include: tuple[str, ...] = ()
     may_include_credentials: bool = True
     added: tuple[str, ...] = ()
+    modules: tuple[str, ...] = field(default=(), compare=False)
+    folders: tuple[Path, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.dockerignore is not None:
             checked_path(self.dockerignore, "'dockerignore' in the Docker settings")
         for name in self.include:
             checked_path(name, "'source_include'")
+
+    def to_include(self, paths: Iterable[Path]) -> str:
+        """Return the value of `source_include` that takes further paths along."""
+        return f"[{', '.join(dict.fromkeys([*self.include, *map(shown, paths)]))}]"
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,15 @@ class SourceTree:
     def untracked(self) -> int:
         """How many files go that Git does not track; 0 outside of a repository."""
         return sum(not file.tracked for file in self.files) if self.in_git else 0
+
+    def left_out_by(self, path: Path) -> tuple[Path, str] | None:
+        """Return what a file that does not go has to be included by, and the rule, if any."""
+        out = next((one for one in (path, *path.parents) if one in self.left_out), None)
+        if out is None:
+            return None
+        # The rest of a package is missing, too.
+        whole = path.name == "__init__.py" and out != path
+        return path.parent if whole else path, self.left_out[out]
 
     def check(self) -> None:
         """Refuse a source tree that can't go.

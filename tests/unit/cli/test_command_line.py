@@ -76,7 +76,7 @@ def test_no_command_shows_the_help(arguments: list[str]) -> None:
     ("arguments", "words"),
     [
         (["sumbit"], "sumbit"),
-        (["submit"], "SPEC"),
+        (["submit"], "Name a run spec"),
         (["submit", "a.yaml", "b.yaml"], "unexpected extra argument"),
         (["submit", "a.yaml", "--targt", "local"], "--targt"),
         (["submit", "a.yaml", "--target", "cloud"], "'cloud' is not one of 'modal', 'local'"),

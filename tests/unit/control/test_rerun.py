@@ -48,6 +48,7 @@ def test_without_other_code_it_is_the_deployment_of_the_run(zenml: FakeZenML) ->
     assert spec.rerun.source is not None
     # It is recorded with the new run.
     assert spec.rerun.source.root == str(spec.source_root)
+    assert spec_of(zenml, set_option("target=modal")).target == "modal"
 
 
 @pytest.mark.parametrize(

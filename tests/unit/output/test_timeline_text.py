@@ -69,3 +69,10 @@ def test_a_run_of_no_length_and_one_without_steps() -> None:
     assert timeline_lines(empty, 80) == []
     short = replace(empty, steps=(row("a", Span("run", 1000, 1000)), row("b")))
     assert [line.plain for line in timeline_lines(short, 80)][1].rstrip().endswith("R")
+
+
+def test_the_legend_has_the_letters_that_are_shown() -> None:
+    # The shortest phase shares its column with the run.
+    hidden = row("a", Span("sandbox start", 1000, 1000.1), Span("run", 1000.1, 1100))
+    *_, legend = timeline_lines(replace(TIMELINE, run=(), steps=(hidden,)), 80)
+    assert legend.plain == "R run"

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from modalrun.errors import UsageError
+from modalrun.spec.overrides import set_option
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec, load_spec, target_of_spec
 from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, RunKeys, StepKeys
@@ -42,6 +43,15 @@ def test_option_wins_over_the_target_of_the_file(tmp_path: Path) -> None:
     path.write_text(PIPELINE + "target: modal\n", encoding="utf-8")
     assert load_spec(path, target="local").target == "local"
     assert load_spec(path).target == "modal"
+
+
+def test_two_targets_of_one_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(PIPELINE, encoding="utf-8")
+    local = [set_option("target=local")]
+    assert load_spec(path, target="local", overrides=local).target == "local"
+    with pytest.raises(UsageError, match="--set target: '--target modal' sets another one"):
+        load_spec(path, target="modal", overrides=local)
 
 
 def test_run_keys_are_those_of_the_installed_zenml() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from modalrun.errors import UsageError
 from modalrun.spec.overrides import Override, param_option, set_option
-from modalrun.spec.run_spec import RunSpec, load_spec
+from modalrun.spec.run_spec import RunSpec, load_spec, target_of_spec
 from modalrun.spec.spec_argument import default_spec
 
 
@@ -127,11 +127,23 @@ def test_mistakes_name_the_argument() -> None:
 
 def test_the_run_spec_of_the_folder(project: Path) -> None:
     with pytest.raises(UsageError, match=r"no modalrun\.yaml or run\.yaml"):
-        default_spec()
+        default_spec(Path())
     (project / "run.yaml").touch()
-    assert default_spec() == Path("run.yaml")
+    assert default_spec(Path()) == Path("run.yaml")
     (project / "modalrun.yaml").touch()
-    with pytest.raises(UsageError, match=r"has modalrun\.yaml and run\.yaml"):
-        default_spec()
+    with pytest.raises(UsageError, match=r"There are modalrun\.yaml and run\.yaml"):
+        default_spec(Path())
     (project / "run.yaml").unlink()
-    assert default_spec() == Path("modalrun.yaml")
+    assert default_spec(Path()) == Path("modalrun.yaml")
+
+
+def test_a_folder_stands_for_its_run_spec(project: Path) -> None:
+    (project / "configs").mkdir()
+    with pytest.raises(UsageError, match="The folder configs has no") as caught:
+        load("configs")
+    assert "Name a run spec" in (caught.value.hint or "")
+    (project / "configs" / "run.yaml").write_text("pipeline: a.b\ntarget: local\n")
+    spec = load("configs/")
+    assert (spec.pipeline, spec.source.path) == ("a.b", Path("configs/run.yaml"))
+    (project / "configs" / "run.yaml").write_text("target: local\n")
+    assert target_of_spec(Path("configs")) == "local"
