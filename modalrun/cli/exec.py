@@ -45,8 +45,8 @@ def exec_(
             "-s",
             metavar="NAME",
             autocompletion=completion.steps,
-            help="The running step whose sandbox is meant. It may be left out in 'pipeline' mode,"
-            " and where one step runs.",
+            help="The running step whose sandbox is meant; 'child/step' for that of a child"
+            " pipeline. It may be left out in 'pipeline' mode, and where one step runs.",
         ),
     ] = None,
 ) -> int:

@@ -47,7 +47,7 @@ def list_(
     """List the runs that modalrun has started, newest first.
 
     The cost is an estimate: the time of each sandbox at Modal's list prices for its request. '-' is
-    nothing: a run on the local Modal server, or without a sandbox. '?' is not known.
+    nothing: a run on the local Modal server, or without a sandbox of its own. '?' is not known.
     """
     from modalrun.observe import list_runs
     from modalrun.zenml_api import process

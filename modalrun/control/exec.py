@@ -11,10 +11,10 @@ from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.commands import Write
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.log_filter import unknown_steps
-from modalrun.observe.status import connect
+from modalrun.observe.status import child_attempts, connect
 from modalrun.run.contract import MODAL_TOKEN, ORDER
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import UNBEGUN, StepRecord
+from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 from modalrun.util.retry import repeated
 from modalrun.util.text import listing
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
@@ -65,7 +65,7 @@ def find_place(
         UsageError: Several steps run.
         AuthenticationError, ConnectionLostError: ZenML's server or Modal refuses or is not there.
     """
-    run, steps = zenml.read_run_and_steps(run_id)
+    run, own_steps = zenml.read_run_and_steps(run_id)
     if run.finished:
         raise NotFoundError(
             f"The run {run.name} ({run.id}) has ended ({run.status}): it has no sandbox any more."
@@ -74,9 +74,11 @@ def find_place(
     if metadata is None:
         why = "It is only just being submitted: try again." if run.announced else None
         if run.parent is not None:
-            why = f"It is the run of a child pipeline, in the sandboxes of the run {run.parent}: in"
-            why += f" 'mode: pipeline', 'modalrun exec {run.parent}' runs a command there."
+            why = f"It is the run of a child pipeline, in the sandboxes of the run {run.root}:"
+            why += f" 'modalrun exec {run.root}' runs a command there."
         raise NotFoundError(f"The run {run.name} ({run.id}) has no sandbox.", hint=why)
+    below = {one.name: one for one in child_attempts(run, zenml=zenml)}
+    steps = [*own_steps, *below.values()]
     running = [one for one in steps if one.status == "running"]
     if step is not None:
         chosen: StepRecord | None = _running(step, steps, running)
@@ -95,7 +97,7 @@ def find_place(
     # The inline steps of a dynamic pipeline run in the run sandbox.
     own = chosen.metadata if chosen is not None and metadata.mode == "per_step" else None
     if chosen is not None and own is None and metadata.mode == "per_step":
-        own = _recorded(run.id, chosen.name, zenml)
+        own = _recorded(*_owner(run, chosen.name), zenml)
     sandbox = own.sandbox_id if own is not None else metadata.sandbox_id
     return Place(
         run.id,
@@ -103,8 +105,14 @@ def find_place(
         f"step '{chosen.name}'" if chosen is not None else f"run {run.name}",
         _hidden(metadata, sandbox),
         connect(run.id, metadata, zenml=zenml, modal=modal),
-        zenml.environment_of(run.id, chosen.name if chosen is not None else None),
+        zenml.environment_of(*(_owner(run, chosen.name) if chosen is not None else (run.id, None))),
     )
+
+
+def _owner(run: RunRecord, label: str) -> tuple[str, str]:
+    """Return the id of the run that a step belongs to, and the step's name there."""
+    above, _, name = label.rpartition("/")
+    return (run.children[above].id, name) if above in run.children else (run.id, label)
 
 
 def _running(name: str, steps: Sequence[StepRecord], running: Sequence[StepRecord]) -> StepRecord:

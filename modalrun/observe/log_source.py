@@ -140,13 +140,6 @@ def _find_running(run_id: str) -> LogSource | None:
     return None
 
 
-def _topmost(run: RunRecord) -> RunRecord:
-    """Return the run whose sandboxes a child pipeline's run shares; any other run itself."""
-    while run.parent is not None:
-        run = ZENML.read_run(run.parent)
-    return run
-
-
 def source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
     """Return where the lines of a run are; see `find`."""
     if run.metadata is None:
@@ -164,9 +157,9 @@ def source_of(run: RunRecord, say: Callable[[str], None]) -> LogSource:
             )
         # ZenML may have stored its lines, whatever has run it.
         what = "The run has no sandbox" if run.announced else "modalrun did not start the run"
-        if (top := _topmost(run)) is not run:
-            what = f"The run is a child of {top.id}, whose logs have its lines"
-            what += f" ('modalrun logs {top.id}')"
+        if run.parent is not None:
+            what = f"The run is a child of {run.root}, whose logs have its lines"
+            what += f" ('modalrun logs {run.root}')"
         why = run.problem.rstrip(".") if run.problem else what
         return LogSource(run.id, "", None, running=False, problem=why)
     connection, problem, metadata = None, None, run.metadata

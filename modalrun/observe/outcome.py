@@ -18,6 +18,7 @@ from modalrun.errors import (
 )
 from modalrun.observe.cost import cost_details
 from modalrun.observe.handle import RunHandle
+from modalrun.observe.status import child_attempts
 from modalrun.run.failure_hints import hint_on_end, hint_on_failure
 from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
@@ -25,6 +26,7 @@ from modalrun.run.outcome import (
     PAUSED,
     Outcome,
     answer_commands,
+    child_details,
     exit_code_and_headline,
 )
 from modalrun.run.progress import RunProgress, StepProgress
@@ -79,6 +81,7 @@ def derive_outcome(
         reason = _reason(run, progress, end, how)
         zenml.finalize_run(run.run_id, reason, lines=lines, used=used)
         record, steps = zenml.read_run_and_steps(run.run_id)
+        below = child_attempts(record, zenml=zenml)
     except ConnectionLostError as error:
         raise ConnectionLostError(
             f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.problem}",
@@ -99,14 +102,19 @@ def derive_outcome(
     if code == RunFailedError.exit_code and not blamed and record.reason:
         # No step is to blame: a hook, or the function of a dynamic pipeline.
         details.append(("reason", record.reason))
-    details += [*run.links, run.commands[0]]
+    details += [*run.links, *child_details(record), run.commands[0]]
     # Of a failed step, the command and what to do are beside its reason.
     details += [] if failed else [("logs", f"modalrun logs {run.run_id}")]
     details.append(("report", f"modalrun report {run.run_id} --open"))
     attempts = _attempts(view, zenml)
     now = datetime.now(timezone.utc)
     details += cost_details(
-        run.plan, record, attempts or steps, progress.idle, now, resumed=run.resumed
+        run.plan,
+        record,
+        [*(attempts or steps), *below],
+        progress.idle,
+        now,
+        resumed=run.resumed,
     )
     details += _outputs(run.run_id, steps)
     told = any(step.next for step in view.failed)
@@ -116,8 +124,8 @@ def derive_outcome(
     if may_be_rerun(record):
         details.append(("rerun", run.with_folder(f"modalrun rerun {run.run_id}")))
     if record.status == PAUSED:
-        answer, resume = answer_commands(run.run_id)
-        details += [("answer", answer), ("resume", run.with_folder(resume))]
+        *answers, resume = answer_commands(record)
+        details += [*(("answer", one) for one in answers), ("resume", run.with_folder(resume))]
     shown = _steps(run.steps, steps, progress)
     return Outcome(
         code,

@@ -17,7 +17,7 @@ from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.cost import RunCost, spent
 from modalrun.observe.log_source import source_of
 from modalrun.observe.logs import LogRequest, read
-from modalrun.observe.status import read_status
+from modalrun.observe.status import child_attempts, read_status
 from modalrun.plan.pricing import LIST_PRICES
 from modalrun.run.artifacts import Artifact
 from modalrun.run.failure import relative
@@ -95,7 +95,7 @@ def read_report(
     return Report(
         view,
         timeline_of(view, attempts, now.timestamp()),
-        spent(view.run, attempts, now, LIST_PRICES),
+        spent(view.run, [*attempts, *child_attempts(view.run, zenml=zenml)], now, LIST_PRICES),
         tuple(artifacts),
         output,
         tuple(_spec(view.run, zenml)),

@@ -12,7 +12,7 @@ from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.run.metadata import Announced, RunMetadata
-from modalrun.run.records import LATEST, RunRecord, select
+from modalrun.run.records import LATEST, RunRecord, StepRecord, select
 from modalrun.run.sandbox_exit import ExitKind
 from modalrun.run.status import NOT_ASKED, RunStatus, SandboxState, derive_status, needs_modal
 from modalrun.run.timeline import Timeline, timeline_of
@@ -83,6 +83,20 @@ def read_timeline(status: RunStatus, *, zenml: ZenMLGateway = ZENML) -> Timeline
     """
     attempts = zenml.step_attempts([status.run])[status.run.id]
     return timeline_of(status, attempts, time.time())
+
+
+def child_attempts(run: RunRecord, *, zenml: ZenMLGateway = ZENML) -> list[StepRecord]:
+    """Return every attempt of the steps of a run's child pipelines, named by their labels.
+
+    Raises:
+        AuthenticationError, ConnectionLostError: ZenML's server refuses or is not there.
+    """
+    attempts = zenml.step_attempts(list(run.children.values()))
+    return [
+        replace(one, name=f"{label}/{one.name}")
+        for label, child in run.children.items()
+        for one in attempts[child.id]
+    ]
 
 
 def refresh(status: RunStatus, *, zenml: ZenMLGateway = ZENML) -> RunStatus:

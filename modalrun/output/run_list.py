@@ -38,7 +38,8 @@ def as_json(found: Sequence[ListedRun]) -> str:
         "prices_as_of": LIST_PRICES.as_of,
         "runs": [
             {
-                **run_fields(listed.run),
+                **run_fields(listed.run, listed.place),
+                "parent": listed.run.parent,
                 "state": listed.run.status,
                 "finished": listed.run.finished,
                 "reason": listed.run.reason,
@@ -60,10 +61,13 @@ def print_list(found: Sequence[ListedRun]) -> None:
     head, *lines = table(rows, width, cut={"name": _NAME}, optional=_OPTIONAL)
     result = [head]
     helped: list[str] = []
+    room = SHORT_ID + 2
     for listed, line in zip(found, lines, strict=True):
         result.append(line)
+        if (root := listed.root) is not None:
+            part = f"{' ' * room}part of {root.name} ({root.id[:SHORT_ID]})"
+            result += fitted(part, width, indent=room)
         if listed.run.status == "failed" and listed.run.reason:
-            room = SHORT_ID + 2
             reason = f"{' ' * room}{first_line(listed.run.reason)}"
             result += fitted(reason, width, "red", indent=room)
             if listed.run.next:
@@ -86,8 +90,8 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
         "name": run.name,
         "pipeline": run.pipeline,
         "state": run.status,
-        "mode": run.place.mode if run.place else unknown,
-        "target": run.place.target if run.place else unknown,
+        "mode": listed.place.mode if listed.place else unknown,
+        "target": listed.place.target if listed.place else unknown,
         "started": here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d"),
         "time": duration(started, run.end if over else run.latest(now)),
         "cost": _cost(listed.cost),

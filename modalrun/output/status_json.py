@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from modalrun.run.failure import Failure, has_failed
+from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
 from modalrun.run.status import RunStatus
 
@@ -19,7 +20,7 @@ def as_json(view: RunStatus) -> str:
     document = {
         "format": "modalrun-status",
         "version": VERSION,
-        **run_fields(run),
+        **run_fields(run, run.place),
         "state": view.state,
         "over": view.over,
         "exit_code": view.exit_code,
@@ -42,6 +43,10 @@ def as_json(view: RunStatus) -> str:
         if metadata
         else None,
         "parent": run.parent,
+        "children": [
+            {"label": label, "id": child.id, "name": child.name, "state": child.status}
+            for label, child in run.children.items()
+        ],
         "rerun_of": metadata.rerun_of if metadata else None,
         "rerun_by": metadata.rerun_by if metadata else None,
         "steps": [_step(step, view) for step in view.steps],
@@ -50,9 +55,8 @@ def as_json(view: RunStatus) -> str:
     return json.dumps(document, indent=2)
 
 
-def run_fields(run: RunRecord) -> dict[str, Any]:
+def run_fields(run: RunRecord, place: RunMetadata | Announced | None) -> dict[str, Any]:
     """Return the fields of a run that 'status' and 'list' share."""
-    place = run.place
     return {
         "id": run.id,
         "name": run.name,

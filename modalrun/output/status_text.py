@@ -26,7 +26,7 @@ from modalrun.output.terminal.table import SHORT_NAME, bar_width, cell, state_ce
 from modalrun.output.timeline_text import timeline_lines
 from modalrun.run import failure
 from modalrun.run.events import Redraw
-from modalrun.run.outcome import LOST
+from modalrun.run.outcome import LOST, child_details
 from modalrun.run.records import UNBEGUN, StepRecord
 from modalrun.run.status import RunStatus, may_be_rerun
 from modalrun.run.timeline import Timeline
@@ -119,7 +119,8 @@ class LiveStatus:
     def _picture(self) -> list[Text]:
         if self._view is None:
             return []
-        rows = None if self._over else max(1, self._console.height - _OTHER_ROWS)
+        others = _OTHER_ROWS + len(child_details(self._view.run))
+        rows = None if self._over else max(1, self._console.height - others)
         return render(self._view, _now(), width_of(self._console), rows=rows)
 
 
@@ -220,7 +221,7 @@ def _metadata(view: RunStatus, now: datetime, width: int | None) -> list[Text]:
         "zenml": run.url,
     }
     lines = [cell(f"Run {run.name}", "bold")]
-    for label, value in values.items():
+    for label, value in (*values.items(), *child_details(run)):
         if value:
             style = STYLES.get(view.state, "") if label == "state" else ""
             lines += labelled(label, value, width, room=_LABELS, style=style)

@@ -17,7 +17,7 @@ from modalrun.run.contract import (
 )
 from modalrun.run.failure import has_failed
 from modalrun.run.progress import StepProgress
-from modalrun.run.records import FINISHED
+from modalrun.run.records import FINISHED, RunRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 from modalrun.run.timeline import Timeline
 
@@ -46,6 +46,8 @@ _BY_REASON = {
     },
 }
 """How the reasons begin that the supervisor, `submit` and `reconcile` record of a run."""
+
+_MOST_CHILDREN = 8
 
 PAUSED = "paused"
 """ZenML's status of a dynamic pipeline's run that waits for an answer, without a sandbox."""
@@ -97,16 +99,31 @@ def all_cached(
     )
 
 
-def answer_commands(run_id: str) -> tuple[str, str]:
-    """Return the commands that answer a paused run and resume it.
+def answer_commands(run: RunRecord) -> tuple[str, ...]:
+    """Return the commands that answer a paused run, or its children that wait, and resume it.
+
+    ZenML knows what a child waits for by the child's id, and pauses those above it too.
 
     ZenML's own `resume` would use the orchestrator of the stack, which may run steps on this
     machine.
     """
-    return (
-        f"zenml pipeline runs wait-conditions resolve --interactive --run {run_id}",
-        f"modalrun resume {run_id}",
-    )
+    paused = [run, *(child for child in run.children.values() if child.status == PAUSED)]
+    above = {one.parent for one in paused}
+    resolve = "zenml pipeline runs wait-conditions resolve --interactive --run"
+    answers = [f"{resolve} {one.id}" for one in paused if one.id not in above]
+    return (*answers, f"modalrun resume {run.id}")
+
+
+def child_details(run: RunRecord) -> list[tuple[str, str]]:
+    """Return a label and a value for the run of each child pipeline; of many, for the last ones."""
+    children = list(run.children.items())
+    details = [
+        ("child", f"{name}: {child.id} ({child.status})")
+        for name, child in children[-_MOST_CHILDREN:]
+    ]
+    if (more := len(children) - len(details)) > 0:
+        details.append(("child", f"and {more} more: modalrun status {run.id} --output json"))
+    return details
 
 
 def recorded_end(reason: str | None) -> SandboxExit | None:

@@ -99,6 +99,9 @@ class RunRecord:
         starts_nothing: Whether it is failing, and its execution mode lets no more steps begin.
         dynamic: Whether its pipeline is dynamic.
         parent: The id of the run whose function called its pipeline; None for most runs.
+        root: The id of the topmost of these, whose sandboxes it shares.
+        children: The runs of its child pipelines and of theirs by what precedes `/STEP` in the
+            labels of their steps ("outer/inner"), where its steps were read too.
     """
 
     id: str
@@ -119,6 +122,8 @@ class RunRecord:
     starts_nothing: bool = False
     dynamic: bool = False
     parent: str | None = None
+    root: str | None = None
+    children: Mapping[str, RunRecord] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:

@@ -218,7 +218,7 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
     if run.metadata is None:
         return run.status, False, (_without_sandbox(run),)
     if run.status == PAUSED and modal.sandbox != "running":
-        return run.status, True, (Note(WAITS, answer_commands(run.id)),)
+        return run.status, True, (Note(WAITS, answer_commands(run)),)
     if modal.sandbox == "unknown":
         text = f"Whether the run sandbox still runs could not be checked: {modal.problem}"
         return run.status, False, (Note(text),)
@@ -241,8 +241,7 @@ def _without_sandbox(run: RunRecord) -> Note:
     """Return why an unfinished run has no sandbox on record."""
     if run.parent is not None:
         text = f"A child pipeline stops with its parent, in whose sandboxes it runs: {run.parent}."
-        # ZenML knows what a child waits for by the child's id.
-        answer = answer_commands(run.id)[:1] if run.status == PAUSED else ()
+        answer = answer_commands(run)[:-1] if run.status == PAUSED else ()
         return Note(text, (*answer, f"modalrun status {run.parent}"))
     why = "either it is just being submitted, or modalrun did not start it"
     if run.announced is not None:

@@ -22,6 +22,7 @@ class ZenMLGateway:
     """Read and change what ZenML has of runs. Tests have a fake with the same methods."""
 
     active_user = staticmethod(queries.active_user)
+    child_runs = staticmethod(queries.child_runs)
     environment_of = staticmethod(queries.environment_of)
     matching_runs = staticmethod(queries.matching_runs)
     newest_runs = staticmethod(queries.newest_runs)

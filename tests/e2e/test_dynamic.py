@@ -18,6 +18,8 @@ SPEC = "pipeline: growing.growing\ntarget: local\nsettings: {orchestrator: {time
 
 LONG = 300.0
 
+GET_STEP = ("printenv", "MODALRUN_STEP")
+
 
 def boxes(world: World, step: str | None = None) -> list[Any]:
     """The sandboxes of a step, or the run sandboxes; oldest first."""
@@ -271,6 +273,13 @@ def test_the_steps_of_a_child_pipeline_have_labels_of_their_own(world: World) ->
     assert f"is a child of {parent.id}, whose logs have its lines" in logs.stderr
     shown = world.modalrun("status", child.id).finish()
     assert re.search(rf"child of +{parent.id}\n", shown.stdout), shown.stderr
+    assert f"  child   inner: {child.id} (completed)\n" in done.stderr
+    shown = world.modalrun("status", parent.id).finish()
+    assert f"  child     inner: {child.id} (completed)\n" in shown.stdout
+    listed = world.modalrun("list", "--all").finish().stdout
+    assert re.search(
+        rf"^{child.id[:8]} .* pipeline +local .* -\n.* part of {parent.name} ", listed, re.M
+    )
 
 
 @pytest.mark.exhaustive
@@ -288,7 +297,10 @@ def test_a_child_pipeline(world: World) -> None:
 
     command = world.popen(spec, "--mode", "per_step", "--param", f"gate={world.gate()}")
     command.stdout.wait_for("squaring 0")
-    stopped = world.modalrun("stop", world.runs()[2].id, "--force").finish(LONG)
+    parent = world.runs()[2].id
+    asked = world.modalrun("exec", parent, "--step", "inner/square", "--", *GET_STEP).finish()
+    assert asked.stdout == "square\n", asked.stderr
+    stopped = world.modalrun("stop", parent, "--force").finish(LONG)
 
     assert stopped.exit_code == 0, stopped.stderr
     assert command.finish(LONG).exit_code == 7

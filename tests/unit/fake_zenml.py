@@ -36,6 +36,7 @@ class FakeZenML:
         run: The run's record; `read_run` returns it.
         steps: The records of its steps.
         others: Other runs, newest first.
+        children: The runs of its child pipelines.
         on_read: Called at each `read_run`, before it returns.
         metadata: What was stored with the run.
         created: The placeholder run.
@@ -54,6 +55,7 @@ class FakeZenML:
         self.run = RunRecord(RUN_ID, "a-run", "training", status, NOW)
         self.steps: tuple[StepRecord, ...] = ()
         self.others: list[RunRecord] = []
+        self.children: dict[str, RunRecord] = {}
         self.on_read: Callable[[], None] = lambda: None
         self.metadata: dict[str, Any] = {}
         self.created = CreatedRun(RUN_ID, "a-run", None, {"ZENML_STORE_API_TOKEN": "secret"})
@@ -132,6 +134,9 @@ class FakeZenML:
     def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         self.effects.add("read run and steps")
         return self.run, self.steps
+
+    def child_runs(self, run: RunRecord) -> dict[str, RunRecord]:
+        return self.children
 
     def matching_runs(self, text: str) -> list[RunRecord]:
         return [run for run in (self.run, *self.others) if run.id.startswith(text)]

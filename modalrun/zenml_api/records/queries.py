@@ -123,6 +123,7 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
     """
     with translated():
         run = get_run(run_id)
+        run = replace(run, children=child_runs(run, project=run.project))
         # Only steps with sandboxes of their own have metadata, which takes a query more per page,
         # and only those of a dynamic pipeline say there what they wait for.
         per_step = run.metadata is not None and run.metadata.mode == "per_step"
@@ -175,6 +176,25 @@ def environment_of(run_id: str, step: str | None) -> dict[str, str]:
         if run.deployment is None:
             return {}
         return dict(stores.current().deployment(run.deployment, []).pipeline["environment"])
+
+
+def child_runs(run: RunRecord, *, project: str | None = None) -> dict[str, RunRecord]:
+    """Return the runs of child pipelines, and of theirs, by label; one query a generation.
+
+    Args:
+        project: The id of the run's project; None for the active one.
+    """
+    found: dict[str, RunRecord] = {}
+    above = {run.id: ""} if run.dynamic else {}
+    with translated():
+        while above:
+            ids = f"oneof:{json.dumps([*above])}"
+            filters = {"parent_run_id": ids, "project": project, "size": _PAGE}
+            below = all_pages(stores.current().runs, hydrate=False, **filters)
+            labels = {f"{above[str(child.parent)]}{child.call}": child for child in reversed(below)}
+            found |= labels
+            above = {child.id: f"{label}/" for label, child in labels.items()}
+    return found
 
 
 def step_attempts(runs: Sequence[RunRecord]) -> dict[str, list[StepRecord]]:

@@ -34,6 +34,9 @@ ENDED = ("failed", "retrying", "stopped")
 STOPPED = frozenset({"stopping", "stopped"})
 """ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
 
+_CALL = "pipeline:"
+"""What precedes the name of a child pipeline (`dynamic/runner.py:165`, 0.95.0)."""
+
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
@@ -46,12 +49,14 @@ class StoredRun(RunRecord):
         deployment: The id of its snapshot; None if that was deleted.
         values: All its metadata; None if they were not asked for, or ZenML can't decode them.
         orchestrator_run_id: What ties its steps to it; None also where `values` is.
+        call: What the function of its parent calls it: "inner", or "inner_2" the second time.
     """
 
     project: str
     deployment: str | None
     values: Mapping[str, Any] | None = field(repr=False, compare=False)
     orchestrator_run_id: str | None
+    call: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +150,10 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         starts_nothing=failing and not body["in_progress"],
         dynamic=dynamic,
         parent=parent["id"] if parent is not None else None,
+        root=body.get("root_run_id"),
         values=None if metadata is None else values,
         orchestrator_run_id=known["orchestrator_run_id"],
+        call=(body.get("child_key") or "").removeprefix(_CALL),
     )
 
 

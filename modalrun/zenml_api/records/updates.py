@@ -14,7 +14,7 @@ from modalrun.run.records import FINISHED
 from modalrun.util.text import cut
 from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
 from modalrun.zenml_api.records import stores
-from modalrun.zenml_api.records.queries import UNDECODABLE, all_pages, get_run, step_runs
+from modalrun.zenml_api.records.queries import UNDECODABLE, child_runs, get_run, step_runs
 from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun, StoredStep
 from modalrun.zenml_api.records.step_records import end_step
 
@@ -93,9 +93,12 @@ def finalize_run(
             # First, so that ZenML creates no more steps, and no stopped step makes a run stopped
             # that has failed.
             changed = _end_run(run, status, reason)
-        for child in _children(run):
+        for child in child_runs(run, project=run.project).values():
+            if child.finished or child.parent != run.id:
+                continue
+            stop = status == "stopped"
             also = finalize_run(
-                child, reason, stopped=status == "stopped", ended=ended, unseen=unseen, left=left
+                child.id, reason, stopped=stop, ended=ended, unseen=unseen, left=left
             )
             changed = also or changed
         steps = step_runs(run_id)
@@ -223,11 +226,3 @@ def _require_deployment(run: StoredRun) -> None:
             f"ZenML can't record the end of the run {run.id}: its deployment was deleted.",
             hint=f"'zenml pipeline runs delete {run.id}' removes its record.",
         )
-
-
-def _children(run: StoredRun) -> list[str]:
-    """Return the unfinished runs of child pipelines."""
-    if not run.dynamic:
-        return []
-    found = all_pages(stores.current().runs, hydrate=False, parent_run_id=run.id, size=100)
-    return [child.id for child in found if not child.finished]

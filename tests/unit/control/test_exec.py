@@ -13,7 +13,7 @@ from modalrun.errors import ConflictError, ModalrunError, NotFoundError, UsageEr
 from modalrun.modal_api.client import ForeignSandboxError
 from modalrun.run.contract import MODAL_TOKEN, ORDER
 from modalrun.run.metadata import RunMetadata, StepMetadata
-from modalrun.run.records import NOT_RUN, StepRecord
+from modalrun.run.records import NOT_RUN, RunRecord, StepRecord
 from tests.unit.fake_zenml import FakeZenML
 from tests.unit.fakes import Effects, FakeModal
 
@@ -35,11 +35,10 @@ def place(
     metadata: RunMetadata | None = PIPELINE,
     status: str = "running",
     dynamic: bool = False,
-    parent: str | None = None,
 ) -> Place:
     effects = Effects()
     zenml = FakeZenML(effects, status)
-    zenml.run = replace(zenml.run, metadata=metadata, parent=parent)
+    zenml.run = replace(zenml.run, metadata=metadata)
     zenml.steps = steps
     if dynamic:
         zenml.step_names = lambda _: None  # type: ignore[method-assign]
@@ -152,7 +151,34 @@ def test_a_sandbox_that_ends_meanwhile_or_is_elsewhere_is_told(
     assert caught.value.problem == problem
 
 
-def test_the_run_of_a_child_pipeline_names_its_parent() -> None:
+def test_the_run_of_a_child_pipeline_names_the_run_whose_sandboxes_it_shares() -> None:
+    zenml = FakeZenML(Effects())
+    zenml.run = replace(zenml.run, parent="a-parent", root="a-root")
     with pytest.raises(NotFoundError, match="has no sandbox") as caught:
-        place(metadata=None, parent="a-parent")
-    assert "'modalrun exec a-parent'" in (caught.value.hint or "")
+        find_place(zenml.run.id, None, zenml=zenml, modal=FakeModal(Effects()))
+    assert "'modalrun exec a-root'" in (caught.value.hint or "")
+
+
+class Parent(FakeZenML):
+    """A run whose steps are all those of its children."""
+
+    def read_run_and_steps(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
+        return self.run, ()
+
+    def environment_of(self, run_id: str, step: str | None) -> dict[str, str]:
+        return {"OF": f"{run_id}: {step}"}
+
+
+@pytest.mark.parametrize("label", ["inner", "inner_2/deep"])
+@pytest.mark.parametrize("name", ["left", None])
+def test_the_step_of_a_child_pipeline_is_named_by_its_label(label: str, name: str | None) -> None:
+    zenml = Parent(Effects())
+    child = replace(zenml.run, id="child")
+    zenml.run = replace(zenml.run, metadata=PER_STEP, children={label: child})
+    zenml.steps = STEPS[:2]
+    step = f"{label}/{name}" if name else None
+    found = find_place(zenml.run.id, step, zenml=zenml, modal=FakeModal(Effects()))
+    assert (found.sandbox, found.subject) == ("sb-left", f"step '{label}/left'")
+    assert (found.run_id, found.environment) == (zenml.run.id, {"OF": "child: left"})
+    with pytest.raises(NotFoundError, match=rf"'{label}/load' has ended"):
+        find_place(zenml.run.id, f"{label}/load", zenml=zenml, modal=FakeModal(Effects()))

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from types import SimpleNamespace
 
 import pytest
 
 from modalrun.errors import NotFoundError, UsageError
-from modalrun.observe import list_runs
 from modalrun.observe.cost import estimate
-from modalrun.observe.list_runs import check_pipeline, check_states
+from modalrun.observe.list_runs import check_pipeline, check_states, with_costs
 from modalrun.plan.pricing import LIST_PRICES, PriceTable
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import RunRecord, StepRecord
@@ -63,16 +61,34 @@ def test_a_lost_run_costs_no_more_than_its_timeout() -> None:
     assert cost(lost, step) == 2 * 600 * PER_SECOND
 
 
-def test_a_paused_run_costs_its_time_until_its_last_step_has_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_paused_run_costs_its_time_until_its_last_step_has_ended() -> None:
     paused = replace(RUN, status="paused", end=None)
     ended = StepRecord("ask", "completed", 1, NOON, NOON + HOUR / 60)
-    zenml = SimpleNamespace(step_attempts=lambda runs: {run.id: [ended] for run in runs})
-    monkeypatch.setattr(list_runs, "ZENML", zenml)
-    (listed,) = list_runs.with_costs([paused])
+    zenml = FakeZenML(Effects())
+    zenml.steps = (ended,)
+    (listed,) = with_costs([paused], zenml=zenml)
     minute = estimate(replace(RUN, end=ended.end), [], NOON, LIST_PRICES)
     assert listed.cost == minute and cost(paused, ended) == 60 * PER_SECOND
+
+
+def test_a_run_costs_what_its_child_pipelines_do_and_they_are_where_it_is() -> None:
+    parent = replace(RUN, metadata=replace(FACTS, mode="per_step"))
+    child = replace(RUN, id="child", metadata=None, parent="id", root="id")
+    zenml = FakeZenML(Effects())
+    zenml.run = parent
+    metadata = StepMetadata("sb", cpu=2, memory=1024)
+    zenml.steps = (StepRecord("train", "completed", 1, NOON, NOON + HOUR, metadata=metadata),)
+    (alone,) = with_costs([parent], zenml=zenml)
+    zenml.children = {"inner": child}
+    below, above = with_costs([child, parent], zenml=zenml)
+    assert (below.place, below.root, below.cost) == (parent.metadata, parent, 0)
+    assert alone.cost and above.cost == alone.cost * 3 / 2
+
+    # The parent itself is not among those that are listed.
+    assert with_costs([child], zenml=zenml) == [below]
+    zenml.run = replace(parent, metadata=None)
+    (foreign,) = with_costs([child], zenml=zenml)
+    assert (foreign.place, foreign.cost) == (None, None)
 
 
 def test_a_local_run_costs_nothing_and_an_unknown_gpu_nobody_knows_what() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,14 @@ from modalrun.observe.outcome import derive_outcome
 from modalrun.run.events import StepEvent
 from modalrun.run.failure import Failure
 from modalrun.run.failure_hints import hint_on_failure
+from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.progress import RunProgress
 from modalrun.run.records import StepRecord
 from modalrun.run.sandbox_exit import read_exit
-from tests.unit.fakes import RUN_ID
+from tests.unit.fakes import NOW, RUN_ID
 from tests.unit.observe.test_attach import Bench
+
+HOUR = timedelta(hours=1)
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -50,6 +55,30 @@ def test_a_command_that_needs_the_files_of_the_run_names_their_folder(
     assert details["resume"] == f"modalrun resume {RUN_ID} --source-root '{tmp_path}/my src'"
     monkeypatch.chdir(tmp_path / "my src")
     assert bench.handle.with_folder("modalrun rerun 1") == "modalrun rerun 1"
+
+
+def test_what_a_child_pipeline_waits_for_is_answered_by_the_childs_id() -> None:
+    bench = Bench()
+    child = replace(bench.zenml.run, id="child", status="paused", parent=RUN_ID)
+    bench.zenml.run = replace(bench.zenml.run, children={"inner": child})
+    bench.ends(0, "paused")
+    details = dict(bench.follow().details)
+    assert details["child"] == "inner: child (paused)"
+    assert details["answer"].endswith("--run child")
+    assert details["resume"].endswith(RUN_ID)
+
+
+def test_the_cost_of_a_run_has_that_of_its_child_pipelines() -> None:
+    costs = []
+    for children in ({}, {"inner": "child"}):
+        bench = Bench("per_step")
+        run, metadata = bench.zenml.run, RunMetadata("local", "per_step", "app", "ap-1", "sb", 60)
+        below = {label: replace(run, id=one) for label, one in children.items()}
+        bench.zenml.run = replace(run, metadata=metadata, start=NOW, end=NOW, children=below)
+        hour = StepMetadata("sb-load", cpu=1.0, memory=1024)
+        bench.ends(0, "completed", StepRecord("load", "completed", 1, NOW, NOW + HOUR, None, hour))
+        costs.append(dict(bench.follow().details)["cost"])
+    assert re.findall(r"about \$([.0-9]+)", " ".join(costs)) == ["0.1660", "0.3319"]
 
 
 def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime, timezone
+from decimal import Decimal
 
 import pytest
 
@@ -27,6 +28,21 @@ def test_a_failed_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == ["run", "11111111", "Step", "22222222"]
     assert lines[2] == f"{' ' * 10}{REASON}"
     assert [run["reason"] for run in json.loads(as_json(FOUND))["runs"]] == [REASON, "Why."]
+
+
+def test_the_run_of_a_child_pipeline_says_whose_part_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    metadata = RunMetadata("local", "per_step", "app", "ap-1", "sb-1", timeout=3600)
+    root = RunRecord("22222222-b", "outer", "outer", "running", NOON, metadata=metadata)
+    child = RunRecord("11111111-a", "inner", "inner", "running", NOON, parent=root.id)
+    listed = ListedRun(child, Decimal(0), root)
+    print_list([listed])
+    _, row, part = capsys.readouterr().out.splitlines()
+    assert row.split()[3:6] == ["running", "per_step", "local"] and row.endswith(" -")
+    assert part == " " * 10 + "part of outer (22222222)"
+    (told,) = json.loads(as_json([listed]))["runs"]
+    assert (told["mode"], told["target"], told["parent"]) == ("per_step", "local", root.id)
 
 
 def test_a_reason_of_several_lines_is_one(capsys: pytest.CaptureFixture[str]) -> None:

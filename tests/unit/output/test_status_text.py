@@ -120,6 +120,19 @@ def test_a_sandbox_without_a_place_does_not_run() -> None:
     assert f"  sandbox   {FACTS.sandbox_id}, waiting for a place\n" in text
 
 
+def test_the_runs_of_child_pipelines_are_told() -> None:
+    child = replace(RUN, id="c-1", name="inner-1", status="running")
+    run = replace(RUN, children={"inner": child})
+    assert "  child     inner: c-1 (running)\n" in rendered(120, run)
+    (told,) = json.loads(as_json(derive_status(run, [], NOT_ASKED)))["children"]
+    assert told == {"label": "inner", "id": "c-1", "name": "inner-1", "state": "running"}
+
+    run = replace(RUN, children={f"inner_{number}": child for number in range(10)})
+    text = rendered(120, run)
+    assert "inner_9:" in text and "inner_1:" not in text
+    assert f"  child     and 2 more: modalrun status {RUN.id} --output json\n" in text
+
+
 def test_steps_that_move_come_first_where_there_is_no_room_for_all() -> None:
     many = [StepRecord(f"done_{n}", "completed", 1, NOON, NOON) for n in range(50)]
     many += [StepRecord("busy", "running", 1, NOON), StepRecord("broken", "failed", 1, NOON, NOON)]

@@ -214,6 +214,15 @@ def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: SandboxState) -> 
     assert view.headline == "Run paused: it waits for somebody's answer."
     assert view.notes[0].commands[1] == "modalrun resume id"
 
+    # A child waits, or a child's child, by an id of its own.
+    child, deep = (replace(RUN, id=name, status="paused") for name in ("child", "deep"))
+    children = {"inner": replace(child, parent="id"), "inner/deep": replace(deep, parent="child")}
+    done = {"first": replace(RUN, id="done", status="completed", parent="id")}
+    view = derive_status(replace(RUN, status="paused", children=children | done), [], modal)
+    *answers, resume = view.notes[0].commands
+    assert [answer.rpartition(" ")[2] for answer in answers] == ["deep"]
+    assert resume == "modalrun resume id"
+
     # It is about to end.
     assert not derive_status(replace(RUN, status="paused"), [], RUNNING).over
 

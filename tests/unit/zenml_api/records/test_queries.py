@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -26,6 +27,16 @@ _RUN = StoredRun(
     orchestrator_run_id=None,
 )
 
+# Newest first, as ZenML answers.
+_CHILDREN = [
+    replace(_RUN, id=name, parent=parent, call=call)
+    for name, parent, call in (
+        ("c-3", "c-1", "deep"),
+        ("c-2", _RUN.id, "inner_2"),
+        ("c-1", _RUN.id, "inner"),
+    )
+]
+
 
 class _Store:
     """A store with a dynamic run of two steps, which tells what they wait for if it is asked."""
@@ -34,6 +45,9 @@ class _Store:
         return _RUN
 
     def runs(self, *, hydrate: bool, page: int, **filters: Any) -> Page[StoredRun]:
+        if "parent_run_id" in filters:
+            above = json.loads(filters["parent_run_id"].removeprefix("oneof:"))
+            return Page([child for child in _CHILDREN if child.parent in above], 1)
         if "status" in filters:
             return self._failed(page, filters)
         # A new run has moved the others by one.
@@ -77,6 +91,13 @@ def store() -> Iterator[None]:
 def test_the_steps_of_a_dynamic_pipeline_say_what_they_wait_for() -> None:
     _, steps = queries.read_run_and_steps(_RUN.id)
     assert {step.name: step.upstream for step in steps} == {"load": (), "train": ("load",)}
+
+
+def test_the_runs_of_child_pipelines_have_the_labels_of_their_steps() -> None:
+    run, _ = queries.read_run_and_steps(_RUN.id)
+    found = {label: child.id for label, child in run.children.items()}
+    assert found == {"inner": "c-1", "inner_2": "c-2", "inner/deep": "c-3"}
+    assert queries.child_runs(replace(_RUN, dynamic=False)) == {}
 
 
 def test_the_variables_of_a_step_or_of_the_pipeline() -> None:

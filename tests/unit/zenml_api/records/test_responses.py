@@ -65,8 +65,10 @@ def test_the_run_of_a_child_pipeline_names_its_parent() -> None:
     assert stored_run(answer, None).parent is None
 
     answer["resources"]["parent_run"] = {"id": "parent"}
+    answer["body"] |= {"root_run_id": "root", "child_key": "pipeline:inner_2"}
 
-    assert stored_run(answer, None).parent == "parent"
+    run = stored_run(answer, None)
+    assert (run.parent, run.root, run.call) == ("parent", "root", "inner_2")
 
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
