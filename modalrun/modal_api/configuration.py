@@ -31,9 +31,11 @@ def require_readable_configuration() -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        # That of the local Modal server is another one, which it writes itself.
+        again = "" if "MODAL_CONFIG_PATH" in os.environ else "; 'modal setup' writes a new one"
         raise UsageError(
             f"Modal's configuration {path} can't be read: {reason}.",
-            hint="Restore it; or delete it, and run 'modal setup' for an account on Modal.",
+            hint=f"Restore or delete it{again}.",
         ) from error
 
 

@@ -99,9 +99,9 @@ def test_after_a_failure_in_the_middle(world: World, mode: str) -> None:
         [None, {"modalrun_rerun_by": second.id}, [tag]],
         [first.id, {"modalrun_rerun_of": first.id}, [tag]],
     ]
-    shown = world.modalrun("status", first.id).finish().stdout
-    assert f"  rerun by  {second.id}" in shown
-    assert f"  rerun     modalrun rerun {first.id}" in shown
+    shown = world.modalrun("status", first.id).finish()
+    assert f"  rerun by  {second.id}" in shown.stdout, shown.stderr
+    assert f"  rerun     modalrun rerun {first.id}" in shown.stdout
     assert f"  rerun of  {first.id}" in world.modalrun("status", second.id).finish().stdout
     resume = world.modalrun("resume", first.id, "--source-root", str(world.project)).finish()
     assert f"'modalrun rerun {first.id}'" in resume.stderr

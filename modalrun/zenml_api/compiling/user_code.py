@@ -122,7 +122,8 @@ def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:
     place = _place(spec, error)
     # A cause that names the value says more than what ZenML makes of it.
     cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
-    if isinstance(cause, ValidationError):
+    # Of an input of a step, ZenML's own text has the name (`entrypoint_function_utils.py`, 0.98.0).
+    if isinstance(cause, ValidationError) and cause.title != "input_validation_model":
         where, problem = validation_message(cause)
         # ZenML names the field alone; where the file has it once, that is the place.
         places = [path for path in spec.source.lines if where and path[-len(where) :] == where]

@@ -71,8 +71,9 @@ def test_the_local_server_has_no_profiles(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_file_and_a_damaged_one(file: Path) -> None:
     file.write_text("[profile")
-    with pytest.raises(UsageError, match="can't be read"):
+    with pytest.raises(UsageError, match="can't be read") as caught:
         found()
+    assert caught.value.hint == "Restore or delete it."
     file.unlink()
     assert found() is None
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from zenml import pipeline, step
 
 from modalrun.errors import UsageError
 from modalrun.spec.run_spec import load_spec
-from modalrun.zenml_api.compiling.user_code import import_pipeline
+from modalrun.zenml_api.compiling.user_code import import_pipeline, user_code
 
 
 def test_the_folder_of_a_missing_module_is_relative_to_the_run_spec(
@@ -22,3 +23,21 @@ def test_the_folder_of_a_missing_module_is_relative_to_the_run_spec(
         import_pipeline(load_spec(Path("run.yaml")))
 
     assert (caught.value.hint or "").startswith("Set 'source_root: ../src' in the run spec")
+
+
+def test_a_wrong_input_of_a_step_is_named(tmp_path: Path) -> None:
+    @step
+    def train(epochs: int) -> None:
+        pass
+
+    @pipeline
+    def training() -> None:
+        train(epochs="many")  # type: ignore[arg-type]
+
+    (tmp_path / "run.yaml").write_text("pipeline: training.training\n")
+    spec = load_spec(tmp_path / "run.yaml")
+    with (
+        pytest.raises(UsageError, match="Input validation failed for input 'epochs'"),
+        user_code(spec, "compiling it"),
+    ):
+        training.prepare()
