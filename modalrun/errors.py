@@ -8,6 +8,7 @@ The tree has one branch per decision that a caller (a person or a CI job) makes:
         ├── UsageError           2  the command line or the run spec is wrong; nothing was created
         ├── AuthenticationError  3  not authenticated, or not allowed
         ├── NotFoundError        4  run, deployment, stack or app not found
+        │   └── NoRunError          ZenML has no run of an id, or no longer
         ├── CapacityError        5  no capacity, quota or rate limit
         │   └── ConflictError       Modal can't do it in its present state, such as start a sandbox
         ├── RunTimeoutError      6  the run's own timeout passed
@@ -128,6 +129,10 @@ class NotFoundError(ModalrunError):
     """A run, deployment, stack, app, environment or secret does not exist."""
 
     exit_code = 4
+
+
+class NoRunError(NotFoundError):
+    """ZenML has no run of an id, or no longer."""
 
 
 class CapacityError(ModalrunError):

@@ -22,6 +22,7 @@ from modalrun.run import contract, notes, output_tagging
 from modalrun.run.reporting import prove_events
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
+from modalrun.zenml_api.records import run_access
 
 
 def main() -> NoReturn:
@@ -56,15 +57,24 @@ def main() -> NoReturn:
             run_id, end_reason = os.environ[contract.RUN_ID], process.supervisors_reason
             run = DynamicRun(run_id, isolated, death, end_reason)
         control.listen(run.stop)
-        code = process.EXIT_CODES[run.run(process.print_traceback)]
+        code = process.EXIT_CODES[run.run(_print)]
     except BaseException as error:
-        process.print_traceback(error)
+        if run_access.deleted(os.environ[contract.RUN_ID]):
+            code = contract.EXIT_TERMINATED
+        else:
+            process.print_traceback(error)
         if isinstance(error, ModalrunError):
             notes.leave("reason", error.message)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isolated is not None:
         isolated.terminate_all()
     process.leave(code)
+
+
+def _print(error: BaseException) -> None:
+    """Print what the pipeline raised, unless its run was deleted: the command says so."""
+    if not run_access.deleted(os.environ[contract.RUN_ID]):
+        process.print_traceback(error)
 
 
 def _end(isolated: SandboxClient | None) -> NoReturn:

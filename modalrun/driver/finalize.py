@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from modalrun.driver.processes.process import log_failed_termination
-from modalrun.errors import ModalrunError
-from modalrun.run.contract import ATTEMPT, ENDED, RUN_ID, STEP
+from modalrun.errors import ModalrunError, NoRunError
+from modalrun.run.contract import ATTEMPT, DELETED_CLAUSE, ENDED, RUN_ID, STEP
 from modalrun.run.reporting import log_line
 
 
@@ -24,6 +24,9 @@ def main() -> int:
     run_id, reason = os.environ[RUN_ID], sys.argv[1]
     try:
         _record(run_id, reason)
+    except NoRunError:
+        log_line(f"The end is not recorded: {DELETED_CLAUSE}.")
+        return 1
     except Exception as error:
         from modalrun.zenml_api.errors import first_line, store_error
 

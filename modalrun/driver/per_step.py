@@ -26,7 +26,7 @@ from modalrun.driver.processes.process import (
     supervisors_reason,
     termination_clause,
 )
-from modalrun.errors import ModalrunError
+from modalrun.errors import ModalrunError, NoRunError
 from modalrun.run import contract, failure, notes
 from modalrun.run.manifest import RunManifest
 from modalrun.run.records import NOT_RUN, StepRecord, sandbox_names
@@ -112,7 +112,14 @@ async def _take_over(
 
 
 async def _watch_for_stop(coordinator: Coordinator, recorder: AsyncRecorder) -> None:
-    """Record that the run has begun, and stop it when ZenML is asked to."""
+    """Record that the run has begun, and stop it when ZenML is asked to, or has it no longer."""
+    try:
+        await _watch(coordinator, recorder)
+    except NoRunError:
+        coordinator.stop(contract.DELETED_CLAUSE)
+
+
+async def _watch(coordinator: Coordinator, recorder: AsyncRecorder) -> None:
     logged: set[str] = set()
     await coordinator.first_created(FIRST_SECONDS)
     new = not os.environ.get(contract.TAKE_OVER)
@@ -132,6 +139,8 @@ async def _answer(call: Awaitable[T], logged: set[str]) -> T | None:
     """Return ZenML's answer; None if the call fails, which is logged once per error."""
     try:
         return await call
+    except NoRunError:
+        raise
     except Exception as error:
         text = f"ZenML can't be asked about the run: {type(error).__name__}: {error}"
         if text not in logged:
@@ -157,9 +166,13 @@ async def _settle(coordinator: Coordinator, recorder: AsyncRecorder) -> int:
         if early_end.timed_out:
             # The run's timeout goes on while its steps wait.
             reason = f"{reason} {coordinator.waits.summary()}".rstrip()
-    await recorder.call(
-        lambda recorder: recorder.finalize(reason, stopped=stopped, lines=early_end.lines)
-    )
+    try:
+        await recorder.call(
+            lambda recorder: recorder.finalize(reason, stopped=stopped, lines=early_end.lines)
+        )
+    except NoRunError:
+        # Another driver could record nothing, either.
+        return contract.EXIT_TERMINATED
     return contract.EXIT_TERMINATED if stopped or early_end.gave_up else contract.EXIT_FAILED
 
 

@@ -20,7 +20,7 @@ from modalrun.driver.graph.scheduler import OTHER_FAILED, Action, FailureMode, S
 from modalrun.driver.processes import control, privileges, process
 from modalrun.driver.processes.deadline import TERMINATE_GRACE_SECONDS, unwinding
 from modalrun.driver.processes.privileges import without_source
-from modalrun.driver.workers.worker import StepEnd
+from modalrun.driver.workers.worker import DELETED, StepEnd
 from modalrun.driver.workers.worker_pool import WorkerPool
 from modalrun.driver.workers.worker_process import WorkerDied, WorkerError
 from modalrun.run import contract, failure
@@ -236,7 +236,10 @@ class Runner:
 
     async def _judge(self, name: str, end: StepEnd, attempt: int, *, final: bool) -> StepEnd:
         """Act on an end that the worker has recorded, or could not record."""
-        if end.state == "stopped":
+        if end == DELETED:
+            self.stop(contract.DELETED_CLAUSE)
+            self._end_running(contract.DELETED_REASON, TERMINATE_GRACE_SECONDS)
+        elif end.state == "stopped":
             # ZenML was asked to stop the run.
             self.stop(contract.STOP_CLAUSE)
             self._end_running("The run was stopped.", TERMINATE_GRACE_SECONDS)
@@ -257,10 +260,12 @@ class Runner:
         """Have a failure recorded that its worker could not record."""
         self._pool.log(name, f"modalrun: {reason}")
         while True:
+            end: StepEnd | None = None
             with contextlib.suppress(WorkerDied, WorkerError), self._pool.worker() as worker:
                 # ZenML's record wins: it may have completed before.
-                end: StepEnd = await worker.ask("fail", name, reason, attempt, final, lines)
-                return end
+                end = await worker.ask("fail", name, reason, attempt, final, lines)
+            if end is not None:
+                return await self._judge(name, end, attempt, final=final)
             # Else what an earlier step has left in it may have ended it.
             if not worker.used:
                 # The end of the run settles its record.

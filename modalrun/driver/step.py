@@ -19,6 +19,7 @@ from modalrun.run.reporting import forget_key, prove_events, write_event
 from modalrun.run.step_order import label_of
 from modalrun.util import garbage_collection
 from modalrun.zenml_api import log_filter
+from modalrun.zenml_api.records import run_access
 
 
 def main() -> NoReturn:
@@ -47,7 +48,11 @@ def main() -> NoReturn:
         forget_key()
         code = process.EXIT_CODES[step.run(signals, process.print_traceback)]
     except BaseException as error:
-        process.print_traceback(error)
+        if run_access.deleted(os.environ[contract.RUN_ID]):
+            # The driver notices it, too.
+            code = contract.EXIT_TERMINATED
+        else:
+            process.print_traceback(error)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     process.leave(code)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -12,6 +12,7 @@ from modalrun.errors import (
     AuthenticationError,
     ConnectionLostError,
     ModalrunError,
+    NoRunError,
     NotFoundError,
     RunFailedError,
     RunStoppedError,
@@ -59,13 +60,14 @@ def derive_outcome(
 
     Raises:
         ConnectionLostError, AuthenticationError: ZenML can't be asked.
+        NoRunError: The run was deleted meanwhile.
     """
     timeout = run.plan.run_sandbox.timeout
     end = end.with_memory_limit(run.plan.run_sandbox.resources.memory_limit)
     what, how = end.kind.label, f"{end.kind.label}, exit code {end.exit_code}"
     if end.kind is ExitKind.UNRECORDED:
         what = how = end.reason.rstrip(".")
-    try:
+    with _ended(run.run_id, what):
         if driver_was_killed(run, end):
             record = zenml.read_run(run.run_id)
             if not record.finished and record.status != "stopping":
@@ -82,17 +84,6 @@ def derive_outcome(
         zenml.finalize_run(run.run_id, reason, lines=lines, used=used)
         record, steps = zenml.read_run_and_steps(run.run_id)
         below = child_attempts(record, zenml=zenml)
-    except ConnectionLostError as error:
-        raise ConnectionLostError(
-            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.problem}",
-            hint=f"Run 'modalrun status {run.run_id}' when the server is back.",
-        ) from error
-    except AuthenticationError as error:
-        raise AuthenticationError(
-            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.problem}",
-            hint=f"{error.hint} Then 'modalrun status {run.run_id}' shows how the run ended, and"
-            f" 'modalrun reconcile {run.run_id}' records its end if need be.",
-        ) from error
     view = derive_status(record, steps, NOT_ASKED)
     view = replace(view, steps=_with_hints(run, view, zenml))
     failed, steps = [step.name for step in view.failed], view.steps
@@ -137,6 +128,26 @@ def derive_outcome(
         timeline=None if attempts is None else timeline_of(view, attempts, now.timestamp()),
         status=record.status,
     )
+
+
+@contextmanager
+def _ended(run_id: str, what: str) -> Iterator[None]:
+    """Say with an error of ZenML that the run sandbox has ended, and how (`what`)."""
+    try:
+        yield
+    except NoRunError as error:
+        raise NoRunError("The run's record was deleted in ZenML while it ran.") from error
+    except ConnectionLostError as error:
+        raise ConnectionLostError(
+            f"The run sandbox ended ({what}), but ZenML can't be asked how: {error.problem}",
+            hint=f"Run 'modalrun status {run_id}' when the server is back.",
+        ) from error
+    except AuthenticationError as error:
+        raise AuthenticationError(
+            f"The run sandbox ended ({what}), but ZenML doesn't say how: {error.problem}",
+            hint=f"{error.hint} Then 'modalrun status {run_id}' shows how the run ended, and"
+            f" 'modalrun reconcile {run_id}' records its end if need be.",
+        ) from error
 
 
 def _outputs(run_id: str, steps: Sequence[StepRecord]) -> list[tuple[str, str]]:

@@ -107,6 +107,10 @@ STOP_CLAUSE = "the run was asked to stop"
 STOP_REASON = f"{STOP_CLAUSE.capitalize()}."
 """The reason of a run that ends as stopped after it."""
 
+DELETED_CLAUSE = "the run's record was deleted in ZenML"
+"""Why nothing new starts once nothing can be recorded, as a part of a sentence."""
+DELETED_REASON = "The run's record was deleted in ZenML."
+
 # Exit codes of a sandbox; `modalrun.run.sandbox_exit` tabulates what they mean.
 EXIT_COMPLETED = 0
 EXIT_FAILED = 1

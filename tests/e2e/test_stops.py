@@ -79,10 +79,19 @@ def test_several_forced_stops_at_once(world: World, mode: str) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("mode", MODES)
-def test_a_run_that_is_deleted_while_it_goes(world: World, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "pipeline"),
+    [
+        ("pipeline", "waiting"),
+        ("per_step", "waiting"),
+        ("pipeline", "waiting_inline"),
+        ("per_step", "waiting_isolated"),
+    ],
+)
+def test_a_run_that_is_deleted_while_it_goes(world: World, mode: str, pipeline: str) -> None:
     gate = world.gate()
-    submitting = world.popen(waiting_spec(gate, mode_of(mode)))
+    spec = waiting_spec(gate, mode_of(mode)).replace("waiting.waiting", f"waiting.{pipeline}")
+    submitting = world.popen(spec)
     submitting.stdout.wait_for("waiting in")
     run_id = world.only_run().id
     watching = world.modalrun("status", "--watch", run_id)
@@ -96,9 +105,30 @@ def test_a_run_that_is_deleted_while_it_goes(world: World, mode: str) -> None:
     for command in (submitting, watching, following):
         done = command.finish()
         assert done.exit_code == 4, (done.stdout, done.stderr)
-        assert f"ZenML has no run {run_id}" in done.stderr, done.stderr
         assert "completed" not in done.stderr.replace("wait completed", "")
+        if command is not submitting:
+            assert f"ZenML has no run {run_id}" in done.stderr, done.stderr
+            continue
+        assert done.stderr.count("The run's record was deleted in ZenML while it ran.") == 1
+        for wrong in ("Traceback", "exit code 70", "reconcile", "did not succeed", "KeyError"):
+            assert wrong not in done.stdout + done.stderr, done.stdout + done.stderr
     world.wait_until(lambda: all(box.finished_at for box in world.sandboxes()), "nothing runs")
+
+
+@EVERY
+@pytest.mark.parametrize("mode", ["pipeline", "per_step"])
+def test_a_run_that_is_deleted_and_that_nobody_waits_for(world: World, mode: str) -> None:
+    gate = world.gate()
+    run_id = world.submit(waiting_spec(gate, mode_of(mode)), "--async").stdout.strip()
+    world.wait_until(lambda: world.only_run().statuses, "the step runs")
+
+    commands(world, f"zenml pipeline runs delete {run_id} -y")
+    gate.open()
+
+    world.wait_until(lambda: all(box.finished_at for box in world.sandboxes()), "nothing runs")
+    output = "".join(file.read_text(errors="replace") for file in world.log_files())
+    assert "Traceback" not in output
+    assert "reconcile" not in output
 
 
 @EVERY

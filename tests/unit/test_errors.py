@@ -9,6 +9,7 @@ CODES = {
     "UsageError": 2,
     "AuthenticationError": 3,
     "NotFoundError": 4,
+    "NoRunError": 4,
     "CapacityError": 5,
     "ConflictError": 5,
     "RunTimeoutError": 6,

@@ -17,9 +17,9 @@ from modalrun.driver.graph.warm_sandboxes import WarmSandboxes
 from modalrun.driver.processes.deadline import unwinding
 from modalrun.driver.processes.process import reason_of, supervisors_reason
 from modalrun.driver.processes.tasks import Tasks
-from modalrun.errors import AuthenticationError, ModalrunError
+from modalrun.errors import AuthenticationError, ModalrunError, NoRunError
 from modalrun.run import sandbox_exit
-from modalrun.run.contract import STOP_CLAUSE
+from modalrun.run.contract import DELETED_CLAUSE, DELETED_REASON, STOP_CLAUSE
 from modalrun.run.events import StepState
 from modalrun.run.finished_step import end_event
 from modalrun.run.manifest import RunManifest
@@ -108,6 +108,10 @@ class StaticStep:
         """Attempt the step until it may not be retried; return whether it succeeded."""
         try:
             return await self._run()
+        except NoRunError:
+            self._context.stop(DELETED_CLAUSE)
+            self.attempts.emit("stopped", reason=DELETED_REASON)
+            return False
         except Exception as error:
             # Neither a bug of modalrun nor a full disk may hang the run or pass for a success.
             self.terminate()

@@ -47,6 +47,10 @@ class StepEnd:
     reason: str | None = None
 
 
+DELETED = StepEnd("stopped", contract.DELETED_REASON)
+"""How whatever a worker was asked for ends once ZenML has the run no longer."""
+
+
 @dataclass(frozen=True)
 class Request:
     """Call a method of `Worker`.
@@ -96,8 +100,11 @@ def main(connection: MessageSocket) -> NoReturn:
             except RunStopped:
                 answer = Answer(StepEnd("stopped"))
             except BaseException as error:
-                print_traceback(error)
-                answer = Answer(error=error_line(error))
+                if worker.run_deleted():
+                    answer = Answer(DELETED)
+                else:
+                    print_traceback(error)
+                    answer = Answer(error=error_line(error))
             # The runner takes what it can read now for the output of this request.
             flush_streams()
             connection.send(replace(answer, last=_streams() != streams, token=request.token))
@@ -129,6 +136,12 @@ class Worker:
             self._connected = True
         call = functools.partial(getattr(self, request.method), *request.arguments)
         return while_database_fails(call) if request.method in _RECORDING else call()
+
+    def run_deleted(self) -> bool:
+        """Return whether nothing can be recorded any more."""
+        from modalrun.zenml_api.records.run_access import deleted
+
+        return deleted(self._run_id)
 
     def graph(self) -> Graph:
         """Load the run, and describe it.

@@ -170,7 +170,11 @@ def _store_waits(waits: dict[str, str]) -> None:
 def _end_of_record(step_run: str) -> str | None:
     """Return a record's status; None while it is unfinished in a run that is not stopped."""
     client = Client()
-    record = client.zen_store.get_run_step(UUID(step_run), hydrate=False)
+    try:
+        record = client.zen_store.get_run_step(UUID(step_run), hydrate=False)
+    except KeyError:
+        # It was deleted with its run, and no other sandbox executes it.
+        return ExecutionStatus.STOPPED.value
     if record.status in UNFINISHED:
         run = client.zen_store.get_run(record.pipeline_run_id, hydrate=False)
         if run.status not in STOPPED:

@@ -14,6 +14,7 @@ from zenml.enums import ExecutionStatus, StoreType
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.utils import source_utils
 
+from modalrun.errors import NoRunError
 from modalrun.zenml_api import compat
 from modalrun.zenml_api.lazy_integrations import activate_lazily
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
@@ -57,7 +58,10 @@ class LoadedRun:
         _set_source_root()
         open_store(in_sandbox=True)
         client = Client()
-        self.run = client.zen_store.get_run(UUID(run_id))
+        try:
+            self.run = client.zen_store.get_run(UUID(run_id))
+        except KeyError as error:
+            raise NoRunError(f"ZenML has no run {run_id}.") from error
         self.load_snapshot(only)
         if self.snapshot.stack is None:
             raise RuntimeError(f"The run {run_id} has lost its stack.")

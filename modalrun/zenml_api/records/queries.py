@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 from uuid import UUID
 
-from modalrun.errors import NotFoundError
+from modalrun.errors import NoRunError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import NOT_RUN, RunRecord, StepRecord, id_prefix
 from modalrun.util.modal_catalog import MAX_TIMEOUT
@@ -215,12 +215,12 @@ def get_run(run_id: str, *, hydrate: bool = True) -> StoredRun:
     """Return a run as ZenML stores it.
 
     Raises:
-        NotFoundError: There is no such run.
+        NoRunError: There is no such run.
     """
     try:
         return _run(run_id, hydrate=hydrate)
     except KeyError as error:
-        raise NotFoundError(f"ZenML has no run {run_id}.") from error
+        raise NoRunError(f"ZenML has no run {run_id}.") from error
 
 
 def _run(run_id: str, *, hydrate: bool = True) -> StoredRun:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from modalrun.errors import NotFoundError, UsageError
+from modalrun.errors import NoRunError, NotFoundError, UsageError
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import App, DeploymentRecord
 from modalrun.run.source import Source
@@ -142,6 +142,16 @@ def stop_requested(run_id: str) -> bool:
     """
     with translated():
         return get_run(run_id, hydrate=False).status in STOPPED
+
+
+def deleted(run_id: str) -> bool:
+    """Return whether ZenML has no such run, or no longer; False where it can't be asked."""
+    with contextlib.suppress(Exception):
+        try:
+            get_run(run_id, hydrate=False)
+        except NoRunError:
+            return True
+    return False
 
 
 def starts_nothing(run_id: str) -> bool:

@@ -25,6 +25,7 @@ class Pool:
         self.launched: list[str] = []
         self.asked: list[tuple[Any, ...]] = []
         self.logged: list[str] = []
+        self.recorded: StepEnd | None = None
         self.cleaned_up = 0
         self.cleanup_problems: list[str] = []
         self.begins = True
@@ -75,7 +76,7 @@ class Worker:
             if self.pool.spoiled:
                 self.pool.spoiled -= 1
                 raise WorkerDied("A thread of an earlier step ended it.", asked=False)
-            return StepEnd("failed", arguments[1])
+            return self.pool.recorded or StepEnd("failed", arguments[1])
         assert step is not None and begun is not None
         self.pool.launched.append(step)
         if self.pool.begins:

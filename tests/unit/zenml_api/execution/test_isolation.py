@@ -60,3 +60,12 @@ def test_a_step_that_is_lost_because_the_run_ends_has_stopped(
     assert orchestrator.get_isolated_step_status(step).value == recorded
 
     assert records == [(recorded, end.reason)]
+
+
+def test_no_sandbox_replaces_one_whose_record_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_run_step(*_: object, **__: object) -> None:
+        raise KeyError("Unable to get step run")
+
+    store = SimpleNamespace(get_run_step=get_run_step)
+    monkeypatch.setattr(isolation, "Client", lambda: SimpleNamespace(zen_store=store))
+    assert isolation._end_of_record("9e27976f-9c0e-440d-b00d-764feede5c2e") == "stopped"

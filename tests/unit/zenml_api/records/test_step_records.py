@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.run.metadata import TRIES_KEY
+from modalrun.run.metadata import TRIES_KEY, StepMetadata
 from modalrun.run.records import StepRecord
 from modalrun.zenml_api.records import step_records, stores
 
@@ -79,3 +79,14 @@ def test_retries_that_do_not_come_are_no_attempts(
 
     assert last == failed(3)
     assert added == ([("record-3", {TRIES_KEY: attempt})] if stored else [])
+
+
+def test_a_step_whose_run_was_deleted_has_no_metadata_and_nothing_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def add_metadata(*_: Any) -> None:
+        raise KeyError("The step run was not found")
+
+    monkeypatch.setattr(stores, "current", lambda: SimpleNamespace(add_metadata=add_metadata))
+    step_records.record_metadata("some-step", StepMetadata("sb-1"))
+    assert not caplog.records
