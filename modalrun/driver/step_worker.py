@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -75,6 +75,8 @@ class Worker:
         self._terminated = False
         self._served: set[str] = set()
         self._loads = sys.platform == "linux"
+        # The steps that it has loaded for later forks.
+        self._loaded: Collection[str] = ()
 
     def pass_on(self, number: int, _frame: object) -> None:
         """Handle a signal: end the step that runs, and then this process."""
@@ -123,7 +125,7 @@ class Worker:
             self._child = _start(environment, source, self._source)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        if self._loads:
+        if self._loads and order.env[contract.STEP] not in self._loaded:
             self._load_ahead(order.env, self._child)
         code = self._wait(self._child, float(order.env[contract.TIMEOUT]))
         self._child = None
@@ -155,7 +157,7 @@ class Worker:
         return code if code >= 0 else 128 - code
 
     def _load_ahead(self, order: Mapping[str, str], child: int) -> None:
-        """Open ZenML's store and load the run beside a step, for the forks of later ones.
+        """Open ZenML's store and load the run beside a step, for the forks of the next ones.
 
         With the end of the step it is given up, until the next one: ZenML may be in trouble.
         The step loads it itself. Components of the stack that are the user's own code are not
@@ -167,8 +169,8 @@ class Worker:
             with contextlib.suppress(Exception), _until_end_of(child), without_source():
                 from modalrun.zenml_api.execution import steps
 
-                steps.load_ahead(order[contract.RUN_ID], order[contract.STEP])
-            self._loads = False
+                self._loaded = steps.load_ahead(order[contract.RUN_ID], order[contract.STEP])
+            self._loads = order[contract.STEP] in self._loaded
         shutil.rmtree(own, ignore_errors=True)
 
 

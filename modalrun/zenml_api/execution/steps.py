@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus, StoreType
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
+from zenml.models import PipelineSnapshotResponse
 from zenml.utils import source_utils
 
 from modalrun.errors import NoRunError
@@ -100,24 +102,46 @@ class LoadedRun:
 _ahead: dict[str, LoadedRun] = {}
 """The run that `load_ahead` has loaded before this process was forked, by its id."""
 
+_compiled: set[str] = set()
+"""The runs of which it has also compiled the queries for a step."""
 
-def load_ahead(run_id: str, step: str) -> None:
+AHEAD_STEPS = 50
+"""How many of the steps that follow a step are loaded with it: of a large pipeline not all."""
+
+
+def load_ahead(run_id: str, step: str) -> Collection[str]:
     """Load a run for the forks of this process that run its steps; disconnect from ZenML.
 
-    Call it while the first step begins, which begins the run.
+    Call it while a step runs that begins the run, or has begun.
+
+    Returns:
+        The steps that a fork needs to request nothing for, before it makes their records.
     """
     open_store()
     # Without its class: the modules of the other kind are not imported.
     store: Any = Client().zen_store
     try:
-        _ahead[run_id] = LoadedRun(run_id, only=[step], begun=True)
-        if store.type == StoreType.SQL:
+        if run_id not in _ahead:
+            _ahead[run_id] = LoadedRun(run_id, only=[step], begun=True)
+        loaded = _ahead[run_id]
+        if following := _following(loaded.snapshot, step):
+            loaded.load_snapshot([step, *following])
+        if run_id not in _compiled and store.type == StoreType.SQL:
             _compile_queries(store.engine, run_id, step)
+            _compiled.add(run_id)
+        return set(loaded.snapshot.step_configurations)
     finally:
         if store.type == StoreType.SQL:
             store.engine.dispose()
         else:
             store.session.close()
+
+
+def _following(snapshot: PipelineSnapshotResponse, step: str) -> list[str]:
+    """Return the next steps of a static pipeline."""
+    names = [one.invocation_id for one in spec.steps] if (spec := snapshot.pipeline_spec) else []
+    later = itertools.dropwhile(lambda name: name != step, names)
+    return list(itertools.islice(later, 1, AHEAD_STEPS + 1))
 
 
 def _compile_queries(engine: Any, run_id: str, step: str) -> None:
@@ -141,7 +165,8 @@ def load(run_id: str, step: str) -> LoadedRun:
     if (loaded := _ahead.get(run_id)) is None:
         return LoadedRun(run_id, only=[step])
     _set_source_root()
-    loaded.load_snapshot([step])
+    if step not in loaded.snapshot.step_configurations:
+        loaded.load_snapshot([step])
     return loaded
 
 

@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modalrun.driver.step_worker import _StepEnded, _until_end_of
+from modalrun.driver.step_worker import Worker, _StepEnded, _until_end_of
 from modalrun.run import contract, events
 from modalrun.run.events import Event, LinesOf, OrderEnd
 from modalrun.run.step_order import StepOrder
@@ -221,6 +222,31 @@ def test_what_is_loaded_ahead_ends_with_the_step(seconds: float) -> None:
     assert time.monotonic() - began < 300
     # Later ends of processes disturb nothing.
     assert (step.wait(), other.wait(), subprocess.call(["true"])) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("result", "loaded", "again"),
+    [({"a", "b"}, {"a", "b"}, True), (set(), set(), False), (RuntimeError(), set(), False)],
+)
+def test_steps_are_loaded_ahead_as_long_as_that_helps(
+    result: Any, loaded: set[str], again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modalrun.zenml_api.execution import steps
+
+    def load_ahead(_run: str, _step: str) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(steps, "load_ahead", load_ahead)
+    for name in ("ZENML_CONFIG_PATH", "ZENML_CUSTOM_SOURCE_ROOT"):
+        monkeypatch.setenv(name, "")
+    worker, step = Worker({}), subprocess.Popen(["sleep", "600"])
+    worker._load_ahead({contract.RUN_ID: "run", contract.STEP: "a"}, step.pid)
+    assert (set(worker._loaded), worker._loads) == (loaded, again)
+    step.kill()
+    step.wait()
 
 
 def test_what_is_loaded_ahead_ends_although_that_is_ignored_once() -> None:
