@@ -59,7 +59,7 @@ def main() -> NoReturn:
         control.listen(run.stop)
         code = process.EXIT_CODES[run.run(_print)]
     except BaseException as error:
-        if run_access.deleted(os.environ[contract.RUN_ID]):
+        if run_access.deleted(os.environ.get(contract.RUN_ID, "")):
             code = contract.EXIT_TERMINATED
         else:
             process.print_traceback(error)
@@ -73,7 +73,7 @@ def main() -> NoReturn:
 
 def _print(error: BaseException) -> None:
     """Print what the pipeline raised, unless its run was deleted: the command says so."""
-    if not run_access.deleted(os.environ[contract.RUN_ID]):
+    if not run_access.deleted(os.environ.get(contract.RUN_ID, "")):
         process.print_traceback(error)
 
 

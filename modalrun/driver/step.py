@@ -48,7 +48,7 @@ def main() -> NoReturn:
         forget_key()
         code = process.EXIT_CODES[step.run(signals, process.print_traceback)]
     except BaseException as error:
-        if run_access.deleted(os.environ[contract.RUN_ID]):
+        if run_access.deleted(os.environ.get(contract.RUN_ID, "")):
             # The driver notices it, too.
             code = contract.EXIT_TERMINATED
         else:
