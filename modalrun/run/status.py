@@ -243,7 +243,7 @@ def _without_sandbox(run: RunRecord) -> Note:
         text = f"A child pipeline stops with its parent, in whose sandboxes it runs: {run.parent}."
         answer = answer_commands(run)[:-1] if run.status == PAUSED else ()
         return Note(text, (*answer, f"modalrun status {run.parent}"))
-    why = "either it is just being submitted, or modalrun did not start it"
+    why = "it is just being submitted, its submission was killed, or modalrun did not start it"
     if run.announced is not None:
         why = f"it is being submitted. If nothing does that any more, 'modalrun stop {run.id}' ends"
         why += " it"

@@ -16,7 +16,7 @@ from modalrun.util import interrupts
 from modalrun.zenml_api.gateway import ZenMLGateway
 
 ANNOUNCED_SECONDS = 3.0
-"""How long a failure waits for ZenML to store the announcement."""
+"""How long a submission waits for ZenML to store its announcement."""
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def cancelled_when_stopped(
 
     Args:
         announcement: Metadata on where the run sandbox will be, for other processes. It is stored
-            at once: whoever kills this process before the sandbox is recorded leaves that running.
+            first: whoever kills this process before the sandbox is recorded leaves that running.
         poll_every: Seconds between two reads of the run's status.
 
     Raises:
@@ -65,6 +65,7 @@ def cancelled_when_stopped(
     try:
         try:
             threading.Thread(target=poll, name="cancellation", daemon=True).start()
+            announced.wait(ANNOUNCED_SECONDS)
             yield
         finally:
             with lock:
@@ -77,7 +78,6 @@ def cancelled_when_stopped(
         interrupts.forget()
         raise stopped from None
     except ModalrunError as error:
-        announced.wait(ANNOUNCED_SECONDS)
         # `stop` may have ended the sandbox that the block was waiting for.
         if interrupted.is_set() or stop_requested():
             interrupts.forget()

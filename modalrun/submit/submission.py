@@ -245,19 +245,20 @@ class Submission:
             try:
                 run = create_run(placeholder)
                 placeholder.run_id = run.id
-                observer.say(f"Run {run.name}", "bold")
-                observer.say(f"  id       {run.id}")
-                observer.say(f"  stack    {job.compiled.stack_description.name}")
                 if run.finished:
                     # It has no sandbox on record that marks it as a run of modalrun's.
                     self.zenml.publish_metadata(run.id, announcement(self._plan))
+                    self._name(run)
                     return run
-                with cancelled_when_stopped(run.id, announcement(self._plan), self.zenml):
-                    images = in_background(
-                        lambda: job.modal.build_images(
-                            job.connection, plan, staged, registry, job.builder
-                        )
+                building = background.begin(
+                    lambda: job.modal.build_images(
+                        job.connection, plan, staged, registry, job.builder
                     )
+                )
+                with cancelled_when_stopped(run.id, announcement(self._plan), self.zenml):
+                    # Whoever knows the run can stop it.
+                    self._name(run)
+                    images = background.outcome(building, "wait for the images")
                     self._plan = plan.with_images(images)
                     with contextlib.suppress(Exception):
                         # The creation sends what could not be sent.
@@ -300,6 +301,11 @@ class Submission:
         observer.say(f"  sandbox  {_describe(self._plan, self.handle.sandbox)}")
         observer.say("")
         return run
+
+    def _name(self, run: CreatedRun) -> None:
+        self.observer.say(f"Run {run.name}", "bold")
+        self.observer.say(f"  id       {run.id}")
+        self.observer.say(f"  stack    {self.job.compiled.stack_description.name}")
 
     def _stage(self, folder: Path) -> Path:
         """Copy the source tree to a folder, unless it is copied already; return where it is."""

@@ -166,6 +166,24 @@ def test_a_submission_killed_before_it_records_the_sandbox(world: World) -> None
 
 
 @EVERY
+def test_a_submission_killed_as_soon_as_it_has_told_the_id(world: World) -> None:
+    faults(world, {"rpc": "SandboxCreate*", "action": "hang"})
+    command = world.popen(waiting_spec(world.gate()))
+    command.stderr.wait_for("  id  ")
+    command.signal(signal.SIGKILL)
+    command.finish()
+    faults(world)
+
+    run_id = world.only_run().id
+    status = world.modalrun("status", run_id).finish()
+    assert f"'modalrun stop {run_id}' ends it" in " ".join(status.stdout.split()), status.stdout
+    stopped = world.modalrun("stop", run_id).finish()
+    assert stopped.exit_code == 0, stopped.stderr
+    assert world.only_run().status == "stopped"
+    assert all(box.finished_at for box in world.sandboxes())
+
+
+@EVERY
 def test_a_signal_while_a_run_is_resumed_leaves_it_as_it_was(world: World) -> None:
     command, gate = waiting(world)
     world.wait_until(lambda: world.only_run().steps, "the step is recorded")
