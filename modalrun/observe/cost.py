@@ -29,10 +29,20 @@ class RunCost:
     Attributes:
         total: The whole run.
         steps: Its steps, as far as they ran.
+        resumed: Whether it had another run sandbox before, which is not counted.
     """
 
     total: Decimal | None
     steps: Mapping[str, Decimal | None]
+    resumed: bool = False
+
+    @property
+    def about(self) -> str | None:
+        """The total in words, with what it leaves out; None if it is not known."""
+        if self.total is None:
+            return None
+        before = " without the run sandbox before the resume" if self.resumed else ""
+        return f"about {dollars(self.total)}{before}"
 
 
 def cost_details(
@@ -41,22 +51,17 @@ def cost_details(
     attempts: Sequence[StepRecord],
     idle: Sequence[Idle],
     now: datetime,
-    *,
-    resumed: bool = False,
 ) -> list[tuple[str, str]]:
     """Return labels and values for a summary: the cost by list prices, and what waiting costs.
 
     Args:
         run: The record of the run, which has ended.
         idle: The times in which step sandboxes have waited for another step.
-        resumed: Whether it had another run sandbox before, which is not counted.
     """
     sandboxes = {step.name: step.sandbox for step in plan.steps}
     details = []
     gpus = [run.metadata and run.metadata.gpu, *(a.metadata and a.metadata.gpu for a in attempts)]
-    if (total := spent(run, attempts, now, LIST_PRICES).total) is not None:
-        before = " without the run sandbox before the resume" if resumed else ""
-        about = f"about {dollars(total)}{before}"
+    if (about := spent(run, attempts, now, LIST_PRICES).about) is not None:
         prices = f"list prices of {LIST_PRICES.as_of}"
         if plan.target == "local":
             details.append(("cost", f"nothing here; on Modal {about} ({prices})"))
@@ -126,7 +131,7 @@ def spent(
             share = Decimal(str(_seconds(a.start, a.end, now) / longest))
             one = None if whole is None else whole * share
         steps[a.name] = _total([steps.get(a.name, Decimal(0)), one])
-    return RunCost(_total(amounts), steps)
+    return RunCost(_total(amounts), steps, resumed=bool(run.metadata.earlier))
 
 
 def _amount(

@@ -99,14 +99,7 @@ def derive_outcome(
     details.append(("report", f"modalrun report {run.run_id} --open"))
     attempts = _attempts(view, zenml)
     now = datetime.now(timezone.utc)
-    details += cost_details(
-        run.plan,
-        record,
-        [*(attempts or steps), *below],
-        progress.idle,
-        now,
-        resumed=run.resumed,
-    )
+    details += cost_details(run.plan, record, [*(attempts or steps), *below], progress.idle, now)
     details += _outputs(run.run_id, steps)
     told = any(step.next for step in view.failed)
     hint = hint_on_failure(record.reason) or hint_on_end(end, run.plan.settings.mode)

@@ -138,15 +138,13 @@ def _facts(report: Report) -> Iterator[dict[str, str | None]]:
     began = run.start or run.created
     took = duration(began, run.end or (None if view.over else report.now)) or "unknown"
     yield fact("Duration", took if view.over else f"{took} so far", _moment(began))
-    total = report.cost.total
+    about = report.cost.about
     if place is not None and place.target == "local":
-        about = f"on Modal about {dollars(total)}" if total is not None else None
-        yield fact("Cost", "nothing", about)
+        yield fact("Cost", "nothing", about and f"on Modal {about}")
     elif place is not None and metadata is None and run.finished:
         yield fact("Cost", "nothing", "it had no sandbox")
     elif place is not None:
-        prices = f"list prices of {LIST_PRICES.as_of}"
-        yield fact("Cost", "unknown" if total is None else f"about {dollars(total)}", prices)
+        yield fact("Cost", about or "unknown", f"list prices of {LIST_PRICES.as_of}")
     counts = Counter(step.status for step in view.steps)
     done = sum(step.successful for step in view.steps)
     others = [f"{n} {status}" for status, n in counts.items() if status != "completed"]

@@ -43,9 +43,9 @@ class Span:
     Attributes:
         phase: "waiting": the steps before have ended, and the step's sandbox is not asked for yet.
             "image": the run is submitted; its images are built. "sandbox start": until the first
-            process in the sandbox, with the wait for a place in Modal. "import": until the step
-            begins. "retry": between two attempts. "lost": what the sandboxes took that were lost,
-            until the next one is asked for.
+            process in the sandbox, with the wait for a place in Modal; of a run sandbox until a
+            step is asked for. "import": until the step begins. "retry": between two attempts.
+            "lost": what the sandboxes took that were lost, until the next one is asked for.
         end: When it ended; the end of the timeline while it goes on.
         attempt: Number of the attempt, from 1.
         open: Whether it goes on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -78,7 +79,10 @@ def test_here_it_costs_nothing() -> None:
 
 
 def test_after_a_resume_it_says_that_only_a_part_is_counted() -> None:
-    found = cost_details(planned("local"), recorded("local"), [], [], at(9000), resumed=True)
+    run = recorded("local")
+    assert run.metadata is not None
+    run = replace(run, metadata=replace(run.metadata, earlier="sb-0"))
+    found = cost_details(planned("local"), run, [], [], at(9000))
     assert "about $0.1660 without the run sandbox before the resume (list" in found[0][1]
 
 

@@ -168,6 +168,19 @@ def test_a_run_that_had_no_sandbox_has_cost_nothing() -> None:
     assert "unknown" not in page
 
 
+@pytest.mark.parametrize("target", ["modal", "local"])
+def test_after_a_resume_it_says_that_only_a_part_is_counted(
+    target: Literal["modal", "local"],
+) -> None:
+    found = mixed()
+    run = found.view.run
+    assert run.metadata is not None
+    run = replace(run, metadata=replace(run.metadata, target=target))
+    cost = replace(found.cost, resumed=True)
+    page = render(replace(found, view=replace(found.view, run=run), cost=cost))
+    assert "about $0.1234 without the run sandbox before the resume</dd>" in page
+
+
 def test_a_step_without_a_sandbox_of_its_own_has_no_columns_for_one() -> None:
     assert '<th scope="col">sandbox</th>' in render(mixed())
     assert '<th scope="col">sandbox</th>' not in render(report(step("load", 5, 10, metadata=None)))

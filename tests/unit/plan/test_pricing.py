@@ -172,7 +172,14 @@ def test_money_is_exact_and_grows_with_the_timeout(
 
 @pytest.mark.parametrize(
     ("amount", "shown"),
-    [("0", "$0.0000"), ("0.00001", "$0.0001"), ("1.001", "$1.01"), ("12345.6", "$12,345.60")],
+    [
+        ("0", "$0.0000"),
+        ("0.000003", "<$0.0001"),
+        ("0.0001", "$0.0001"),
+        ("0.00011", "$0.0002"),
+        ("1.001", "$1.01"),
+        ("12345.6", "$12,345.60"),
+    ],
 )
 def test_dollars(amount: str, shown: str) -> None:
     assert dollars(Decimal(amount)) == shown
