@@ -179,8 +179,8 @@ class Reading:
                 child = (*at, _key_text(key, ""))
                 self.add_scalars(inner, child)
                 if key.tag in _NUMBERS:
-                    value = Loader("").construct_object(key)
-                    self.scalars[(*child, KEY)] = Scalar(key.value, value)
+                    own = (*child, KEY)
+                    self.scalars[own] = Scalar(key.value, Loader("").construct_object(key))
         elif isinstance(node, yaml.SequenceNode):
             for index, inner in enumerate(node.value):
                 self.add_scalars(inner, (*at, index))
