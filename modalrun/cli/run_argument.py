@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from modalrun.run.records import RunRecord
 
 
-Run = Annotated[
+def _run(default: str) -> typer.models.ArgumentInfo:
+    """Declare RUN, with a sentence on its default."""
+    named = "A run's id, the beginning of one (4 hex digits or more), a run's name, or 'latest'."
+    return typer.Argument(metavar="RUN", autocompletion=completion.runs, help=f"{named} {default}")
+
+
+Run = Annotated[str | None, _run("On a terminal, 'latest' is the default.")]
+RunToStop = Annotated[
     str | None,
-    typer.Argument(
-        metavar="RUN",
-        autocompletion=completion.runs,
-        help="A run's id, the beginning of one (4 hex digits or more), a run's name, or 'latest'."
-        " On a terminal, 'latest' is the default.",
+    _run(
+        "The default is the newest run: on a terminal after a question, elsewhere if it is yours."
     ),
 ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modalrun.cli.options import confirmed
-from modalrun.cli.run_argument import Interruption, Run, resolved
+from modalrun.cli.run_argument import Interruption, RunToStop, resolved
 from modalrun.errors import UsageError
 from modalrun.output.terminal import writer
 from modalrun.output.terminal.spinner import Spinner
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def stop(
-    run: Run = None,
+    run: RunToStop = None,
     *,
     force: Annotated[
         bool,

@@ -20,6 +20,7 @@ from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit import prepare
 from modalrun.submit.source.staging import new_files_note, stage_again
+from modalrun.util.text import shell_word
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
 
 _SYNCHRONOUS = ("settings", "orchestrator", "synchronous")
@@ -71,7 +72,7 @@ def spec_of_rerun(
     # Paths in it are relative to the current folder.
     file = Path(f"run {run.id}")
     if compiles:
-        record = _stored_spec(run.id, deployment)
+        record = _stored_spec(run.id, deployment, place.target)
         flags = record.command_line(given)
         spec = check_spec(YamlSource(file, dict(record.file), {}), flags, target=target)
         spec = replace(spec, stack=spec.stack or deployment.stack)
@@ -136,14 +137,18 @@ def _read_finished(run_id: str, zenml: ZenMLGateway) -> tuple[RunRecord, RunMeta
     return run, run.place
 
 
-def _stored_spec(run_id: str, deployment: DeploymentRecord) -> SpecRecord:
+def _stored_spec(run_id: str, deployment: DeploymentRecord, target: Target) -> SpecRecord:
     """Return the run spec that is stored with the deployment of a run."""
     record = SpecRecord.of(deployment.environment)
     if record is None:
+        # A script has none, and a very long one is not stored.
+        submit = f"modalrun submit {shell_word(deployment.pipeline or 'FILE.py:PIPELINE')}"
+        submit += "" if target == "modal" else f" --target {target}"
         raise UsageError(
             f"The pipeline of the run {run_id} can't be compiled anew: no run spec is stored"
             " with its deployment.",
-            hint="Submit the pipeline with its run spec, or rerun it as it was.",
+            hint="Run its script, or submit its run spec, with what is to change; or"
+            f" '{submit}', with --param for other parameters.",
         )
     return record
 

@@ -71,11 +71,13 @@ class DeploymentRecord:
         id: ZenML's id of the snapshot.
         stack: The id of its stack; None where that was deleted.
         environment: What ZenML stores of the process that compiled it.
+        pipeline: Its pipeline as `module:function`; None where that is not known.
     """
 
     id: str
     stack: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    pipeline: str | None = None
 
 
 @dataclass(frozen=True)

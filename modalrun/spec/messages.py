@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from modalrun.spec.yaml_nodes import KeyPath, Scalar
+from modalrun.spec.yaml_nodes import KEY, KeyPath, Scalar
 from modalrun.util.timeparse import DURATION_FORMS, written
 
 _KINDS = {
@@ -110,6 +111,8 @@ def describe(
     at_path = [error for error, path in zip(errors, paths, strict=True) if path == where]
     # and then one that accepts the kind of value, but not the value.
     at_path = [e for e in at_path if not e["type"].endswith(_KIND_ERRORS)] or at_path
+    of_key = [error for error in at_path if is_of_key(error, where)]
+    at_path = of_key or at_path
     first = at_path[0]
     if first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         return where, " is missing."
@@ -118,6 +121,9 @@ def describe(
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
         return where, f": {message[:1].lower()}{message[1:]}."
     choice = " or ".join(dict.fromkeys(map(str, expected)))
+    if of_key:
+        quotes = "" if isinstance(first["input"], str) else " (put quotes around text)"
+        return where, f": the key must be {choice}, not {format_value(first['input'])}{quotes}."
     value = (shown and shown(where)) or format_value(first.get("input"))
     given = "" if is_secret(where) else f", not {value}"
     return where, f" must be {choice}{given}."
@@ -141,26 +147,43 @@ def is_secret(where: KeyPath) -> bool:
 
 
 def error_path(error: ErrorDetails, root: Any) -> KeyPath:
-    """Return an error's location without the names of a union's branches (`list[str]`, `Tag`)."""
+    """Return an error's location without the names of a union's branches (`list[str]`, `Tag`).
+
+    The keys of mappings are text in it, numbers too, as in the paths of a `YamlSource`.
+    """
     where: list[int | str] = []
     here = root
     for number, part in enumerate(error["loc"]):
+        key = _own_key(here, part) if isinstance(here, Mapping) else part
         if isinstance(part, int):
             known = True
         elif not part.replace("_", "").isalnum():
             # A key may have dots and dashes; `list[str]` and `function-before[...]` are branches.
-            known = isinstance(here, Mapping) and part in here
+            known = isinstance(here, Mapping) and key in here
         elif isinstance(here, Mapping):
-            known = part in here or error["type"] in {"missing", "extra_forbidden"}
+            known = key in here or error["type"] in {"missing", "extra_forbidden"}
         else:
             known = number == 0 or (root is None and part not in _LABELS)
         if known:
-            where.append(part)
-            here = _inside(here, part)
+            where.append(str(part) if isinstance(here, Mapping) else part)
+            here = _inside(here, key)
     return tuple(where)
 
 
-def _inside(value: Any, part: int | str) -> Any:
+def is_of_key(error: ErrorDetails, where: KeyPath) -> bool:
+    """Return whether an error with this path is one of the key itself."""
+    return error["loc"][-1:] == (KEY,) != where[-1:]
+
+
+def _own_key(mapping: Mapping[Any, Any], part: int | str) -> int | str | float:
+    """Return the key that a part of a location means: pydantic has 1.5 as text."""
+    if part not in mapping:
+        with contextlib.suppress(ValueError):
+            return float(part)
+    return part
+
+
+def _inside(value: Any, part: int | str | float) -> Any:
     try:
         return value[part]
     except (LookupError, TypeError):

@@ -48,7 +48,7 @@ _OTHER_NAMES = {
     "synchronous": "sync wait",
     "parameters": "params param args arguments",
     "environment": "env envs env_vars environment_variables variables",
-    "enable_cache": "cache caching",
+    "enable_cache": "cache caching enable_caching",
     "run_name": "name",
     "max_retries": "retries",
     "requirements": "packages pip pip_packages pip_install python_packages dependencies",

@@ -110,6 +110,9 @@ def _arguments(key: str, keys: Mapping[str, Any], steps: Mapping[str, Any]) -> d
 def _as_read(value: Any, read: Any) -> Any:
     """Return a value, and those in it, as another mapping has them."""
     if isinstance(value, Mapping) and isinstance(read, Mapping):
+        if any(k not in read and not isinstance(k, str) for k in value):
+            # Its keys were read as text: 007 is "007".
+            return read
         return {k: _as_read(v, read[k]) if k in read else v for k, v in value.items()}
     return read
 

@@ -24,7 +24,7 @@ from modalrun.spec.messages import (
 )
 from modalrun.spec.overrides import CommandLineSource
 from modalrun.spec.schema import ZENML_VERSION, DockerKeys, ModelKeys, RetryKeys, RunKeys, StepKeys
-from modalrun.spec.yaml_nodes import KeyPath
+from modalrun.spec.yaml_nodes import KEY, KeyPath
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.util.nearest import misspelling_of
 
@@ -133,7 +133,7 @@ class Checker:
         """Note the numbers that people read as other ones: 010 is 8, and 2:00 is 120."""
         for at, scalar in self.source.scalars.items():
             is_number = isinstance(scalar.value, int | float) and not isinstance(scalar.value, bool)
-            others = any(part in _UNTYPED or str(part).startswith("x-") for part in at)
+            others = any(part in _UNTYPED | {KEY} or str(part).startswith("x-") for part in at)
             if scalar.is_surprising and is_number and scalar.written is None and not others:
                 place = self.source.where(at)
                 self.mistakes.notes.append(f"{place}: '{path_name(at)}' is {as_written(scalar)}")

@@ -42,6 +42,9 @@ _LEFT_FOR_ZENML = re.compile(r"\$\{[a-zA-Z0-9_]+\}")
 
 KeyPath = tuple[str | int, ...]
 
+KEY = "[key]"
+"""Follows the path of a value where its key is meant, in pydantic's errors and in `scalars`."""
+
 _VARIABLES_OF: frozenset[KeyPath] = frozenset(
     {
         ("environment",),
@@ -170,10 +173,14 @@ class Reading:
         return node
 
     def add_scalars(self, node: yaml.Node, at: KeyPath) -> None:
-        """Add what is written for the values in a node that was constructed."""
+        """Add what is written for the values and keys in a node that was constructed."""
         if isinstance(node, yaml.MappingNode):
             for key, inner in node.value:
-                self.add_scalars(inner, (*at, _key_text(key, "")))
+                child = (*at, _key_text(key, ""))
+                self.add_scalars(inner, child)
+                if key.tag in _NUMBERS:
+                    own = (*child, KEY)
+                    self.scalars[own] = Scalar(key.value, Loader("").construct_object(key))
         elif isinstance(node, yaml.SequenceNode):
             for index, inner in enumerate(node.value):
                 self.add_scalars(inner, (*at, index))

@@ -26,7 +26,8 @@ class YamlSource:
     Attributes:
         lines: The line (from 1) of each key by its path.
         names: The paths of keys that are written in other places -> these, the strongest first.
-        scalars: What is written for values that are not simply text, by path.
+        scalars: What is written for values that are not simply text, by path; of a key that is a
+            number, by its path and `KEY`.
         unset: The problems of variables, by the path of the value.
         literals: Texts with what looks like a variable of ZenML's and is none.
     """

@@ -122,6 +122,10 @@ def test_a_registered_stack_runs_scripts_in_both_modes(world: World) -> None:
     told = " ".join((failed.stdout + failed.stderr).split())
     assert f"RunFailedError: Run failed: double. See 'modalrun logs {world.runs()[2].id}'" in told
 
+    rerun = [sys.executable, "-m", "modalrun", "rerun", world.runs()[2].id, "--new-code"]
+    told = " ".join(world.start(rerun, cwd=world.project).finish().stderr.split())
+    assert "'modalrun submit flavored:flavored --target local'" in told
+
     refused = world.zenml(f"import sys; sys.path.insert(0, {str(world.project)!r})\n{ON_MODAL}")
     assert "does not support scheduling" in refused["scheduled"]
     assert "StackValidationError" in refused["run"]

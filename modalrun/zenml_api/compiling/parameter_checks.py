@@ -16,11 +16,11 @@ from zenml.steps.entrypoint_function_utils import EntrypointFunctionDefinition
 from zenml.utils.pydantic_utils import validate_function_args
 
 from modalrun.errors import UsageError
-from modalrun.spec.messages import as_written, error_path, path_name
+from modalrun.spec.messages import as_written, error_path, is_of_key, path_name
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.step_keys import for_steps
 from modalrun.spec.validation import Mistakes, one_error, validation_messages
-from modalrun.spec.yaml_nodes import KeyPath
+from modalrun.spec.yaml_nodes import KEY, KeyPath
 from modalrun.util.nearest import did_you_mean
 from modalrun.zenml_api.errors import first_line
 
@@ -140,12 +140,15 @@ def _fit(
     error = _error(check, given)
     if error is None:
         return given
-    fitting: dict[str, Any] = _copy(given)
+    texts: dict[KeyPath, str] = {}
     for one in error.errors(include_url=False):
         path = error_path(one, given)
+        if is_of_key(one, path):
+            path = (*path, KEY)
         scalar = spec.scalar(place(path))
         if path and scalar is not None and not isinstance(scalar.value, str):
-            _put(fitting, path, scalar.text)
+            texts[path] = scalar.text
+    fitting: dict[str, Any] = _with_texts(given, texts)
     error = _error(check, fitting)
     shown = functools.partial(_as_written, place, spec)
     for where, problem in validation_messages(error, fitting, shown) if error else ():
@@ -182,17 +185,24 @@ def _note(at: KeyPath, value: Any, annotation: Any, spec: RunSpec, mistakes: Mis
         mistakes.notes.append(f"{place}: '{path_name(at)}' is {as_written(scalar)}")
 
 
-def _copy(value: Any) -> Any:
-    """Return a copy of nested values that shares nothing, as YAML's aliases do."""
+def _with_texts(value: Any, texts: Mapping[KeyPath, str], at: KeyPath = ()) -> Any:
+    """Return a copy of nested values that has these texts for the values and keys at their paths.
+
+    It shares nothing, as YAML's aliases do.
+    """
+    if at in texts:
+        return texts[at]
     if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _put(value: Any, path: KeyPath, new: Any) -> None:
-    for part in path[:-1]:
-        value = value[part]
-    value[path[-1]] = new
+        copy = {}
+        for key, inner in value.items():
+            here = (*at, str(key))
+            text = texts.get((*here, KEY), key)
+            # 007 beside "007" stays a number, which is an error.
+            copy[key if text in value else text] = _with_texts(inner, texts, here)
+        return copy
+    if isinstance(value, list):
+        return [_with_texts(inner, texts, (*at, number)) for number, inner in enumerate(value)]
+    return value
 
 
 def _unknown_parameter(owner: str, name: str, known: Mapping[str, Any]) -> tuple[str, str]:

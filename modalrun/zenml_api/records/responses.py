@@ -87,11 +87,13 @@ class StoredDeployment:
             if its pipeline is dynamic.
         pipeline: The configuration of the pipeline.
         environment: What is known of the process that compiled it.
+        source: Its pipeline as `module:function`; None where that is not known.
     """
 
     steps: Mapping[str, tuple[str, ...]] | None
     pipeline: Json
     environment: Json
+    source: str | None = None
 
 
 class Link(str):
@@ -213,8 +215,12 @@ def stored_deployment(snapshot: Json) -> StoredDeployment:
     steps = None
     if fixed:
         steps = {s["invocation_id"]: tuple(s["upstream_steps"]) for s in specification["steps"]}
+    source = (specification or {}).get("source") or {}
     return StoredDeployment(
-        steps, metadata["pipeline_configuration"], metadata["client_environment"]
+        steps,
+        metadata["pipeline_configuration"],
+        metadata["client_environment"],
+        f"{source['module']}:{source['attribute']}" if source.get("attribute") else None,
     )
 
 

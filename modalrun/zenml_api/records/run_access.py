@@ -66,7 +66,8 @@ def deployment_of(run_id: str) -> DeploymentRecord:
     found, run = _deployed(run_id)
     with translated():
         stored = stores.current().deployment(found, [])
-    return DeploymentRecord(found, run.stack.id if run.stack else None, stored.environment)
+    stack = run.stack.id if run.stack else None
+    return DeploymentRecord(found, stack, stored.environment, stored.source)
 
 
 def _deployed(run_id: str) -> tuple[str, StoredRun]:

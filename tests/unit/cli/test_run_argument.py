@@ -14,6 +14,7 @@ import pytest
 
 from modalrun.cli import exec as exec_command
 from modalrun.cli import resume as resume_command
+from modalrun.cli import run
 from modalrun.control import resume as control_resume
 from modalrun.observe import outcome, status
 from modalrun.zenml_api import process
@@ -50,6 +51,18 @@ def test_a_mistake_is_found_without_zenml(arguments: list[str], says: str) -> No
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert done.stdout == ""
+
+
+def test_the_help_of_stop_says_what_it_does_without_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command, said in (
+        ("stop", "elsewhere if it is yours."),
+        ("status", "On a terminal, 'late"),
+    ):
+        assert run([command, "--help"]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert [said in told, "On a terminal, 'latest' is" in told] == [True, command != "stop"]
 
 
 def test_an_interruption_while_exec_reads_the_run_is_told(

@@ -95,8 +95,15 @@ def test_a_run_that_is_not_over_is_refused(zenml: FakeZenML) -> None:
 
 def test_what_was_not_recorded_is_named(zenml: FakeZenML) -> None:
     zenml.deployment = replace(zenml.deployment, environment={})
-    with pytest.raises(UsageError, match="no run spec is stored"):
+    with pytest.raises(UsageError, match="no run spec is stored") as caught:
         spec_of(zenml, new_code=True)
+    assert "Run its script, or" in str(caught.value.hint)
+    assert "'modalrun submit FILE.py:PIPELINE --target local'" in str(caught.value.hint)
+    zenml.deployment = replace(zenml.deployment, pipeline="flows.daily:training")
+    zenml.run = replace(zenml.run, metadata=replace(METADATA, target="modal"))
+    with pytest.raises(UsageError, match="no run spec is stored") as caught:
+        spec_of(zenml, param_option("rate=0.5"))
+    assert "'modalrun submit flows.daily:training'" in str(caught.value.hint)
     zenml.source = None
     with pytest.raises(UsageError, match="no record of the files") as caught:
         spec_of(zenml)

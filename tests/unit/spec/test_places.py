@@ -82,6 +82,10 @@ def test_both_forms_differ(tmp_path: Path, text: str, problem: str) -> None:
     [
         ("timeout: soon", "'timeout' must be a whole number of seconds"),
         ("gpu: [T4, 5]", "'gpu[1]' must be a string, not 5"),
+        (
+            "modal: {volumes: {2024: /data}}",
+            "'modal.volumes.2024': the key must be a string, not 2024 (put quotes around text)",
+        ),
         ("cpu: many", "'cpu' must be a number, not 'many'"),
         ("mode: fast", "'mode' must be 'pipeline' or 'per_step'"),
         ("image: {from: x}", "unknown key 'from' under 'image'"),
@@ -150,6 +154,7 @@ def test_short_forms_of_the_command_line(tmp_path: Path) -> None:
         ("retries: 2", "'retries' is 'retry: max_retries'."),
         ("steps: {a: {retries: 2}}", "'retries' is 'steps: a: retry: max_retries'."),
         ("params: {a: 1}", "Did you mean 'parameters'?"),
+        ("steps: {a: {enable_caching: false}}", "Did you mean 'enable_cache'?"),
         ("GPU: T4", "Did you mean 'gpu'?"),
         ("max-parallelism: 2", "Did you mean 'max_parallelism'?"),
         ("settings: {parameters: {}}", "'parameters' is 'parameters' at the top level."),

@@ -96,6 +96,15 @@ def test_arguments_are_kept_as_they_were_read_for_their_types() -> None:
     assert [value for _, _, value in kept.flags] == ["NO", "010"]
 
 
+def test_keys_are_kept_as_they_were_read_for_their_types() -> None:
+    flag = param_option("rates={007: 1}")
+    made = SpecRecord({}).with_keys({"parameters": {"names": {10: 8}}}, command_line([flag]))
+    read = {"names": {"010": "010"}, "rates": {"007": 1}}
+    kept = made.as_read({"parameters": read})
+    assert kept.file["parameters"] == {"names": read["names"]}
+    assert [value for _, _, value in kept.flags] == [read["rates"]]
+
+
 def test_arguments_of_a_key_for_several_steps_are_kept_as_they_were_read() -> None:
     steps = {"train*": {"parameters": {"tag": 7, "n": 1}}, "train_2": {"parameters": {"tag": 8}}}
     flag = "steps.train_*.parameters.code=010"

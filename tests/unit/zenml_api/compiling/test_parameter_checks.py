@@ -26,6 +26,8 @@ def use(  # noqa: PLR0917
     maybe: str | None = None,
     texts: list[str] | None = None,
     names: dict[str, str] | None = None,
+    rates: dict[str, float] | None = None,
+    by_number: dict[int, list[str]] | None = None,
     rate: float = 0.0,
     count: int = 0,
     flag: bool = False,
@@ -40,6 +42,8 @@ def of_steps(  # noqa: PLR0917
     maybe: str | None = None,
     texts: list[str] | None = None,
     names: dict[str, str] | None = None,
+    rates: dict[str, float] | None = None,
+    by_number: dict[int, list[str]] | None = None,
     rate: float = 0.0,
     count: int = 0,
     flag: bool = False,
@@ -104,6 +108,39 @@ def test_another_type_has_its_value(check: Check, name: str, text: str, value: A
     found, mistakes = check(name, text)
     assert (found, type(found)) == (value, type(value))
     assert mistakes.found == mistakes.notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("rates", "{007: 1, 1.50: 2, 1e-3: 3, NO: 4}", {"007": 1, "1.50": 2, "1e-3": 3, "NO": 4}),
+        ("names", "{1: 010}", {"1": "010"}),
+        ("by_number", "{1: [NO, 010]}", {1: ["NO", "010"]}),
+        ("anything", "{007: 1}", {7: 1}),
+    ],
+)
+def test_a_key_that_is_declared_as_text_is_what_is_written(
+    check: Check, name: str, text: str, value: Any
+) -> None:
+    found, mistakes = check(name, text)
+    assert found == value
+    assert mistakes.found == mistakes.notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("rates", "{007: 1, '007': 2}", "rates.7': the key must be a string, not 7 (put quotes"),
+        ("rates", "{1: many}", "rates.1' must be a number, not 'many'."),
+        ("by_number", "{a: []}", "by_number.a': the key must be a whole number, not 'a'."),
+    ],
+)
+def test_a_wrong_key_is_not_taken_for_its_value(
+    check: Check, name: str, text: str, said: str
+) -> None:
+    _, mistakes = check(name, text)
+    (error,) = mistakes.found
+    assert said in error.message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Convert ZenML's responses: when a failed run has ended."""
+"""Convert ZenML's responses: when a failed run has ended, and which pipeline it ran."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modalrun.run.metadata import RunMetadata, to_metadata
-from modalrun.zenml_api.records.responses import stored_run
+from modalrun.zenml_api.records.responses import stored_deployment, stored_run
 
 PLACE = to_metadata(RunMetadata("local", "pipeline", "app", "ap-1", "sb-1", 600))
 
@@ -32,6 +32,26 @@ def response(status: str, reason: str | None, place: Any, snapshot: Any) -> dict
         },
         "resources": {"pipeline": None, "stack": None, "snapshot": snapshot},
     }
+
+
+@pytest.mark.parametrize(
+    ("specification", "source"),
+    [
+        ({"source": {"module": "a.b", "attribute": "c"}, "steps": []}, "a.b:c"),
+        ({"source": {"module": "a.b", "attribute": None}, "steps": []}, None),
+        ({"source": None, "steps": []}, None),
+        (None, None),
+    ],
+)
+def test_a_deployment_knows_its_pipeline(specification: Any, source: str | None) -> None:
+    metadata = {"pipeline_configuration": {}, "client_environment": {}}
+    found = stored_deployment(
+        {
+            "body": {"is_dynamic": False},
+            "metadata": {"pipeline_spec": specification, **metadata},
+        }
+    )
+    assert found.source == source
 
 
 def static(*, dynamic: bool = False) -> dict[str, Any]:
