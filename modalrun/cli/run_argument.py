@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modalrun.run.records import RunRecord
 
 
-def _run(default: str) -> typer.models.ArgumentInfo:
+def _run(default: str) -> Any:
     """Declare RUN, with a sentence on its default."""
     named = "A run's id, the beginning of one (4 hex digits or more), a run's name, or 'latest'."
     return typer.Argument(metavar="RUN", autocompletion=completion.runs, help=f"{named} {default}")
