@@ -187,7 +187,7 @@ def test_a_signal_while_an_accepted_run_can_not_be_recorded(world: World, proxy:
     proxy.trouble = Trouble("POST /api/v1/run-metadata", None)
     gate = world.gate()
     command = world.popen(waiting(gate), "--async", "--on-interrupt", "detach")
-    world.wait_until(lambda: proxy.trouble and proxy.trouble.seen, "the request fails")
+    command.stderr.wait_for("  sandbox  ")
 
     command.signal(signal.SIGTERM)
 
