@@ -71,7 +71,9 @@ def spec_of_rerun(
         # Whoever submitted the run without waiting may wait for this one.
         overrides = [*overrides, Override("--sync", _SYNCHRONOUS, True)]
     given = command_line(overrides)
-    compiles = new_code or any(_is_compiled(override.path, override.value) for override in overrides)
+    compiles = new_code or any(
+        _is_compiled(override.path, override.value) for override in overrides
+    )
     # Paths in it are relative to the current folder.
     file = Path(f"run {run.id}")
     if compiles:

@@ -241,6 +241,7 @@ def test_a_script_in_a_package_needs_a_zenml_project(
 def test_the_command_that_names_a_pipeline_keeps_the_options(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    *,
     stack: str | None,
     name: str | None,
     spec: str,
