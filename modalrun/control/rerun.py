@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def _is_compiled(path: KeyPath, value: Any) -> bool:
             return len(path) < 3 or path[2] in STEP_KEYS
         path = path[2:]
     if path[0] == "settings":
-        sections = path[1:2] or (value if isinstance(value, Mapping) else ())
+        sections: Iterable[Any] = path[1:2] or (value if isinstance(value, Mapping) else ())
         return any(map(_is_of_component, map(str, sections)))
     return path[0] in {*RUN_KEYS, *HOOK_KEYS, "stack"} - COMPILED_KEYS
 
