@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import DeploymentRecord, RunRecord
 from modalrun.run.rerun import Rerun
 from modalrun.run.run_plan import Target
+from modalrun.spec.fields import OUR_FLAVOR_KEYS, ZENML_FLAVOR_KEYS
 from modalrun.spec.overrides import Override, command_line
 from modalrun.spec.run_spec import RerunRequest, RunSpec, check_spec
-from modalrun.spec.schema import COMPILED_KEYS, HOOK_KEYS, RUN_KEYS, STEP_KEYS
+from modalrun.spec.schema import COMPILED_KEYS, COMPONENTS, HOOK_KEYS, RUN_KEYS, STEP_KEYS
 from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.spec.yaml_source import YamlSource
@@ -68,7 +71,9 @@ def spec_of_rerun(
         # Whoever submitted the run without waiting may wait for this one.
         overrides = [*overrides, Override("--sync", _SYNCHRONOUS, True)]
     given = command_line(overrides)
-    compiles = new_code or any(_is_compiled(override.path) for override in overrides)
+    compiles = new_code or any(
+        _is_compiled(override.path, override.value) for override in overrides
+    )
     # Paths in it are relative to the current folder.
     file = Path(f"run {run.id}")
     if compiles:
@@ -153,8 +158,19 @@ def _stored_spec(run_id: str, deployment: DeploymentRecord, target: Target) -> S
     return record
 
 
-def _is_compiled(path: KeyPath) -> bool:
+def _is_compiled(path: KeyPath, value: Any) -> bool:
     """Return whether a key of a run spec is compiled into the deployment."""
     if path[0] == "steps":
-        return len(path) < 3 or path[2] in STEP_KEYS - {"settings"}
-    return path[0] in {*RUN_KEYS, *HOOK_KEYS} - COMPILED_KEYS
+        if len(path) < 3 or path[2] != "settings":
+            return len(path) < 3 or path[2] in STEP_KEYS
+        path = path[2:]
+    if path[0] == "settings":
+        sections: Iterable[Any] = path[1:2] or (value if isinstance(value, Mapping) else ())
+        return any(map(_is_of_component, map(str, sections)))
+    return path[0] in {*RUN_KEYS, *HOOK_KEYS, "stack"} - COMPILED_KEYS
+
+
+def _is_of_component(section: str) -> bool:
+    """Return whether a section of settings is another component's, and no sandbox's."""
+    ours = section in {*OUR_FLAVOR_KEYS, *ZENML_FLAVOR_KEYS}
+    return not ours and re.split("[:.]", section)[0] in COMPONENTS | {"deployment"}

@@ -61,6 +61,7 @@ def initialize(
             be reached.
     """
     again = ["modalrun", "init", "module.function", "--target", target]
+    again += ["--from", from_stack] if from_stack else []
     again += ["--name", name] if name else []
     again += ["--spec", str(spec)] if spec != Path(DEFAULT_FILES[0]) else []
     name = name or ("modalrun" if target == "modal" else "modalrun_local")

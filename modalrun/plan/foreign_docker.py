@@ -19,11 +19,6 @@ _WITH_DOCKERIGNORE = ("build_config", "parent_image_build_config")
 _COMMANDS = ("pyproject_export_command", "replicate_local_python_environment")
 """Settings whose value, where it is a list, is a command that ZenML runs on this machine."""
 
-_HINT = (
-    "If that is right, set it yourself under 'settings: docker:' of a run spec. A resumed run can't"
-    " have it."
-)
-
 
 def check_foreign_docker(
     deployment: Deployment, source_root: Path, by_user: Layers, steps_by_user: Mapping[str, Layers]
@@ -52,15 +47,22 @@ def _check(docker: Mapping[str, Any], source_root: Path, *by_user: Layers) -> No
             raise UsageError(
                 f"The Docker setting '{setting}' of the deployment names {name}, which is not below"
                 f" the source root {source_root}.",
-                hint=_HINT,
+                hint=_hint(setting),
             )
     for setting in _COMMANDS:
         if setting not in own and isinstance(value := docker.get(setting), list):
             raise UsageError(
                 f"The Docker setting '{setting}' of the deployment is a command for this machine:"
                 f" {' '.join(map(str, value))}.",
-                hint=_HINT,
+                hint=_hint(setting),
             )
+
+
+def _hint(setting: str) -> str:
+    return (
+        "If that is right, set it yourself: under 'settings: docker:' of a run spec, or, for"
+        f" 'rerun' too, by --set 'settings.docker.{setting}=VALUE'. A resumed run can't have it."
+    )
 
 
 def _named(docker: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -36,7 +36,7 @@ def problem(store: Component, where: str = "") -> str:
         f" machine it uses those of your environment, which no sandbox has{where}. Give it a"
         f" service connector ('zenml artifact-store connect {name} -i') or a ZenML secret ('zenml"
         f" artifact-store update {name} --authentication_secret=NAME'), or name a Modal secret that"
-        " holds the credentials under 'secrets:'."
+        " holds the credentials under 'settings: orchestrator: secrets:'."
     )
 
 

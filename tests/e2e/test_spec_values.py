@@ -92,6 +92,7 @@ def test_a_missing_secret_of_zenml_is_not_found(world: World) -> None:
     assert done.exit_code == 4, done.stderr
     assert "ZenML has no secret 'absent-a' and no 'absent-b'" in done.stderr
     assert "zenml secret create absent-a" in done.stderr
+    assert "under 'modal: secrets:'" in " ".join(done.stderr.split())
 
 
 @pytest.mark.exhaustive

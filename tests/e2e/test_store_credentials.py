@@ -50,7 +50,7 @@ def test_a_store_with_ambient_credentials_is_refused(world: World) -> None:
     refused = world.submit("pipeline: sandboxes.plain\nstack: ambient\n", **world.server())
     assert refused.exit_code == 2
     assert f"The artifact store 'ambient' (s3) {SAID}" in " ".join(refused.stderr.split())
-    for way in ("connector", "--authentication_secret", "'secrets:'"):
+    for way in ("connector", "--authentication_secret", "secrets:'"):
         assert way in refused.stderr
     assert world.runs() == []
     assert world.sandboxes() == []

@@ -91,6 +91,21 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_shell_leaves_the_values_of_options_as_they_are(page: Path) -> None:
+    # Zsh takes brackets for a pattern of files, and refuses one that matches none.
+    values = re.findall(r"--(?:set|param) ([^`\n]*)", page.read_text(encoding="utf-8"))
+    for value in values:
+        assert value[:1] in "'\"" or not re.search(r"[\[\]{}*?#]", value), value
+
+
+def test_no_command_of_a_ci_job_leaves_a_file_in_the_source_tree() -> None:
+    # The run would get it, and a rerun elsewhere miss it.
+    text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    for language, body in _BLOCK.findall(text):
+        assert language != "sh" or " > " not in body, body
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_yaml_in_the_pages_is_yaml(page: Path) -> None:
     for language, body in _BLOCK.findall(page.read_text(encoding="utf-8")):
         if language == "yaml":

@@ -263,7 +263,8 @@ def _check_secrets(pipeline: Pipeline, configuration: PipelineRunConfiguration) 
             f"ZenML has no secret {' and no '.join(map(repr, missing))}; 'secrets' of the pipeline"
             " or a step name it.",
             hint=f"'zenml secret create {shell_word(missing[0])} --KEY=VALUE' creates it; 'zenml"
-            " secret list' shows what there is.",
+            " secret list' shows what there is. A Modal secret is named under 'modal: secrets:' of"
+            " a run spec.",
         )
 
 

@@ -58,6 +58,9 @@ def test_without_other_code_it_is_the_deployment_of_the_run(zenml: FakeZenML) ->
         "steps.train.parameters.rate=0.2",
         "steps.train={retry: {max_retries: 1}}",
         "execution_mode=fail_fast",
+        "settings.experiment_tracker.nested=true",
+        "settings={experiment_tracker.mlflow: {nested: true}}",
+        "steps.train.settings.experiment_tracker.nested=true",
     ],
 )
 def test_what_is_compiled_in_takes_the_spec_of_the_run(zenml: FakeZenML, option: str) -> None:
@@ -67,6 +70,16 @@ def test_what_is_compiled_in_takes_the_spec_of_the_run(zenml: FakeZenML, option:
     assert spec.rerun.compiles
     # The files must be as they were.
     assert spec.rerun.source is not None
+
+
+@pytest.mark.parametrize("option", ["settings={docker: {}}", "steps.train.settings.docker.user=me"])
+def test_settings_of_sandboxes_need_no_spec_of_the_run(zenml: FakeZenML, option: str) -> None:
+    assert spec_of(zenml, set_option(option)).deployment == SNAPSHOT
+
+
+def test_another_stack_is_compiled_for(zenml: FakeZenML) -> None:
+    spec = spec_of(zenml, set_option("stack=cloud"))
+    assert (spec.deployment, spec.pipeline, spec.stack) == (None, "training.training", "cloud")
 
 
 def test_its_own_command_line_holds_unless_it_is_overridden(zenml: FakeZenML) -> None:

@@ -227,18 +227,25 @@ def test_a_script_in_a_package_needs_a_zenml_project(
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "command"),
+    ("stack", "name", "spec", "options"),
     [
-        (None, "modalrun.yaml", "modalrun init module.function --target local"),
+        (None, None, "modalrun.yaml", ""),
         (
+            "cloud",
             "my dev",
             "conf/run.yaml",
-            "modalrun init module.function --target local --name 'my dev' --spec conf/run.yaml",
+            " --from cloud --name 'my dev' --spec conf/run.yaml",
         ),
     ],
 )
 def test_the_command_that_names_a_pipeline_keeps_the_options(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, spec: str, command: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stack: str | None,
+    name: str | None,
+    spec: str,
+    options: str,
 ) -> None:
     (tmp_path / "conf").mkdir()
     monkeypatch.setattr(process, "zenml_process", lambda _: nullcontext())
@@ -246,9 +253,10 @@ def test_the_command_that_names_a_pipeline_keeps_the_options(
     monkeypatch.setattr(registration, "register", lambda *_: registration.Registered((), ()))
 
     done = init_project.initialize(
-        tmp_path, pipeline=None, from_stack=None, target="local", name=name, spec=Path(spec)
+        tmp_path, pipeline=None, from_stack=stack, target="local", name=name, spec=Path(spec)
     )
 
+    command = f"modalrun init module.function --target local{options}"
     assert done.steps[-1] == (
         f"no run spec: there is no pipeline below this folder; name one: '{command}'",
         False,

@@ -52,7 +52,7 @@ def test_a_store_that_needs_this_machines_environment(
 ) -> None:
     (sentence,) = found(step("load"), step("train"), settings=settings, dynamic=dynamic)
     assert "The artifact store 'my s3' (s3)" in sentence
-    for way in ('connect "my s3"', "--authentication_secret", "under 'secrets:'"):
+    for way in ('connect "my s3"', "--authentication_secret", "'settings: orchestrator: secrets:'"):
         assert way in sentence
     assert "'load'" not in sentence
 
