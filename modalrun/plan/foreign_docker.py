@@ -20,8 +20,8 @@ _COMMANDS = ("pyproject_export_command", "replicate_local_python_environment")
 """Settings whose value, where it is a list, is a command that ZenML runs on this machine."""
 
 _HINT = (
-    "If that is right, set it yourself under 'settings: docker:' of a run spec. A resumed run can't"
-    " have it."
+    "If that is right, set it yourself: under 'settings: docker:' of a run spec, or for 'rerun'"
+    " with '--set settings.docker.{0}=...'. A resumed run can't have it."
 )
 
 
@@ -52,14 +52,14 @@ def _check(docker: Mapping[str, Any], source_root: Path, *by_user: Layers) -> No
             raise UsageError(
                 f"The Docker setting '{setting}' of the deployment names {name}, which is not below"
                 f" the source root {source_root}.",
-                hint=_HINT,
+                hint=_HINT.format(setting),
             )
     for setting in _COMMANDS:
         if setting not in own and isinstance(value := docker.get(setting), list):
             raise UsageError(
                 f"The Docker setting '{setting}' of the deployment is a command for this machine:"
                 f" {' '.join(map(str, value))}.",
-                hint=_HINT,
+                hint=_HINT.format(setting),
             )
 
 
