@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.plan.stack import wrong_stack
 from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.records import DeploymentRecord, RunRecord
 from modalrun.run.rerun import Rerun
@@ -22,6 +23,8 @@ from modalrun.spec.spec_record import SpecRecord
 from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit import prepare
+from modalrun.submit.source.imports import check_imports
+from modalrun.submit.source.selection import select
 from modalrun.submit.source.staging import new_files_note, stage_again
 from modalrun.util.text import shell_word
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
@@ -59,13 +62,16 @@ def spec_of_rerun(
     deployment = zenml.deployment_of(run.id)
     if deployment.stack is None:
         raise NotFoundError(f"The stack of the run {run.id} was deleted.")
-    source = None
+    files = None
     if not new_code:
-        source = zenml.read_source(run.id)
-        if source is None:
+        files = zenml.read_source(run.id)
+        if files is None:
+            hint = "'--new-code' takes the files that are here, and compiles the pipeline anew."
+            if SpecRecord.of(deployment.environment) is None:
+                hint = _how_to_submit(deployment, place.target)
             raise UsageError(
                 f"ZenML has no record of the files that the run {run.id} was submitted with.",
-                hint="'--new-code' takes the files that are here, and compiles the pipeline anew.",
+                hint=hint,
             )
     if command_line(overrides).flag(_SYNCHRONOUS) is None:
         # Whoever submitted the run without waiting may wait for this one.
@@ -79,7 +85,8 @@ def spec_of_rerun(
     if compiles:
         record = _stored_spec(run.id, deployment, place.target)
         flags = record.command_line(given)
-        spec = check_spec(YamlSource(file, dict(record.file), {}), flags, target=target)
+        source = YamlSource(file, dict(record.file), {}, literals=record.texts)
+        spec = check_spec(source, flags, target=target)
         spec = replace(spec, stack=spec.stack or deployment.stack)
     else:
         spec = check_spec(YamlSource(file, {"deployment": deployment.id}, {}), given, target=target)
@@ -89,7 +96,7 @@ def spec_of_rerun(
         rerun=RerunRequest(
             run.id,
             tuple(begin),
-            source and replace(source, root=str(spec.source_root)),
+            files,
             compiles,
             given,
         ),
@@ -114,8 +121,14 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
         spec,
         skipped=compiled.rerun.skipped,
     )
+    if priced.problems:
+        raise wrong_stack(priced.stack, priced.problems)
     notes = [f"note: {note}" for note in priced.notes]
-    if spec.rerun.source is not None:
+    if spec.rerun.source is None:
+        tree = select(priced.source)
+        tree.check()
+        check_imports(priced.source, tree)
+    else:
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             copy = Path(folder) / "source"
             _, new = stage_again(spec.rerun.source, priced.source, copy, rerun=True)
@@ -147,15 +160,21 @@ def _stored_spec(run_id: str, deployment: DeploymentRecord, target: Target) -> S
     record = SpecRecord.of(deployment.environment)
     if record is None:
         # A script has none, and a very long one is not stored.
-        submit = f"modalrun submit {shell_word(deployment.pipeline or 'FILE.py:PIPELINE')}"
-        submit += "" if target == "modal" else f" --target {target}"
         raise UsageError(
             f"The pipeline of the run {run_id} can't be compiled anew: no run spec is stored"
             " with its deployment.",
-            hint="Run its script, or submit its run spec, with what is to change; or"
-            f" '{submit}', with --param for other parameters.",
+            hint=_how_to_submit(deployment, target),
         )
     return record
+
+
+def _how_to_submit(deployment: DeploymentRecord, target: Target) -> str:
+    submit = f"modalrun submit {shell_word(deployment.pipeline or 'FILE.py:PIPELINE')}"
+    submit += "" if target == "modal" else f" --target {target}"
+    return (
+        "Run its script, or submit its run spec, with what is to change; or"
+        f" '{submit}', with --param for other parameters."
+    )
 
 
 def _is_compiled(path: KeyPath, value: Any) -> bool:

@@ -306,7 +306,7 @@ def _pipeline(plan: Plan) -> str:
     """
     preflight.check_catalog(plan)
     count = len(plan.steps)
-    steps = f"{count} step{'s' if count != 1 else ''}"
+    steps = "dynamic" if plan.dynamic else f"{count} step{'s' if count != 1 else ''}"
     return f"'{plan.pipeline}', {steps}, mode {plan.settings.mode}"
 
 

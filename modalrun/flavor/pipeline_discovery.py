@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +111,9 @@ def _arguments(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
 
 
 def _yaml(default: ast.expr | None) -> str:
-    """Return a default as YAML; "..." if it is no plain value."""
-    if isinstance(default, ast.Constant):
-        value = default.value
-        if value is None or isinstance(value, bool):
-            return {None: "null", True: "true", False: "false"}[value]
-        if isinstance(value, int | float | str):
-            return ast.unparse(default)
+    """Return a default as YAML, which JSON is; "..." if it is no plain value."""
+    with contextlib.suppress(ValueError, TypeError):
+        value = ast.literal_eval(default) if default is not None else ...
+        if value is None or isinstance(value, bool | int | float | str):
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
     return "..."

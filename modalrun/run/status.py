@@ -149,8 +149,11 @@ def may_be_resumed(run: RunRecord, end: SandboxExit | None) -> bool:
 
 
 def may_be_rerun(run: RunRecord) -> bool:
-    """Return whether a run has ended without success, so that the rest of it can be run."""
-    return run.place is not None and run.status in {"failed", "stopped"}
+    """Return whether a run has ended without success, so that the rest of it can be run.
+
+    Of one that got no sandbox, its files are not recorded.
+    """
+    return run.metadata is not None and run.status in {"failed", "stopped"}
 
 
 def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxState) -> RunStatus:

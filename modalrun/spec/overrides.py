@@ -53,6 +53,15 @@ class CommandLineSource(YamlSource):
             None,
         )
 
+    def gives(self, path: KeyPath) -> bool:
+        """Return whether there is a value for a key."""
+        value: Any = self.data
+        for part in path:
+            if not isinstance(value, Mapping) or part not in value:
+                return False
+            value = value[part]
+        return True
+
     @property
     def overrides(self) -> list[Override]:
         """The overrides, with the paths that short forms stand for."""

@@ -116,7 +116,8 @@ class RunSpec:
     def root_hint(self) -> str:
         """What to do where the source root is not the folder with the code."""
         if self.rerun is not None:
-            return (
+            folder = self.rerun.source.root if self.rerun.source else ""
+            return (f"It was submitted from {folder}. " if folder else "") + (
                 "Run the command in the folder of what was submitted, or name that folder with"
                 " '--source-root FOLDER'."
             )

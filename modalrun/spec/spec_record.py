@@ -37,17 +37,25 @@ class SpecRecord:
     file: Mapping[str, Any]
     flags: Sequence[tuple[str, tuple[str, ...], Any]] = ()
 
+    @property
+    def texts(self) -> frozenset[str]:
+        """All texts among the values. Their variables were replaced when the spec was read."""
+        return frozenset(_texts([self.file, *(value for _, _, value in self.flags)]))
+
     def with_keys(self, file: Mapping[str, Any], flags: CommandLineSource) -> SpecRecord:
         """Return the record with the keys of another submission, which override its own."""
         file = {key: value for key, value in file.items() if key not in _OF_THE_MACHINE}
-        new = [*_leaves(file), *flags.flags]
+        new = list(_leaves(file))
         kept = [one for one in self.flags if not any(overlap(one[1], path) for path in new)]
-        kept += [
-            (one.flag, one.path, one.value)
-            for one in flags.overrides
-            if one.path[0] not in _OF_THE_MACHINE
-        ]
-        return SpecRecord(merged(self.file, file), kept)
+        flags = SpecRecord({}, kept).command_line(flags)
+        return SpecRecord(
+            merged(self.file, file),
+            [
+                (one.flag, one.path, one.value)
+                for one in flags.overrides
+                if one.path[0] not in _OF_THE_MACHINE
+            ],
+        )
 
     def as_read(self, configuration: Mapping[str, Any]) -> SpecRecord:
         """Return the record with arguments as they were read for their types: 007 may be text.
@@ -68,10 +76,22 @@ class SpecRecord:
         )
 
     def command_line(self, given: CommandLineSource) -> CommandLineSource:
-        """Return the command line of a rerun: what it gives, and the rest of the record's."""
-        kept = [Override(*one) for one in self.flags if given.flag(one[1]) is None]
+        """Return the command line of a rerun: what it gives, and the rest of the record's.
+
+        What it gives inside of a mapping of the record's becomes a part of that.
+        """
+        kept = [
+            Override(*one)
+            for one in self.flags
+            if not any(_is_in(one[1], path) for path in given.flags)
+        ]
         own = command_line(kept)
-        return replace(given, data=merged(own.data, given.data), flags={**own.flags, **given.flags})
+        flags = {
+            path: flag
+            for path, flag in given.flags.items()
+            if not any(_is_in(path, one) for one in own.flags)
+        }
+        return replace(given, data=merged(own.data, given.data), flags={**own.flags, **flags})
 
     def to_environment(self) -> dict[str, Any]:
         """Return the record as a part of a deployment's environment; nothing if it is too long."""
@@ -115,6 +135,18 @@ def _as_read(value: Any, read: Any) -> Any:
             return read
         return {k: _as_read(v, read[k]) if k in read else v for k, v in value.items()}
     return read
+
+
+def _is_in(path: KeyPath, other: KeyPath) -> bool:
+    return path[: len(other)] == other
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def _leaves(data: Mapping[str, Any], above: KeyPath = ()) -> Iterator[KeyPath]:

@@ -157,7 +157,8 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
     by_user = {Origin.COMMAND_LINE, Origin.SPEC_PIPELINE}
     if spec.own_code:
         by_user.add(Origin.CODE_PIPELINE)
-    given = spec.rerun and spec.rerun.given.flag(("settings", "orchestrator", "source_include"))
+    key = ("settings", "orchestrator", "source_include")
+    given = spec.rerun is not None and spec.rerun.given.gives(key)
     if spec.rerun is not None and spec.rerun.compiles:
         by_user = {Origin.COMMAND_LINE} if given else set()
     named = resolve("source_include", deployment.layers)

@@ -29,9 +29,7 @@ from zenml.utils.string_utils import format_name_template
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import with_caching
-from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.run.rerun import TAG, Earlier, Rerun, decide
-from modalrun.spec.precedence import Origin, SettingsLayer
 from modalrun.spec.run_spec import RerunRequest, RunSpec
 from modalrun.zenml_api.compiling.compile import Compiled
 from modalrun.zenml_api.compiling.user_code import user_code
@@ -65,7 +63,6 @@ def as_rerun(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> Compil
         changed: dict[str, str] = {}
         if request.compiles:
             changed = _changes(compiled, run, records, spec)
-            _check_docker(compiled, spec, request)
         if dynamic and request.compiles:
             notes += (
                 "the steps of a dynamic pipeline are known by their names: other arguments of"
@@ -121,13 +118,6 @@ def _tag(run: PipelineRunResponse) -> str:
     return next((name for name in names if name.startswith(TAG)), f"{TAG}{run.id}")
 
 
-def _check_docker(compiled: Compiled, spec: RunSpec, request: RerunRequest) -> None:
-    """Refuse what the earlier run's spec, which may be somebody else's, must not name here."""
-    docker = (request.given.data.get("settings") or {}).get("docker") or {}
-    by_user = {Origin.COMMAND_LINE: SettingsLayer(docker=docker)}
-    check_foreign_docker(compiled.deployment, spec.source_root, by_user, {})
-
-
 def _lost_results(
     compiled: Compiled, records: Mapping[str, StepRunResponse]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -174,8 +164,10 @@ def _changes(
     spec: RunSpec,
 ) -> dict[str, str]:
     """Return the steps that were compiled to something else in the earlier run, with what is."""
+    # As ZenML has stored that run: a tuple is a list, and a date its text.
+    now = PipelineSnapshotBase.model_validate(compiled.snapshot.model_dump(mode="json"))
     if compiled.deployment.dynamic:
-        if compiled.snapshot.pipeline_configuration.parameters != run.config.parameters:
+        if now.pipeline_configuration.parameters != run.config.parameters:
             raise UsageError(
                 "The pipeline is dynamic: which of its steps depend on its parameters is not"
                 " known, so other ones can't be given to a rerun.",
@@ -188,7 +180,7 @@ def _changes(
     before = Client().zen_store.get_snapshot(run.snapshot.id).step_configurations
     return {
         name: why
-        for name, step in compiled.snapshot.step_configurations.items()
+        for name, step in now.step_configurations.items()
         if name in before
         and (why := next(_differences(before[name], step, compiled), None)) is not None
     }

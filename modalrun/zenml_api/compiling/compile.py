@@ -24,6 +24,7 @@ from zenml.utils import env_utils, pydantic_utils, source_utils, string_utils
 
 from modalrun.errors import NotFoundError, UsageError
 from modalrun.plan.deployment import Deployment, read_snapshot
+from modalrun.plan.foreign_docker import check_foreign_docker
 from modalrun.plan.stack import StackDescription
 from modalrun.run.rerun import Rerun
 from modalrun.spec.overrides import merged
@@ -170,8 +171,14 @@ def assemble(
     """Add a deployment's packages and its orchestrator's Modal token.
 
     Raises:
-        UsageError: The packages can't be gathered, or the token refers to a missing secret.
+        UsageError: The packages can't be gathered, or the token refers to a missing secret; or the
+            spec of an earlier run, which may be somebody else's, names what it must not.
     """
+    if spec.rerun is not None and spec.rerun.compiles:
+        docker = (spec.rerun.given.data.get("settings") or {}).get("docker") or {}
+        by_user = {Origin.COMMAND_LINE: SettingsLayer(docker=docker)}
+        # Before the packages are gathered, which runs commands.
+        check_foreign_docker(deployment, spec.source_root, by_user, {})
     on_modal = spec.target == "modal"
     return Compiled(
         with_packages(deployment, stack, spec.source_root, built=on_modal),

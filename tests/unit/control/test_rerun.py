@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from modalrun.control.rerun import spec_of_rerun
+from modalrun.control.rerun import plan_rerun, spec_of_rerun
 from modalrun.errors import NotFoundError, UsageError
+from modalrun.plan.stack import StackDescription
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import DeploymentRecord
 from modalrun.run.source import Source
@@ -16,6 +18,7 @@ from modalrun.spec.overrides import Override, command_line, param_option, set_op
 from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.spec_record import SpecRecord
+from modalrun.submit import prepare
 from tests.unit.fake_zenml import FakeZenML
 from tests.unit.fakes import RUN_ID, Effects
 
@@ -46,8 +49,7 @@ def test_without_other_code_it_is_the_deployment_of_the_run(zenml: FakeZenML) ->
     assert spec.rerun is not None
     assert not spec.rerun.compiles
     assert spec.rerun.source is not None
-    # It is recorded with the new run.
-    assert spec.rerun.source.root == str(spec.source_root)
+    assert spec.root_hint.startswith("It was submitted from /elsewhere. Run the command in")
     assert spec_of(zenml, set_option("target=modal")).target == "modal"
 
 
@@ -61,6 +63,8 @@ def test_without_other_code_it_is_the_deployment_of_the_run(zenml: FakeZenML) ->
         "settings.experiment_tracker.nested=true",
         "settings={experiment_tracker.mlflow: {nested: true}}",
         "steps.train.settings.experiment_tracker.nested=true",
+        'settings."experiment_tracker.mlflow".experiment_name=second',
+        "stack=st-1",
     ],
 )
 def test_what_is_compiled_in_takes_the_spec_of_the_run(zenml: FakeZenML, option: str) -> None:
@@ -87,6 +91,39 @@ def test_its_own_command_line_holds_unless_it_is_overridden(zenml: FakeZenML) ->
     assert kept.run_configuration["parameters"] == {"rate": 0.1, "epochs": 3}
     changed = spec_of(zenml, param_option("rate=0.2"))
     assert changed.run_configuration["parameters"] == {"rate": 0.2}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "steps.train.settings.orchestrator.modal.gpu=T4",
+        "settings.step_operator.modal.gpu=T4",
+        "settings.docker.requirements=[torch]",
+    ],
+)
+def test_settings_of_sandboxes_are_no_reason_to_compile(zenml: FakeZenML, option: str) -> None:
+    assert spec_of(zenml, set_option(option)).deployment == SNAPSHOT
+
+
+def test_texts_of_the_stored_spec_name_no_variables_of_this_machine(zenml: FakeZenML) -> None:
+    file = {**FILE, "environment": {"CACHE": "${HOME}/cache"}}
+    record = SpecRecord({}).with_keys(file, command_line([param_option("tags=['$${HOME}']")]))
+    zenml.deployment = DeploymentRecord(SNAPSHOT, "st-1", record.to_environment())
+    literals = spec_of(zenml, new_code=True).source.literals
+    assert {"${HOME}/cache", "${HOME}"} <= literals
+
+
+def test_a_plan_refuses_a_stack_that_the_run_could_not_have(
+    zenml: FakeZenML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = StackDescription("st-1", "default", ())
+    priced = SimpleNamespace(problems=("its artifact store is local",), stack=stack)
+    rerun = SimpleNamespace(skipped=())
+    compiled = SimpleNamespace(deployment=None, stack_description=stack, rerun=rerun)
+    monkeypatch.setattr(prepare, "load_deployment", lambda spec, *, looks: compiled)
+    monkeypatch.setattr(prepare, "plan_deployment", lambda *_, **options: priced)
+    with pytest.raises(UsageError, match="its artifact store is local"):
+        plan_rerun(spec_of(zenml))
 
 
 def test_new_code_takes_any_files(zenml: FakeZenML) -> None:
@@ -118,6 +155,11 @@ def test_what_was_not_recorded_is_named(zenml: FakeZenML) -> None:
         spec_of(zenml, param_option("rate=0.5"))
     assert "'modalrun submit flows.daily:training'" in str(caught.value.hint)
     zenml.source = None
+    with pytest.raises(UsageError, match="no record of the files") as caught:
+        spec_of(zenml)
+    assert "'modalrun submit flows.daily:training'" in str(caught.value.hint)
+    environment = SpecRecord(FILE).to_environment()
+    zenml.deployment = replace(zenml.deployment, environment=environment)
     with pytest.raises(UsageError, match="no record of the files") as caught:
         spec_of(zenml)
     assert "--new-code" in str(caught.value.hint)

@@ -138,6 +138,9 @@ def test_everything_is_in_order(load: Callable[[str], RunSpec]) -> None:
     assert found["stack"].message == "'prod': artifact store s3"
     assert found["artifact_store"].message == "s3 (s3, s3://bucket)"
     assert found["pipeline"].message == "'training', 2 steps, mode pipeline"
+    dynamic = replace(DEPLOYMENT, dynamic=True, steps=())
+    found = run(spec=load("pipeline: project.training\n"), compiled=dynamic)
+    assert found["pipeline"].message == "'training', dynamic, mode pipeline"
     assert found["image"].message == "python:3.11"
     assert found["source"].message.startswith("1 file, ")
     assert found["modal_account"].message == "workspace 'mine'"

@@ -12,6 +12,7 @@ from modalrun.flavor.init_project import spec_text
 from modalrun.flavor.pipeline_discovery import FoundPipeline, in_file, pipelines
 from modalrun.plan.stack import StackDescription
 from modalrun.spec.spec_argument import source_root_of
+from modalrun.spec.yaml_source import read_value
 from modalrun.zenml_api import process, registration
 
 TRAINING = """
@@ -56,10 +57,18 @@ def test_pipelines_of_a_tree(tmp_path: Path) -> None:
     assert dict(found[2].parameters) == {
         "rate": "...",
         "epochs": "3",
-        "name": "'a: b'",
+        "name": '"a: b"',
         "deep": "true",
         "seen": "null",
     }
+
+
+def test_defaults_are_the_same_values_in_yaml(tmp_path: Path) -> None:
+    defaults = r"tab='\t', mark='°', seed=-1, rate=1e-5, no=None"
+    (tmp_path / "flow.py").write_text(f"@pipeline\ndef flow({defaults}): ...\n", encoding="utf-8")
+    (found,) = pipelines(tmp_path)
+    values = {name: read_value(value, "")[0] for name, value in found.parameters}
+    assert values == {"tab": "\t", "mark": "°", "seed": -1, "rate": 1e-5, "no": None}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from modalrun.run.status import (
     NOT_ASKED,
     SandboxState,
     derive_status,
+    may_be_rerun,
     needs_modal,
     with_events,
 )
@@ -179,6 +180,13 @@ def test_a_run_without_a_sandbox_has_the_exit_code_of_its_submission() -> None:
     run = replace(finished("failed"), metadata=None, announced=announced)
     view = derive_status(run, [], NOT_ASKED)
     assert (view.exit_code, view.headline) == (5, "Run failed: its sandbox was not created.")
+
+
+def test_a_run_without_a_sandbox_has_no_files_for_a_rerun() -> None:
+    announced = Announced("modal", "pipeline", "app", None)
+    assert may_be_rerun(finished("failed"))
+    assert not may_be_rerun(replace(finished("failed"), metadata=None, announced=announced))
+    assert not may_be_rerun(finished("completed"))
 
 
 def test_what_could_not_be_checked_is_not_called_lost() -> None:

@@ -230,6 +230,13 @@ def test_a_number_that_people_read_as_another_one_has_a_note(tmp_path: Path) -> 
     )
 
 
+def test_a_command_line_gives_what_has_a_value_in_it() -> None:
+    given = command_line([set_option("settings.orchestrator={gpu: T4}")])
+    assert given.gives(("settings", "orchestrator", "gpu"))
+    assert not given.gives(("settings", "orchestrator", "source_include"))
+    assert not given.gives(("settings", "orchestrator", "gpu", "type"))
+
+
 def test_a_mapping_that_is_an_argument_is_replaced_as_a_whole(tmp_path: Path) -> None:
     text = (
         "parameters: {d: {k: 1, w: 2}, e: {k: 1}, f: {k: 1}}\n"

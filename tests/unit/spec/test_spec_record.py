@@ -51,6 +51,26 @@ def test_the_command_line_of_a_rerun_overrides_that_of_the_run() -> None:
     }
 
 
+def test_a_key_inside_of_a_mapping_of_the_command_line_leaves_the_rest_of_that() -> None:
+    kept = record(
+        param_option("options={rate: 1, deep: true}"),
+        set_option("settings.orchestrator={gpu: A100}"),
+    )
+    given = (
+        set_option("parameters.options.rate=2"),
+        Override("--sync", ("settings", "orchestrator", "synchronous"), True),
+    )
+    changed = {
+        "parameters": {"options": {"rate": 2, "deep": True}},
+        "settings": {"orchestrator": {"gpu": "A100", "synchronous": True}},
+    }
+    assert data_of(kept, *given) == changed
+    later = kept.with_keys({}, command_line(given))
+    assert data_of(later) == changed
+    other = data_of(later, param_option("options={rate: 3}"))
+    assert other["parameters"] == {"options": {"rate": 3}}
+
+
 def test_a_later_submission_of_the_deployment_adds_to_it() -> None:
     kept = record(set_option("settings.orchestrator.gpu=A100"), param_option("rate=0.2"))
     later = kept.with_keys(
