@@ -179,10 +179,11 @@ def submit(
                 submission.previous = previous
                 submission.submitted = zenml.read_source(str(run.id))
             try:
-                with _failure_recorded(run, submission):
-                    submission.create(
-                        lambda _: existing_run(job.compiled, str(run.id), environment)
-                    )
+                submission.create(
+                    lambda _: existing_run(job.compiled, str(run.id), environment),
+                    # ZenML resets a run that it resumes to its former status.
+                    str(run.id) if previous is None else None,
+                )
                 interrupts.check()
                 submitted = submission.handle
                 # Only `create_run` returns a finished run, which needs no sandbox.
@@ -330,21 +331,15 @@ def _readable_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failure_recorded(
-    run: PipelineRunResponse, submission: Submission | None = None
-) -> Iterator[None]:
-    """Record why a run gets no sandbox: ZenML would record only that it has failed.
+def _failure_recorded(run: PipelineRunResponse) -> Iterator[None]:
+    """Record why a run is not submitted: ZenML would record only that it has failed.
 
     ZenML resets a run that it resumes to its former status.
-
-    Args:
-        submission: It records what fails once the source tree is staged.
     """
     try:
         yield
     except errors.ModalrunError as error:
-        resumes = from_metadata(RunMetadata, run.run_metadata) is not None
-        if not resumes and (submission is None or submission.source is None):
+        if from_metadata(RunMetadata, run.run_metadata) is None:
             record = partial(_record_failure, str(run.id), error)
             # ZenML may be what has failed.
             with contextlib.suppress(Exception):

@@ -111,6 +111,7 @@ def _page(report: Report) -> dict[str, Any]:
         "unshown_usage": unshown,
         "steps": [_step(one, report, anchors) for one in report.timeline.steps],
         "cost_note": _cost_note(report),
+        "children": [(label, one, _tone(one.status)) for label, one in run.children.items()],
         "artifacts": [one for one in cards if one["step"] not in taken],
         "earlier": [one for one in cards if one["step"] in taken],
         "spec": report.spec,
@@ -119,9 +120,10 @@ def _page(report: Report) -> dict[str, Any]:
         + ("" if view.over else " The run goes on; this is how it stood then."),
         "refresh": f"modalrun report {run.id}",
     }
-    names = ("failures", "timeline", "graph", "usage", "steps", "artifacts", "configuration")
-    shown = {"failures": failed, "usage": usage, "artifacts": cards}
-    titles = {"failures": "What failed", "usage": "Usage"}
+    names = ["failures", "timeline", "graph", "usage", "steps"]
+    names += ["children", "artifacts", "configuration"]
+    shown = {"failures": failed, "usage": usage, "children": run.children, "artifacts": cards}
+    titles = {"failures": "What failed", "children": "Child pipelines"}
     page["sections"] = [
         (titles.get(name, name.capitalize()), name) for name in names if shown.get(name, True)
     ]

@@ -181,11 +181,15 @@ def _read(trace: str, kind: str, message: str) -> Failure:
         if lines[number].partition(":")[0].rpartition(".")[2] == kind:
             del lines[number]
             break
-    first = next(iter(message.strip().splitlines()), "")
+    first, place = next(iter(message.strip().splitlines()), ""), _place(lines)
+    if place is not None:
+        # A SyntaxError names it in its text, too.
+        file, _, row = place.rpartition("/")[2].rpartition(":")
+        first = first.removesuffix(f" ({file}, line {row})")
     return Failure(
         one_line(first, LONGEST_TEXT),
         one_line(kind, _LONGEST_NAME),
-        _place(lines),
+        place,
         _last(lines),
         _last(lines, _LONGEST_TRACE),
     )

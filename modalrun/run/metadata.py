@@ -52,7 +52,7 @@ did not come."""
 _STORED_WAITS = 100
 _STORED_HINTS, _LONGEST_HINT = 30, 1_000
 
-M = TypeVar("M", "RunMetadata", "StepMetadata", "Announced")
+M = TypeVar("M", "RunMetadata", "StepMetadata", "Announced", "RunEnd")
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,6 @@ class RunMetadata:
         created: When it had created it.
         resumes: When Modal was asked for each run sandbox after the first, oldest first.
         commit: The Git commit that was checked out at the source root when it was submitted.
-        ended: When the last step of a failed run had ended, in seconds since the epoch.
-        lost_at: The end of a run that was lost, as its steps' last heartbeats suggest.
     """
 
     __pydantic_config__ = CHECKED
@@ -110,8 +108,6 @@ class RunMetadata:
     created: Moment | None = None
     resumes: Moments | None = None
     commit: Commit | None = None
-    ended: Moment | None = None
-    lost_at: Moment | None = None
 
     @property
     def earlier_sandboxes(self) -> tuple[str, ...]:
@@ -144,6 +140,21 @@ class Announced:
     withdrawn: Flag = False
     waiting: Text | None = None
     exit_code: ExitCode | None = None
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """Metadata of the end of a run, also of one that never had a sandbox.
+
+    Attributes:
+        ended: When the last step of a failed run had ended, in seconds since the epoch.
+        lost_at: The end of a run that was lost, as its steps' last heartbeats suggest.
+    """
+
+    __pydantic_config__ = CHECKED
+
+    ended: Moment | None = None
+    lost_at: Moment | None = None
 
 
 @dataclass(frozen=True)
@@ -243,12 +254,12 @@ def from_json(cls: type[M], values: Mapping[str, Any]) -> M | None:
 def wrong_keys(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys of a run's metadata whose values can't be modalrun's."""
     own = {k.removeprefix(PREFIX): v for k, v in metadata.items() if k.startswith(PREFIX)}
-    wrong = _wrong(RunMetadata, own) | _wrong(Announced, own)
+    wrong = _wrong(RunMetadata, own) | _wrong(Announced, own) | _wrong(RunEnd, own)
     return tuple(f"{PREFIX}{name}" for name in sorted(wrong))
 
 
 def _wrong(
-    cls: type[RunMetadata | StepMetadata | Announced], values: Mapping[str, Any]
+    cls: type[RunMetadata | StepMetadata | Announced | RunEnd], values: Mapping[str, Any]
 ) -> set[str]:
     """Return the fields whose values are wrong."""
     known = {f.name for f in fields(cls)} & values.keys()

@@ -247,10 +247,11 @@ def _without_sandbox(run: RunRecord) -> Note:
         answer = answer_commands(run)[:-1] if run.status == PAUSED else ()
         return Note(text, (*answer, f"modalrun status {run.parent}"))
     why = "it is just being submitted, its submission was killed, or modalrun did not start it"
+    then = f"'modalrun reconcile --force {run.id}' records its end"
     if run.announced is not None:
-        why = f"it is being submitted. If nothing does that any more, 'modalrun stop {run.id}' ends"
-        why += " it"
-    return Note(f"ZenML says '{run.status}', and no sandbox is recorded with the run: {why}.")
+        why, then = "it is being submitted", f"'modalrun stop {run.id}' ends it"
+    text = f"ZenML says '{run.status}', and no sandbox is recorded with the run: {why}."
+    return Note(f"{text} If nothing submits or runs it any more, {then}.")
 
 
 def how_ended(modal: SandboxState) -> str:

@@ -214,7 +214,9 @@ class Submission:
     def __post_init__(self) -> None:
         self._plan = self.job.plan
 
-    def create(self, create_run: Callable[[Placeholder], CreatedRun]) -> CreatedRun:
+    def create(
+        self, create_run: Callable[[Placeholder], CreatedRun], run_id: str | None = None
+    ) -> CreatedRun:
         """Create the record in ZenML first, so that the run id exists, then the sandbox.
 
         A signal before the sandbox exists cancels the run: it is recorded as stopped.
@@ -222,27 +224,27 @@ class Submission:
         Args:
             create_run: Creates the record, or reads the one that ZenML has created. A run whose
                 id it sets is recorded as ended if anything fails.
+            run_id: The id of a run that exists and is recorded so whatever fails.
 
         Raises:
             ModalrunError: The run was not created. After an `UnknownOutcomeError` its record and
                 perhaps its sandbox exist.
             KeyboardInterrupt, Interrupted: A signal came.
         """
-        job, observer = self.job, self.observer
-        with timeline.phase("resolve the images"):
-            plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
-        self._plan = plan
-        observer.phase("Creating the run, its image and its sandbox")
+        job, observer, placeholder = self.job, self.observer, Placeholder(run_id)
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
-            staged = self._stage(Path(folder) / "source")
-            # Not before: its files may be refused.
-            for line in job.compiled.rerun.lines if job.compiled.rerun else ():
-                observer.say(line)
-            sending = background.begin(
-                lambda: job.modal.send(job.connection, plan, staged, job.builder), "modal"
-            )
-            placeholder = Placeholder()
             try:
+                with timeline.phase("resolve the images"):
+                    plan, registry = self.zenml.resolve_images(job.plan, job.compiled)
+                self._plan = plan
+                observer.phase("Creating the run, its image and its sandbox")
+                staged = self._stage(Path(folder) / "source")
+                # Not before: its files may be refused.
+                for line in job.compiled.rerun.lines if job.compiled.rerun else ():
+                    observer.say(line)
+                sending = background.begin(
+                    lambda: job.modal.send(job.connection, plan, staged, job.builder), "modal"
+                )
                 run = create_run(placeholder)
                 placeholder.run_id = run.id
                 if run.finished:

@@ -17,6 +17,7 @@ from modalrun.run.failure import Failure, read_failure
 from modalrun.run.metadata import (
     TRIES_KEY,
     Announced,
+    RunEnd,
     RunMetadata,
     StepMetadata,
     from_metadata,
@@ -126,11 +127,9 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     # takes no reason.
     computed = snapshot is not None and not dynamic
     failing = status == "failed" and not reason and place is not None and computed
-    end = _utc(known["end_time"])
-    if status == "failed":
-        end = None if failing else _end(end, place)
-    if end is not None and place is not None and place.lost_at is not None:
-        end = min(end, datetime.fromtimestamp(place.lost_at, timezone.utc))
+    end = None if failing else _utc(known["end_time"])
+    if status in {"failed", "stopped"} and not failing:
+        end = _end(end, from_metadata(RunEnd, values) or RunEnd())
     return StoredRun(
         id=run["id"],
         name=run["name"],
@@ -159,17 +158,19 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
     )
 
 
-def _end(recorded: datetime | None, place: RunMetadata | None) -> datetime | None:
-    """Return the end of a failed run.
+def _end(end: datetime | None, known: RunEnd) -> datetime | None:
+    """Return the end of a run that has failed or was stopped.
 
-    ZenML has that of the first failed step, or none if there are steps that never begin
-    (`pipeline_run_schemas.py:1143`, 0.98.0).
+    Of a failed one ZenML has that of the first failed step, or none if there are steps that never
+    begin (`pipeline_run_schemas.py:1143`, 0.98.0).
     """
-    if place is None or place.ended is None:
-        return recorded
-    last = datetime.fromtimestamp(place.ended, timezone.utc)
-    # The run may have gone on after an earlier end.
-    return last if recorded is None else max(recorded, last)
+    if known.ended is not None:
+        # The run may have gone on after an earlier end.
+        end = max(end or _EPOCH, datetime.fromtimestamp(known.ended, timezone.utc))
+    if known.lost_at is not None:
+        lost = datetime.fromtimestamp(known.lost_at, timezone.utc)
+        end = lost if end is None else min(end, lost)
+    return end
 
 
 def stored_step(step: Json) -> StoredStep:

@@ -53,21 +53,14 @@ def test_why_a_run_got_no_sandbox_is_recorded(
     assert zenml.metadata["modalrun_exit_code"] == code
 
 
-BEFORE = to_metadata(RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-1"))
-
-
-@pytest.mark.parametrize(
-    ("metadata", "staged"),
-    [pytest.param(BEFORE, False, id="resumed"), pytest.param({}, True, id="staged")],
-)
-def test_what_others_record_is_left_to_them(
-    monkeypatch: pytest.MonkeyPatch, metadata: dict[str, Any], staged: bool
+def test_the_record_of_a_run_that_is_resumed_is_left_to_zenml(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     zenml = FakeZenML(Effects(), "initializing")
     monkeypatch.setattr(runs, "ZENML", zenml)
-    submission: Any = SimpleNamespace(source="a source" if staged else None)
+    before = to_metadata(RunMetadata("local", "pipeline", "an-app", "ap-1", "sb-1"))
 
-    with pytest.raises(UsageError), runs._failure_recorded(run_with(metadata), submission):
+    with pytest.raises(UsageError), runs._failure_recorded(run_with(before)):
         raise UsageError("No token.")
 
     assert zenml.reasons == []

@@ -160,6 +160,18 @@ def test_a_rerun_is_called_one() -> None:
     assert "rerun of" not in render(mixed())
 
 
+def test_the_runs_of_child_pipelines_have_the_command_of_their_report() -> None:
+    found = mixed()
+    child = replace(found.view.run, id="1d1f", name="the <child>", status="completed")
+    run = replace(found.view.run, children={"outer/inner": child})
+    page = render(replace(found, view=replace(found.view, run=run)))
+    row = page.partition('id="children"')[2].partition("</section>")[0]
+    told = ("<td>outer/inner</td>", ">completed<", "the &lt;child&gt;", "modalrun report 1d1f")
+    assert all(one in row for one in told), row
+    assert '<a href="#children">Child pipelines</a>' in page
+    assert "children" not in render(found)
+
+
 def test_a_run_that_had_no_sandbox_has_cost_nothing() -> None:
     found = report(step("load", 5, 10, status="cached"))
     run = replace(found.view.run, metadata=None, announced=Announced("modal", "pipeline", "app"))

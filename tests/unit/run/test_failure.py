@@ -93,6 +93,17 @@ def test_an_exception_is_described_as_its_record_will_be_read() -> None:
     assert read and str(read) == "It took too long. (steps/a.py:3)"
 
 
+@pytest.mark.parametrize("code", ["def (:", "if True:\nnothing"])
+def test_the_place_of_a_syntax_error_is_told_once(code: str) -> None:
+    with pytest.raises(SyntaxError) as caught:
+        compile(code, f"{CODE}/steps/a.py", "exec")
+    place = f"a.py, line {caught.value.lineno}"
+    assert place in str(caught.value)
+    told = str(Failure.of(caught.value))
+    assert told.endswith(f" (steps/a.py:{caught.value.lineno})")
+    assert place not in told
+
+
 def test_an_exception_without_a_text_is_described() -> None:
     class Unprintable(Exception):
         def __str__(self) -> str:

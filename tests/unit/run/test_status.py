@@ -198,6 +198,7 @@ def test_what_could_not_be_checked_is_not_called_lost() -> None:
     assert (strange.state, strange.over) == ("running", False)
     assert "no sandbox is recorded" in strange.notes[0].text
     assert "modalrun did not start it" in strange.notes[0].text
+    assert "'modalrun reconcile --force id' records its end." in strange.notes[0].text
 
 
 def test_a_run_without_a_sandbox_says_whose_it_is() -> None:

@@ -32,11 +32,13 @@ class Bench:
         self.effects.clear()
         self.submission = Submission(job, self.observer, self.zenml, previous=previous)
 
-    def create(self) -> None:
+    def create(self, run_id: str | None = None) -> None:
+        """Create the run; `run_id` is that of one that ZenML has created."""
         self.submission.create(
             lambda placeholder: unless_interrupted(
                 lambda: self.zenml.create_run(placeholder), placeholder
-            )
+            ),
+            run_id,
         )
         if self.submission.handle is not None:
             self.submission.handle.recording.join()

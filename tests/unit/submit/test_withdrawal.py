@@ -73,6 +73,37 @@ def test_a_failure_after_zenml_has_the_run_ends_the_record(spec: RunSpec) -> Non
     assert bench.zenml.metadata["modalrun_exit_code"] == 8
 
 
+@pytest.mark.parametrize("function", ["resolve_images", "create_run"])
+def test_a_run_that_zenml_has_created_ends_with_whatever_fails(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    bench = Bench(spec)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bench.zenml, function, fail)
+    with pytest.raises(OSError, match="No space"):
+        bench.create(RUN_ID)
+    assert bench.zenml.run.status == "failed"
+    assert bench.zenml.reasons == ["The run sandbox was not created: No space left on device."]
+
+
+def test_an_interrupt_before_there_is_a_run_says_so(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(spec)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.zenml, "resolve_images", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        bench.create()
+    assert bench.effects == []
+    assert bench.observer.lines == ["Interrupted; nothing was submitted."]
+
+
 @pytest.mark.parametrize("error", [CapacityError("Modal is full."), ConnectionLostError("Gone.")])
 def test_a_failed_creation_ends_the_record(spec: RunSpec, error: ModalrunError) -> None:
     bench = Bench(spec)

@@ -96,23 +96,43 @@ BY_ZENML = "2026-11-29T12:01:00"
 
 
 @pytest.mark.parametrize(
-    ("reason", "by_zenml", "ended", "minutes"),
+    ("status", "reason", "by_zenml", "ended", "lost", "minutes"),
     [
-        (None, BY_ZENML, None, None),
-        ("Failed.", BY_ZENML, None, 1),
-        ("Failed.", BY_ZENML, 0.5, 1),
-        ("Failed.", BY_ZENML, 3, 3),
-        ("Failed.", None, 3, 3),
-        ("Failed.", None, None, None),
+        ("failed", None, BY_ZENML, None, None, None),
+        ("failed", "Failed.", BY_ZENML, None, None, 1),
+        ("failed", "Failed.", BY_ZENML, 0.5, None, 1),
+        ("failed", "Failed.", BY_ZENML, 3, None, 3),
+        ("failed", "Failed.", None, 3, None, 3),
+        ("failed", "Failed.", None, None, None, None),
+        # It was recorded later than the last sign of life.
+        ("failed", "Failed.", BY_ZENML, None, 0.5, 0.5),
+        ("stopped", "Stopped.", BY_ZENML, None, 0.5, 0.5),
+        # ZenML has no end: a step has not begun.
+        ("failed", "Failed.", None, None, 0.5, 0.5),
+        # It goes on, or has done so since.
+        ("running", None, None, 0.5, 0.5, None),
+        ("completed", None, BY_ZENML, 0.5, 0.5, 1),
     ],
 )
-def test_a_failed_run_ends_with_its_last_step(
-    reason: str | None, by_zenml: str | None, ended: float | None, minutes: float | None
+def test_a_run_ends_with_its_last_step_or_sign_of_life(
+    *,
+    status: str,
+    reason: str | None,
+    by_zenml: str | None,
+    ended: float | None,
+    lost: float | None,
+    minutes: float | None,
 ) -> None:
-    last = {"modalrun_ended": NOON.timestamp() + ended * 60} if ended else {}
-    answer = response("failed", reason, PLACE | last, static())
+    moments = {"modalrun_ended": ended, "modalrun_lost_at": lost}
+    known = {key: NOON.timestamp() + m * 60 for key, m in moments.items() if m is not None}
+    answer = response(status, reason, PLACE | known, static())
     answer["metadata"]["end_time"] = by_zenml
 
     run = stored_run(answer, None)
 
     assert run.end == (NOON + timedelta(minutes=minutes) if minutes else None)
+
+
+def test_a_run_that_never_had_a_sandbox_has_an_end() -> None:
+    last = {"modalrun_ended": NOON.timestamp()}
+    assert stored_run(response("failed", "No GPU.", last, static()), None).end == NOON
