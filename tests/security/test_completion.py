@@ -117,6 +117,6 @@ def test_a_step_or_pipeline_is_not_offered_where_its_name_is_no_word(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "recent_runs", lambda: [RecentRun(ID, "a", "running", name)])
-    monkeypatch.setattr(completion, "steps_of", lambda _: [name])
+    monkeypatch.setattr(completion, "steps_of", lambda _, **__: [name])
     context = typer.Context(typer.main.get_command(cli.app))
     assert completing.steps(context, "") == completing.pipelines(context, "") == []
