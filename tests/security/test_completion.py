@@ -60,7 +60,7 @@ def test_an_ordinary_name_is_offered() -> None:
 @given(name=st.text(), status=st.text(), typed=st.sampled_from(["", "9", "x", "$", "-"]))
 def test_any_name_and_status(name: str, status: str, typed: str) -> None:
     for value, description in offered(name, status, typed):
-        assert re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.:@+=-]*", value) and ":::" not in value
+        assert re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.:@+=,/-]*", value) and ":::" not in value
         assert re.fullmatch(r"[A-Za-z0-9 ,._-]*", description)
 
 
