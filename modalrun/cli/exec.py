@@ -60,11 +60,12 @@ def exec_(
     Exit codes of its own: 2 several steps run, 3 not authenticated, 4 no such run or step, or it
     does not run, 8 connection lost.
     """
-    from modalrun.control import exec as execution
-
     for word in command:
         checked_utf8(word, "COMMAND")
     with Interruption("Interrupted. The command was not run."), resolved(run) as (found, spinner):
+        # The modules take a part of the wait, which the spinner shows.
+        from modalrun.control import exec as execution
+
         spinner.show("Connecting to the sandbox")
         place = execution.find_place(found.id, step)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()

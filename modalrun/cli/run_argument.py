@@ -67,10 +67,12 @@ def resolved(run: str | None, *, quiet: bool = False) -> Iterator[tuple[RunRecor
     Raises:
         UsageError, NotFoundError: RUN is missing, or means no run or several.
     """
-    from modalrun.observe import status
-    from modalrun.run import records
-    from modalrun.zenml_api import process
+    with Spinner("Reading the run", quiet=quiet) as spinner:
+        # They take a part of the wait.
+        from modalrun.observe import status
+        from modalrun.run import records
+        from modalrun.zenml_api import process
 
-    text = records.run_argument(run, interactive=interactive())
-    with Spinner("Reading the run", quiet=quiet) as spinner, process.zenml_session():
-        yield status.resolve(text), spinner
+        text = records.run_argument(run, interactive=interactive())
+        with process.zenml_session():
+            yield status.resolve(text), spinner

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from modalrun.errors import UsageError
 from modalrun.flavor import pipeline_discovery
-from modalrun.flavor.pipeline_discovery import FoundPipeline
 from modalrun.plan.stack import problems_on_modal, wrong_stack
 from modalrun.run.run_plan import Target
+from modalrun.spec.python_pipelines import FoundPipeline, in_file
 from modalrun.spec.run_spec import load_spec
 from modalrun.spec.spec_argument import DEFAULT_FILES, source_root_of
 from modalrun.zenml_api import process
@@ -128,7 +128,7 @@ def _read_spec(path: Path) -> _ExistingSpec | None:
         return _ExistingSpec()
     module = spec.pipeline.rpartition(".")[0]
     file = spec.source_root.joinpath(*module.split(".")).with_suffix(".py")
-    found = pipeline_discovery.in_file(file, spec.source_root)
+    found = in_file(file, spec.source_root)
     named = next((one for one in found if one.source == spec.pipeline), None)
     given = spec.run_configuration.get("parameters") or {}
     return _ExistingSpec(None, named, spec.source_root, given)

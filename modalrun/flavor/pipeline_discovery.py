@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from modalrun.spec.python_pipelines import FoundPipeline, in_file
 from modalrun.submit.source.root import check_root
 from modalrun.submit.source.selection import select
 from modalrun.submit.source.tree import SourceSelection
-
-_LARGEST = 1_000_000
-"""Bytes; a larger module is generated."""
-
-
-@dataclass(frozen=True)
-class FoundPipeline:
-    """A function decorated with `@pipeline`.
-
-    Attributes:
-        source: Its name in a run spec: `module.function`.
-        parameters: Its arguments, and their defaults as YAML; "..." if there is none.
-        script: The file if it can be executed as a script; else None.
-        required: The arguments without a default.
-        src: The folder that its modules are imported from, if that is `src` of a `src` layout.
-    """
-
-    source: str
-    parameters: tuple[tuple[str, str], ...] = ()
-    script: str | None = None
-    required: tuple[str, ...] = ()
-    src: Path | None = None
 
 
 def pipelines(root: Path) -> list[FoundPipeline]:
@@ -50,70 +24,3 @@ def pipelines(root: Path) -> list[FoundPipeline]:
         if "tests" not in file.path.parts:
             found += in_file(root / file.path, root)
     return sorted(found, key=lambda one: one.source)
-
-
-def in_file(path: Path, root: Path) -> list[FoundPipeline]:
-    """Return the pipelines of one module below a folder; [] if it is no module."""
-    if path.suffix != ".py":
-        return []
-    try:
-        if path.stat().st_size > _LARGEST:
-            return []
-        code = path.read_bytes()
-        tree = ast.parse(code)
-    except (OSError, SyntaxError, ValueError):
-        return []
-    src = _src(path, root, code)
-    parts = path.relative_to(src or root).with_suffix("").parts
-    named = [part for part in parts if part != "__init__"]
-    if not all(part.isidentifier() for part in named):
-        return []
-    runs = any(
-        isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body
-    )
-    return [
-        FoundPipeline(
-            ".".join([*named, node.name]),
-            tuple((name, _yaml(default)) for name, default in _arguments(node.args)),
-            str(path.relative_to(src or root)) if runs else None,
-            tuple(name for name, default in _arguments(node.args) if default is None),
-            src,
-        )
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any(map(_is_pipeline, node.decorator_list))
-    ]
-
-
-def _src(path: Path, root: Path, code: bytes) -> Path | None:
-    """Return `src` of a `src` layout: a folder, and no package that its modules name."""
-    src = root / "src"
-    if not path.is_relative_to(src) or (src / "__init__.py").exists():
-        return None
-    names_it = re.search(rb"^\s*(from|import) src\b", code, re.MULTILINE)
-    return None if names_it else src
-
-
-def _is_pipeline(decorator: ast.expr) -> bool:
-    """Return whether it is `@pipeline`, `@pipeline(...)` or `@zenml.pipeline(...)`."""
-    named = decorator.func if isinstance(decorator, ast.Call) else decorator
-    if isinstance(named, ast.Attribute):
-        return named.attr == "pipeline"
-    return isinstance(named, ast.Name) and named.id == "pipeline"
-
-
-def _arguments(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
-    """Return the name and the default of each argument."""
-    positional = [*arguments.posonlyargs, *arguments.args]
-    bare = len(positional) - len(arguments.defaults)
-    defaults = [*[None] * bare, *arguments.defaults, *arguments.kw_defaults]
-    names = [one.arg for one in (*positional, *arguments.kwonlyargs)]
-    return list(zip(names, defaults, strict=True))
-
-
-def _yaml(default: ast.expr | None) -> str:
-    """Return a default as YAML, which JSON is; "..." if it is no plain value."""
-    with contextlib.suppress(ValueError, TypeError):
-        value = ast.literal_eval(default) if default is not None else ...
-        if value is None or isinstance(value, bool | int | float | str):
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return "..."

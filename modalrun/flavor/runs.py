@@ -209,7 +209,7 @@ def submit(
         until_its_end = stack.pop_all()
 
     def wait() -> None:
-        with until_its_end:
+        with until_its_end, _script_ended():
             try:
                 _follow(submitted, shown)
             except errors.ModalrunError as error:
@@ -220,6 +220,18 @@ def submit(
                 logger.error(plain(error.message))
 
     return wait
+
+
+@contextlib.contextmanager
+def _script_ended() -> Iterator[None]:
+    """End a script that detaches with the signal's exit code: ZenML would show a traceback."""
+    try:
+        yield
+    except (KeyboardInterrupt, errors.Interrupted) as interruption:
+        # A prompt or a notebook goes on.
+        if hasattr(sys, "ps1"):
+            raise
+        raise SystemExit(128 + interrupts.number(interruption)) from None
 
 
 def status(

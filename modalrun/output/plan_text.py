@@ -18,6 +18,7 @@ from modalrun.spec import explanation
 from modalrun.spec.precedence import Origin, Value
 from modalrun.submit.prepare import PricedPlan
 from modalrun.submit.source.tree import SourceTree, shown, size
+from modalrun.util.credentials import described
 from modalrun.util.timeparse import written
 
 Explain = Literal["set", "all"]
@@ -57,7 +58,7 @@ def _files(tree: SourceTree) -> list[str]:
     rows = []
     for file in tree.files:
         remarks = [] if file.tracked or not tree.in_git else ["untracked"]
-        remarks += [f"credential file ({file.credential})"] if file.credential else []
+        remarks += [described(file.credential)] if file.credential else []
         link = f" -> {shown(file.real)}" if file.real != file.path else ""
         rows.append((f"{shown(file.path)}{link}", size(file.size), ", ".join(remarks)))
     left_out = [(shown(path), rule) for path, rule in sorted(tree.left_out.items())]

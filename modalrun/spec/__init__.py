@@ -2,6 +2,7 @@
 
 run_spec                     the spec as one checked object
 spec_argument                what a command line names as its spec: a file, a pipeline, nothing
+python_pipelines             the pipelines of a Python file
 yaml_source, overrides       where keys come from: a YAML file with lines, the command line
 schema, fields               which keys there are, and the types of their values
 places, short_forms          where keys belong, and what `gpu` at the top level stands for

@@ -84,6 +84,9 @@ def _places() -> dict[str, list[KeyPath]]:
 
 _PLACES = _places()
 
+_MOST_LISTED = 16
+"""Of more valid keys nobody reads a list: the docs have them with their meaning."""
+
 
 def canonical(path: KeyPath) -> KeyPath:
     """Return the path that a path stands for: `gpu` -> `settings.orchestrator.gpu`."""
@@ -100,14 +103,12 @@ def same_value(place: KeyPath, one: Any, other: Any) -> bool:
         return bool(one == other)
 
 
-def hint(
-    at: KeyPath, known: Iterable[str], listed: set[frozenset[str]], *, flag: bool = False
-) -> str | None:
+def hint(at: KeyPath, known: Iterable[str], listed: set[str], *, flag: bool = False) -> str | None:
     """Return what to write instead of an unknown key: the right place, or the nearest valid key.
 
     Args:
         known: The valid keys beside it.
-        listed: The lists of valid keys that the user sees already; each is shown once.
+        listed: What the user reads already of the valid keys; each sentence is shown once.
         flag: Whether `--set` has set the key: then the hint is another `--set`.
     """
     key, keys = str(at[-1]), frozenset(known)
@@ -126,10 +127,14 @@ def hint(
             places = dict.fromkeys(written(owner, place) for place in _PLACES[name])
             answer = "Use" if flag else f"'{key}' is"
             return f"{answer} {' or '.join(places)}."
-    if keys in listed:
+    page = "images" if at[-2:-1] == ("docker",) else "configuration"
+    answer = f"docs/{page}.md lists the valid keys."
+    if len(keys) <= _MOST_LISTED:
+        answer = f"Valid keys: {', '.join(sorted(keys))}."
+    if answer in listed:
         return None
-    listed.add(keys)
-    return f"Valid keys: {', '.join(sorted(keys))}."
+    listed.add(answer)
+    return answer
 
 
 def _of_step(place: KeyPath) -> bool:

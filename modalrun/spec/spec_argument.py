@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
+from modalrun.spec.python_pipelines import in_file
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.paths import checked_path, user_path
-from modalrun.util.text import shell_word
+from modalrun.util.text import listing, shell_word
 
 DEFAULT_FILES = ("modalrun.yaml", "run.yaml")
 """The run specs that a command takes when none is named."""
@@ -52,24 +53,43 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     if os.path.lexists(argument) and argument.is_dir():
         argument = default_spec(argument)
     place, colon, name = str(argument).rpartition(":")
+    root = None
+    if isinstance(source_root, str):
+        root = argument.resolve().parent / user_path(source_root, "'source_root'")
     if colon and not os.path.lexists(argument):
-        root = None
-        if isinstance(source_root, str):
-            root = argument.resolve().parent / user_path(source_root, "'source_root'")
+        is_file = Path(place).suffix in {".yaml", ".yml", ".json"} and not _module_file(place, root)
+        if is_file:
+            raise UsageError(
+                f"{argument}: a run spec or deployment file takes no ':{name}'.",
+                hint=f"'modalrun submit {shell_word(place)}' runs its pipeline. {_AS_IN} without"
+                " a run spec.",
+            )
         return _of_pipeline(argument, place, name, root)
     if argument.suffix == ".json":
         return YamlSource(argument, {"deployment": str(argument.resolve())}, {})
-    if argument.suffix == ".py":
-        raise UsageError(
-            f"{argument} is Python, not a run spec.",
-            hint=f"Name a pipeline in it, as in '{argument}:training', or write a YAML file that"
-            " names it.",
-        )
-    if argument.suffix in {".yaml", ".yml"} or os.path.lexists(argument):
+    is_python = argument.suffix == ".py" and argument.is_file()
+    if not is_python and (argument.suffix in {".yaml", ".yml"} or os.path.lexists(argument)):
         return read_yaml(argument)
+    if python := argument if is_python else _module_file(str(argument), root):
+        names = [one.source.rpartition(".")[2] for one in in_file(python, python.parent)]
+        hint = f"Name a pipeline in it, as in '{argument}:training'."
+        if names:
+            which = "Name its pipeline" if len(names) == 1 else "Name one of its pipelines"
+            submit = [f"'modalrun submit {shell_word(f'{argument}:{name}')}'" for name in names]
+            hint = f"{which}: {listing(submit)}."
+        raise UsageError(f"{argument} is Python, not a run spec.", hint=hint)
     module, _, function = str(argument).rpartition(".")
     hint = f"A pipeline is named with a colon: '{module}:{function}'." if module else _AS_IN + "."
+    if argument.suffix == ".py":
+        hint = "Check the path."
     raise UsageError(f"There is no file {argument}.", hint=hint)
+
+
+def _module_file(module: str, source_root: Path | None) -> Path | None:
+    """Return the file of a module below the source root, if there is one."""
+    place = (source_root or source_root_of(Path.cwd())).joinpath(*module.split("."))
+    files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
 
 
 def source_root_of(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from modalrun.spec.validation import Mistakes
 from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.util.nearest import did_you_mean
+from modalrun.util.text import listing
 
 S = TypeVar("S", bound=YamlSource)
 
@@ -34,7 +35,7 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
     mistakes = Mistakes()
     for key in keys:
         if not matches[key]:
-            hint = did_you_mean(key, steps, f"Its steps: {', '.join(steps)}.")
+            hint = did_you_mean(key, steps, f"Its steps: {listing(steps, most=20)}.")
             problem = f"the pipeline '{pipeline}' has no step '{key}'."
             mistakes.found.append(spec.error(("steps", key), problem, hint))
     mistakes.raise_all()

@@ -44,7 +44,7 @@ class Mistakes:
     def __init__(self) -> None:
         self.found: list[UsageError] = []
         self.notes: list[str] = []
-        self.listed: set[frozenset[str]] = set()
+        self.listed: set[str] = set()
         self.unknown: set[KeyPath] = set()
 
     @contextlib.contextmanager

@@ -109,6 +109,9 @@ HARMLESS = (".env.example", ".env.sample", ".env.template", ".env.dist")
 BACKUP = re.compile(r"(?:~|\.(?:bak|backup|old|orig|save))$")
 """What a copy of a file has after its name."""
 
+DEPLOYMENT_FILE = "deployment file, with environment variables"
+"""The reason that is no credential file's: modalrun itself has written the file."""
+
 CONTENTS = (
     (
         (b"-----begin",),
@@ -176,7 +179,7 @@ CONTENTS = (
     (
         (b"modalrun-deployment",),
         rb"\A\s*\{\s*\"format\"\s*:\s*\"modalrun-deployment\"",
-        "deployment file: environment variables",
+        DEPLOYMENT_FILE,
     ),
 )
 """What in a file shows it, whatever its name: texts that it has, a pattern, and the reason.
@@ -223,6 +226,11 @@ def credential_content(beginning: bytes) -> str | None:
         if all(known in text for known in texts) and re.search(pattern, text)
     )
     return next(found, None)
+
+
+def described(reason: str) -> str:
+    """Say what a file is that the reason keeps here."""
+    return reason if reason == DEPLOYMENT_FILE else f"credential file ({reason})"
 
 
 def refuse_private_folder(folder: Path, what: str, hint: str) -> None:

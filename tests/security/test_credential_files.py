@@ -313,8 +313,12 @@ def test_a_deployment_file_of_an_earlier_run_stays_behind(root: Path) -> None:
     deployment_file.write(root / "d.json", file)
     write(root, {"plain.json": '{"format": "x"}'})
     assert names(selected(root)) == ["plain.json", "training.py"]
-    assert "deployment file" in selected(root).left_out[Path("d.json")]
-    assert names(selected(root, "d.json")) == ["d.json", "plain.json", "training.py"]
+    tree = selected(root)
+    assert tree.left_out == {Path("d.json"): "deployment file, with environment variables"}
+    assert "credential" not in tree.described()
+    tree = selected(root, "d.json")
+    assert names(tree) == ["d.json", "plain.json", "training.py"]
+    assert tree.notes == ["these deployment files go along, with environment variables: d.json"]
 
 
 def test_ignored_files_and_folders_are_counted(root: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -27,13 +29,13 @@ class Spinner:
             text: What is shown as soon as this is entered.
             quiet: Whether a program reads the output, so that nothing may be shown.
             console: Where to show it. Without one it is stderr, and nothing is shown unless stdout
-                is a terminal too: a pager may draw on the one that is.
+                is a terminal or a file: behind a pipe a pager may draw on the terminal.
         """
         self.status: Status | None = None
         self._text = text
         self._console = console
         self._quiet = quiet or (
-            console is None and not (sys.stdout.isatty() and sys.stderr.isatty())
+            console is None and not (sys.stderr.isatty() and (sys.stdout.isatty() or _to_file()))
         )
 
     def __enter__(self) -> Spinner:
@@ -68,6 +70,15 @@ class Spinner:
         if self.status is not None:
             self.status.stop()
             self.status = None
+
+
+def _to_file() -> bool:
+    """Return whether stdout is a file on disk."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):
+        # It is closed, or replaced by what has no descriptor.
+        return False
 
 
 class _Changing:

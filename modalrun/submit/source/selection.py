@@ -21,8 +21,10 @@ from modalrun.submit.source.tree import (
 )
 from modalrun.util.credentials import (
     CONTENT_BYTES,
+    DEPLOYMENT_FILE,
     credential_content,
     credential_reason,
+    described,
     is_source_code,
 )
 from modalrun.util.ignore_files import dockerignore_matcher
@@ -92,9 +94,13 @@ class _Selecting:
             if path in self._named or environments.isdisjoint(path.parents):
                 self._add(path, tracked)
         self._sum_up()
-        told = [f"{shown(f.path)} ({f.credential})" for f in self._tree.files if f.credential]
+        private = [(shown(f.path), f.credential) for f in self._tree.files if f.credential]
+        told = [f"{path} ({reason})" for path, reason in private if reason != DEPLOYMENT_FILE]
         if told:
             self._tree.notes.append(f"these credential files go along: {listing(told)}")
+        if own := [path for path, reason in private if reason == DEPLOYMENT_FILE]:
+            said = "these deployment files go along, with environment variables"
+            self._tree.notes.append(f"{said}: {listing(own)}")
         return self._tree
 
     def _add(self, path: Path, tracked: dict[Path, bool]) -> None:
@@ -132,8 +138,8 @@ class _Selecting:
             self._tree.files.append(file)
             self._tree.left_out.pop(path, None)
         else:
-            self._tree.credentials += 1
-            self._tree.left_out[path] = f"credential file ({reason})"
+            self._tree.credentials += reason != DEPLOYMENT_FILE
+            self._tree.left_out[path] = described(reason)
 
     def _sum_up(self) -> None:
         """Count what is ignored, and say so where a part of an ignored folder goes."""

@@ -62,7 +62,7 @@ class SourceFile:
         real: The same without links: where it is read.
         size: In bytes.
         tracked: Whether Git tracks it.
-        credential: What makes it a credential file, if it is one.
+        credential: What makes it a credential file, or one with environment variables.
     """
 
     path: Path

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.steps.entrypoint_function_utils import EntrypointFunctionDefinition
@@ -21,7 +22,7 @@ from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.step_keys import for_steps
 from modalrun.spec.validation import Mistakes, one_error, validation_messages
 from modalrun.spec.yaml_nodes import KEY, KeyPath
-from modalrun.util.nearest import did_you_mean
+from modalrun.util.nearest import did_you_mean, nearest
 from modalrun.zenml_api.errors import first_line
 
 
@@ -68,7 +69,8 @@ def check_pipeline_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mista
         others = pipeline.configuration.parameters or {}
         validate_function_args(pipeline.entrypoint, ConfigDict(), **{**others, **values})
 
-    fitting = _fit(given, check, lambda path: ("parameters", *path), spec, mistakes)
+    types = _hints(pipeline.entrypoint)
+    fitting = _fit(given, check, lambda path: ("parameters", *path), spec, mistakes, types)
     for name, value in fitting.items():
         _note(("parameters", name), value, known[name].annotation, spec, mistakes)
     return replace(spec, run_configuration={**spec.run_configuration, "parameters": fitting})
@@ -95,8 +97,9 @@ def check_step_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes)
         for name, value in given.items():
             check = functools.partial(_check_input, definition, name)
             place = functools.partial(_below, (*at, name))
-            given[name] = _fit({"value": value}, check, place, spec, mistakes).get("value")
             annotation = definition.inputs[name].annotation
+            types = {"value": annotation}
+            given[name] = _fit({"value": value}, check, place, spec, mistakes, types).get("value")
             _note((*at, name), given[name], annotation, spec, mistakes)
             if given[name] != pipeline.invocations[step].parameters.get(name, given[name]):
                 # ZenML refuses it too, with an example and without the line.
@@ -122,12 +125,13 @@ def _below(at: KeyPath, path: KeyPath) -> KeyPath:
     return (*at, *path[1:])
 
 
-def _fit(
+def _fit(  # noqa: PLR0917
     given: dict[str, Any],
     check: Callable[[Mapping[str, Any]], None],
     place: Callable[[KeyPath], KeyPath],
     spec: RunSpec,
     mistakes: Mistakes,
+    types: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Check values against their types; return those that fit, some as the text that is written.
 
@@ -136,6 +140,7 @@ def _fit(
         check: Raises a ValidationError for values.
         place: Returns the path of a value in the spec.
         mistakes: Collects what is wrong even so.
+        types: The types of the values, by their names.
     """
     error = _error(check, given)
     if error is None:
@@ -151,12 +156,63 @@ def _fit(
     fitting: dict[str, Any] = _with_texts(given, texts)
     error = _error(check, fitting)
     shown = functools.partial(_as_written, place, spec)
+    wrong: set[str] = set()
     for where, problem in validation_messages(error, fitting, shown) if error else ():
         if where[:1] and where[0] in given:
             at = place(where)
-            mistakes.found.append(spec.error(at, f"'{path_name(at)}'{problem}"))
-            fitting.pop(str(where[0]), None)
-    return fitting
+            hint = _field_hint(where, fitting, types)
+            mistakes.found.append(spec.error(at, f"'{path_name(at)}'{problem}", hint))
+            wrong.add(str(where[0]))
+    return {name: value for name, value in fitting.items() if name not in wrong}
+
+
+def _field_hint(where: KeyPath, values: Any, types: Mapping[str, Any]) -> str | None:
+    """Return the field of a model, dataclass or TypedDict that is misspelt; None if none is."""
+    *above, name = where
+    owner = values
+    for part in above:
+        owner = owner.get(part) if isinstance(owner, dict) else owner[int(part)]
+    if not (above and isinstance(owner, dict)):
+        return None
+    fields, name = _fields(types.get(str(above[0])), above[1:]), str(name)
+    if name not in fields:
+        close = nearest(name, fields.keys() - owner.keys())
+        return close and f"Did you mean '{close}'?"
+    if name in owner:
+        return None
+    close = nearest(name, map(str, owner.keys() - fields.keys()))
+    return close and f"Did you mean '{name}' by '{close}'?"
+
+
+def _fields(kind: Any, path: Sequence[int | str]) -> dict[str, Any]:
+    """Return the fields, with their types, of what stands at a path inside a value of a type."""
+    fields = {name: inner for one in _parts(kind) for name, inner in _own_fields(one).items()}
+    for number, part in enumerate(path, start=1):
+        # Another part is the index of a list, or the key of a dictionary.
+        if part in fields:
+            return _fields(fields[str(part)], path[number:])
+    return fields
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """Yield a type and those inside it: of a union's branches, and of what a list holds."""
+    yield kind
+    for inner in get_args(kind):
+        yield from _parts(inner)
+
+
+def _own_fields(kind: Any) -> dict[str, Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {one.alias or name: one.annotation for name, one in kind.model_fields.items()}
+    # A TypedDict may be that of `typing_extensions`, which `typing` does not know.
+    return _hints(kind) if is_dataclass(kind) or hasattr(kind, "__total__") else {}
+
+
+def _hints(owner: Any) -> dict[str, Any]:
+    # A name may be imported for type checkers only.
+    with contextlib.suppress(Exception):
+        return get_type_hints(owner, include_extras=True)
+    return {}
 
 
 def _error(check: Callable[[Mapping[str, Any]], None], values: Any) -> ValidationError | None:

@@ -9,8 +9,9 @@ import yaml
 from modalrun.errors import UsageError
 from modalrun.flavor import init_project
 from modalrun.flavor.init_project import spec_text
-from modalrun.flavor.pipeline_discovery import FoundPipeline, in_file, pipelines
+from modalrun.flavor.pipeline_discovery import pipelines
 from modalrun.plan.stack import StackDescription
+from modalrun.spec.python_pipelines import FoundPipeline, in_file
 from modalrun.spec.spec_argument import source_root_of
 from modalrun.spec.yaml_source import read_value
 from modalrun.zenml_api import process, registration

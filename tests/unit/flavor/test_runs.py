@@ -1,5 +1,7 @@
 """What is checked of a script that a registered stack runs."""
 
+import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +11,7 @@ from zenml.utils import source_utils
 
 from modalrun.errors import (
     AuthenticationError,
+    Interrupted,
     ModalrunError,
     UsageError,
 )
@@ -68,3 +71,18 @@ def test_the_record_of_a_run_that_is_resumed_is_left_to_zenml(
 
 def run_with(metadata: dict[str, Any]) -> Any:
     return SimpleNamespace(id=RUN_ID, run_metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (Interrupted(signal.SIGTERM), 143)]
+)
+def test_a_script_that_detaches_ends_without_a_traceback(error: BaseException, code: int) -> None:
+    with pytest.raises(SystemExit) as ended, runs._script_ended():
+        raise error
+    assert (ended.value.code, ended.value.__cause__) == (code, None)
+
+
+def test_a_notebook_that_detaches_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
+    with pytest.raises(KeyboardInterrupt), runs._script_ended():
+        raise KeyboardInterrupt

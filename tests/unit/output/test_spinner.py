@@ -6,6 +6,8 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -23,12 +25,14 @@ if {quiet}:
 """
 
 
-def on_terminals(code: str, *, stdout: bool = True, stderr: bool = True) -> str:
+def on_terminals(
+    code: str, *, stdout: bool = True, stderr: bool = True, file: IO[bytes] | None = None
+) -> str:
     """Run a program with stdout or stderr on a terminal, and return what that shows."""
     ours, theirs = pty.openpty()
     done = subprocess.run(
         [sys.executable, "-c", code],
-        stdout=theirs if stdout else subprocess.DEVNULL,
+        stdout=file or (theirs if stdout else subprocess.PIPE),
         stderr=theirs if stderr else subprocess.DEVNULL,
         env={**os.environ, "TERM": "xterm-256color"},
         check=False,
@@ -65,3 +69,10 @@ def test_on_a_terminal_it_goes_away_without_a_trace() -> None:
 def test_elsewhere_there_is_nothing(quiet: bool, stdout: bool, stderr: bool) -> None:
     shown = on_terminals(CODE.format(quiet=quiet), stdout=stdout, stderr=stderr)
     assert shown == ("first\r\nlast\r\n" if stdout else "")
+
+
+def test_a_file_that_gets_the_output_draws_nothing_itself(tmp_path: Path) -> None:
+    with (tmp_path / "model.bin").open("wb") as file:
+        shown = on_terminals(CODE.format(quiet=False), file=file)
+    assert "Looking ..." in shown
+    assert (tmp_path / "model.bin").read_text() == "first\nlast\n"

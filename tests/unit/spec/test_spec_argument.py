@@ -105,6 +105,7 @@ def test_a_source_root_that_is_none(project: Path) -> None:
         ("my-module:training", "names no pipeline", "letters, digits"),
         ("package.inner.training", "no file package.inner.training", "'package.inner:training'"),
         ("absent.yaml", "no file absent.yaml", ""),
+        ("absent.py", "no file absent.py", "Check the path."),
         ("nothing", "no file nothing", "'modalrun submit training.py:training'"),
     ],
 )
@@ -113,6 +114,43 @@ def test_what_is_neither(argument: str, problem: str, hint: str) -> None:
         load(argument)
     assert problem in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("argument", "file"),
+    [
+        ("training.py", "training.py"),
+        ("training", "training.py"),
+        ("package/inner.py", "package/inner.py"),
+        ("package.inner", "package/inner.py"),
+    ],
+)
+def test_python_without_a_name_is_answered_with_its_pipelines(
+    project: Path, argument: str, file: str
+) -> None:
+    (project / file).write_text("@pipeline\ndef one() -> None: ...\n")
+    with pytest.raises(UsageError, match="is Python, not a run spec") as caught:
+        load(argument)
+    assert caught.value.hint == f"Name its pipeline: 'modalrun submit {argument}:one'."
+    with (project / file).open("a") as more:
+        more.write("\n\n@pipeline(name='x')\ndef two() -> None: ...\n")
+    with pytest.raises(UsageError) as caught:
+        load(argument)
+    two = f"'modalrun submit {argument}:one', 'modalrun submit {argument}:two'"
+    assert caught.value.hint == f"Name one of its pipelines: {two}."
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "run.yml", "absent.yaml", "deployment.json"])
+def test_a_file_that_names_its_pipeline_takes_no_name(project: Path, name: str) -> None:
+    (project / "run.yaml").write_text("pipeline: training.training\n")
+    with pytest.raises(UsageError, match="takes no ':training'") as caught:
+        load(f"{name}:training")
+    assert f"'modalrun submit {name}' runs its pipeline." in (caught.value.hint or "")
+
+
+def test_a_module_may_be_named_yaml(project: Path) -> None:
+    (project / "package" / "yaml.py").touch()
+    assert load("package.yaml:training").pipeline == "package.yaml.training"
 
 
 def test_a_file_with_a_colon_in_its_name_is_a_run_spec(project: Path) -> None:

@@ -1,10 +1,13 @@
 """Parameters of a run spec against the types that the code declares."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
 from zenml import pipeline, step
 
 from modalrun import errors
@@ -20,6 +23,27 @@ from modalrun.zenml_api.compiling.parameter_checks import (
 Check = Callable[..., tuple[dict[str, Any], Mistakes]]
 
 
+class Model(BaseModel):
+    name: str
+    rate: float = 0.0
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str = ""
+    models: list[Model] = []
+
+
+@dataclass
+class Data:
+    name: str
+
+
+class Keys(TypedDict):
+    name: str
+    names: list[str]
+
+
 @step
 def use(  # noqa: PLR0917
     text: str = "",
@@ -33,6 +57,11 @@ def use(  # noqa: PLR0917
     flag: bool = False,
     kind: Literal["on", "off"] = "on",
     anything: Any = None,
+    model: Model | None = None,
+    strict: Strict | None = None,
+    data: Data | None = None,
+    keys: Keys | None = None,
+    by_key: dict[str, Model] | None = None,
 ) -> None: ...
 
 
@@ -49,6 +78,11 @@ def of_steps(  # noqa: PLR0917
     flag: bool = False,
     kind: Literal["on", "off"] = "on",
     anything: Any = None,
+    model: Model | None = None,
+    strict: Strict | None = None,
+    data: Data | None = None,
+    keys: Keys | None = None,
+    by_key: dict[str, Model] | None = None,
 ) -> None:
     use()
 
@@ -216,3 +250,23 @@ def test_a_parameter_that_the_code_passes_to_the_step_is_named_with_its_line(
 
     text = "run.yaml:4: the pipeline's code passes another 'rate' to the step 'use'."
     assert [str(one).endswith(text) for one in mistakes.found] == [True] * differs
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "at", "hint"),
+    [
+        ("model", "{nam: x}", "model.name", "Did you mean 'name' by 'nam'?"),
+        ("model", "{other: x}", "model.name", None),
+        ("model", "{name: x, rate: fast, rat: 1}", "model.rate", None),
+        ("strict", "{nam: x}", "strict.nam", "Did you mean 'name'?"),
+        ("strict", "{models: [{nam: x}]}", "strict.models[0].name", "... 'name' by 'nam'?"),
+        ("data", "{nam: x}", "data.name", "Did you mean 'name' by 'nam'?"),
+        ("keys", "{nam: x, names: []}", "keys.name", "Did you mean 'name' by 'nam'?"),
+        ("keys", "{names: []}", "keys.name", None),
+        ("by_key", "{a: {nam: x}}", "by_key.a.name", "Did you mean 'name' by 'nam'?"),
+    ],
+)
+def test_a_misspelt_field(check: Check, name: str, text: str, at: str, hint: str | None) -> None:
+    _, mistakes = check(name, text)
+    error = next(one for one in mistakes.found if f"{at}'" in one.message)
+    assert error.hint == (hint and hint.replace("...", "Did you mean"))
