@@ -54,7 +54,8 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
         argument = default_spec(argument)
     place, colon, name = str(argument).rpartition(":")
     root = None
-    if isinstance(source_root, str):
+    # That of a run spec is checked with its other keys.
+    if isinstance(source_root, str) and not os.path.lexists(argument):
         root = argument.resolve().parent / user_path(source_root, "'source_root'")
     if colon and not os.path.lexists(argument):
         is_file = Path(place).suffix in {".yaml", ".yml", ".json"} and not _module_file(place, root)
