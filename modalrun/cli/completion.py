@@ -13,7 +13,7 @@ import typer
 Offers = Iterable[tuple[str, str]]
 """Words, each with a description, which may be empty."""
 
-_OFFERED = re.compile(r"(?!.*:::)[A-Za-z0-9_.][A-Za-z0-9_.:@+=,-]*")
+_OFFERED = re.compile(r"(?!.*:::)[A-Za-z0-9_.][A-Za-z0-9_.:@+=,/-]*")
 """What a shell may get. Zsh evaluates what it is offered, a dash begins an option, and for
 PowerShell three colons begin the description."""
 
@@ -80,7 +80,9 @@ def steps(ctx: typer.Context, incomplete: str) -> Offers:
     typed = ctx.params.get("run") or next(iter(ctx.args), LATEST)
     for run in completion.recent_runs():
         if typed in (LATEST, run.name) or run.id.startswith(typed):
-            return [(name, "") for name in completion.steps_of(run.id)]
+            # A child pipeline runs again as a whole.
+            whole = ctx.info_name == "rerun"
+            return [(name, "") for name in completion.steps_of(run.id, of_children=not whole)]
     return []
 
 

@@ -60,7 +60,7 @@ def test_an_ordinary_name_is_offered() -> None:
 @given(name=st.text(), status=st.text(), typed=st.sampled_from(["", "9", "x", "$", "-"]))
 def test_any_name_and_status(name: str, status: str, typed: str) -> None:
     for value, description in offered(name, status, typed):
-        assert re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.:@+=-]*", value) and ":::" not in value
+        assert re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.:@+=,/-]*", value) and ":::" not in value
         assert re.fullmatch(r"[A-Za-z0-9 ,._-]*", description)
 
 
@@ -117,6 +117,6 @@ def test_a_step_or_pipeline_is_not_offered_where_its_name_is_no_word(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "recent_runs", lambda: [RecentRun(ID, "a", "running", name)])
-    monkeypatch.setattr(completion, "steps_of", lambda _: [name])
+    monkeypatch.setattr(completion, "steps_of", lambda _, **__: [name])
     context = typer.Context(typer.main.get_command(cli.app))
     assert completing.steps(context, "") == completing.pipelines(context, "") == []

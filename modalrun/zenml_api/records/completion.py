@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from modalrun.run.metadata import PREFIX
 from modalrun.zenml_api import config_files
+from modalrun.zenml_api.records.responses import CALL
 
 if TYPE_CHECKING:
     from modalrun.zenml_api.rest.session import Session
@@ -38,6 +40,17 @@ _STEPS = """
 SELECT name FROM step_configuration
 WHERE snapshot_id = (SELECT snapshot_id FROM pipeline_run WHERE id = :run)
 UNION SELECT name FROM step_run WHERE pipeline_run_id = :run ORDER BY name
+"""
+
+_CHILD_STEPS = """
+WITH RECURSIVE below (id, label) AS (
+    SELECT id, '' FROM pipeline_run WHERE id = :run
+    UNION ALL
+    SELECT run.id, below.label || replace(run.child_key, :call, '') || '/'
+    FROM pipeline_run AS run JOIN below ON run.parent_run_id = below.id
+)
+SELECT DISTINCT label || step.name FROM step_run AS step
+JOIN below ON step.pipeline_run_id = below.id WHERE label != '' ORDER BY 1
 """
 
 
@@ -66,23 +79,39 @@ def recent_runs() -> list[RecentRun]:
     return []
 
 
-def steps_of(run_id: str) -> list[str]:
+def steps_of(run_id: str, *, of_children: bool) -> list[str]:
     """Return the names of a run's steps: all, or from a server those that have begun.
 
-    [] if they can't be read.
+    Those that can't be read are left out.
+
+    Args:
+        of_children: Whether to return the labels of those of child pipelines, too.
     """
+    found: list[str] = []
     with contextlib.suppress(Exception):
         database = config_files.database()
         if database is None:
-            found = _session().get(
-                "/steps",
-                pipeline_run_id=run_id,
-                size=STEP_LIMIT,
-                project=config_files.active("project"),
-            )
-            return list(dict.fromkeys(item["name"] for item in found["items"]))
-        return [name for (name,) in _rows(database, _STEPS, {"run": run_id.replace("-", "")})]
-    return []
+            found += _steps_from_server(_session(), run_id, of_children=of_children)
+            return found
+        values = {"run": run_id.replace("-", "")}
+        found += [name for (name,) in _rows(database, _STEPS, values)]
+        if of_children:
+            # An older ZenML has no child pipelines.
+            values["call"] = CALL
+            found += [label for (label,) in _rows(database, _CHILD_STEPS, values)]
+    return found
+
+
+def _steps_from_server(session: Session, run_id: str, *, of_children: bool) -> Iterator[str]:
+    project = config_files.active("project")
+    steps = session.get("/steps", pipeline_run_id=run_id, size=STEP_LIMIT, project=project)
+    yield from dict.fromkeys(item["name"] for item in steps["items"])
+    if of_children:
+        children = session.get("/runs", parent_run_id=run_id, size=LIMIT, project=project)
+        for child in children["items"]:
+            label = child["body"]["child_key"].removeprefix(CALL)
+            for name in _steps_from_server(session, child["id"], of_children=True):
+                yield f"{label}/{name}"
 
 
 def _rows(path: Path, query: str, values: dict[str, Any]) -> list[Any]:

@@ -34,7 +34,7 @@ ENDED = ("failed", "retrying", "stopped")
 STOPPED = frozenset({"stopping", "stopped"})
 """ZenML's statuses of a run that was stopped, whether or not its steps have ended."""
 
-_CALL = "pipeline:"
+CALL = "pipeline:"
 """What precedes the name of a child pipeline (`dynamic/runner.py:165`, 0.95.0)."""
 
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
@@ -155,7 +155,7 @@ def stored_run(run: Json, url: str | None) -> StoredRun:
         root=body.get("root_run_id"),
         values=None if metadata is None else values,
         orchestrator_run_id=known["orchestrator_run_id"],
-        call=(body.get("child_key") or "").removeprefix(_CALL),
+        call=(body.get("child_key") or "").removeprefix(CALL),
     )
 
 

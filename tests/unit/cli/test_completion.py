@@ -13,6 +13,7 @@ RUNS = [
     RecentRun("a" * 36, "older", "failed", "training"),
 ]
 STEPS = {"a" * 36: ["load", "train"], "b" * 36: ["one"]}
+CHILD_STEPS = {"a" * 36: ["inner/load", "inner_2/deep/load"]}
 
 
 @pytest.mark.parametrize(
@@ -23,15 +24,19 @@ STEPS = {"a" * 36: ["load", "train"], "b" * 36: ["one"]}
         ("rerun older --from l", ["load"]),
         ("rerun older --from load --from ", ["load", "train"]),
         ("rerun --from ", ["one"]),
-        ("logs --follow older --step ", ["load", "train"]),
-        ("exec older --step ", ["load", "train"]),
+        ("logs --follow older --step ", ["load", "train", "inner/load", "inner_2/deep/load"]),
+        ("exec older --step inner/", ["inner/load"]),
     ],
 )
 def test_the_steps_of_the_run_that_is_named(
     line: str, steps: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(completion, "recent_runs", lambda: RUNS)
-    monkeypatch.setattr(completion, "steps_of", STEPS.get)
+
+    def steps_of(run_id: str, *, of_children: bool) -> list[str]:
+        return [*STEPS[run_id], *(CHILD_STEPS.get(run_id, ()) if of_children else ())]
+
+    monkeypatch.setattr(completion, "steps_of", steps_of)
     monkeypatch.setenv(cli.COMPLETE, "complete_bash")
     monkeypatch.setenv("COMP_WORDS", f"modalrun {line}")
     monkeypatch.setenv("COMP_CWORD", str(len(line.split(" "))))
