@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from concurrent import futures
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from modalrun.errors import ModalrunError, NotFoundError
@@ -165,7 +166,7 @@ class _Stop:
         return self._gracefully(run, sandboxes)
 
     def _cancel_submission(self, run: RunRecord) -> Stopped | RunRecord:
-        """Stop a run that has no sandbox on record; return its record once it has one.
+        """Stop a run that has no sandbox on record; return its record if it has one after all.
 
         The submitting process reads in ZenML that it is to stop, ends what it has created, and
         records that. If that process is gone, its sandbox is ended here.
@@ -186,14 +187,18 @@ class _Stop:
                     " record.",
                 )
             run = self._next(run)
+        if run.finished and not run.metadata:
+            return self._end_late_sandbox(run)
+        run = run if run.metadata else self._with_sandbox(run)
         if run.metadata:
             return run
-        if run.finished:
-            return self._end_late_sandbox(run)
         self.zenml.mark_stopping(run.id, STOP_REASON)
         if not self.wait:
             return Stopped(run.id, run.status, f"The run {run.id} was asked to stop.")
-        self.say(f"The run {run.id} is still being submitted; waiting until that is cancelled.")
+        self.say(
+            f"The run {run.id} has no sandbox yet; waiting up to {CANCEL_SECONDS:.0f} s until the"
+            " process that submits it has cancelled it."
+        )
         until = self.clock.monotonic() + CANCEL_SECONDS
         while not (run.announced and run.announced.withdrawn) and self.clock.monotonic() < until:
             run = self._next(run)
@@ -203,6 +208,18 @@ class _Stop:
             return by_force(run.id, sandboxes, zenml=self.zenml)
         self.zenml.finalize_run(run.id, STOP_REASON, stopped=True)
         return _result(self.zenml.read_run(run.id))
+
+    def _with_sandbox(self, run: RunRecord) -> RunRecord:
+        """Return a run with its sandbox if that has a place, but is not on record.
+
+        Its submission records it now, or was killed before it could.
+        """
+        assert run.announced is not None
+        with contextlib.suppress(ModalrunError):
+            connection = self._connect(run, run.announced.target)
+            found = self.modal.find_announced(connection, run.id, run.announced, placed=True)
+            return replace(run, metadata=found)
+        return run
 
     def _end_late_sandbox(self, run: RunRecord) -> Stopped:
         """End what Modal has created for a cancelled submission after that had given up."""

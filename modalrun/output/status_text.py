@@ -285,7 +285,6 @@ def foremost(
 def _steps(
     view: RunStatus, steps: Sequence[StepRecord], now: datetime, width: int | None
 ) -> list[Text]:
-    per_step = view.run.metadata is not None and view.run.metadata.mode == "per_step"
     served = Counter(one.metadata.sandbox_id for one in view.steps if one.metadata)
     roomy = width is None or width >= _START_WIDTH
     rows = [
@@ -295,7 +294,7 @@ def _steps(
             **({"start": Text(_local(step.start, now) if step.start else "")} if roomy else {}),
             "time": Text(duration(step.start, step.end or (None if view.over else now))),
             "resources": cell(_resources(step, view)),
-            **({"sandbox": cell(_step_sandbox(step, served))} if per_step else {}),
+            **({"sandbox": cell(_step_sandbox(step, served))} if view.run.per_step else {}),
             **({"progress": cell(view.bars.get(step.name, ""))} if view.bars else {}),
         }
         for step in steps

@@ -151,11 +151,15 @@ class RunRecord:
         return self.metadata or self.announced
 
     @property
+    def per_step(self) -> bool:
+        """Whether its steps run in sandboxes of their own."""
+        return self.place is not None and self.place.mode == "per_step"
+
+    @property
     def waiting(self) -> str | None:
         """What its submission waits for, while Modal has no place for its sandbox."""
-        if self.status != "initializing" or self.announced is None:
-            return None
-        return self.announced.waiting or None
+        announced = self.announced if self.status == "initializing" else None
+        return (announced and announced.waiting) or None
 
     @property
     def next(self) -> str | None:
@@ -169,10 +173,9 @@ class RunRecord:
     @property
     def problem(self) -> str | None:
         """A sentence about wrong values in its metadata; None if there are none."""
-        if not self.wrong_metadata:
-            return None
         names = ", ".join(self.wrong_metadata)
-        return f"Values of its metadata in ZenML are wrong and taken as unknown: {names}."
+        text = f"Values of its metadata in ZenML are wrong and taken as unknown: {names}."
+        return text if names else None
 
 
 @dataclass(frozen=True)

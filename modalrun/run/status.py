@@ -143,9 +143,8 @@ def may_be_resumed(run: RunRecord, end: SandboxExit | None) -> bool:
     Args:
         end: Of its run sandbox. A driver that was not killed records the run's end itself.
     """
-    per_step = run.metadata is not None and run.metadata.mode == "per_step"
     going = not run.finished and run.status != "stopping"
-    return per_step and going and end is not None and end.leaves_steps
+    return run.per_step and going and end is not None and end.leaves_steps
 
 
 def may_be_rerun(run: RunRecord) -> bool:
@@ -229,7 +228,7 @@ def _unfinished(run: RunRecord, modal: SandboxState) -> tuple[str, bool, tuple[N
         return run.status, False, ()
     claim = f"ZenML says '{run.zenml_status}', but the run sandbox {how_ended(modal)}"
     # Another driver would only end one that is stopping.
-    resumable = run.metadata.mode == "per_step" and run.status != "stopping"
+    resumable = run.per_step and run.status != "stopping"
     resume = (f"modalrun resume {run.id}",) if resumable else ()
     if modal.step_sandboxes:
         count = len(modal.step_sandboxes)

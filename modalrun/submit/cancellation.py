@@ -30,8 +30,9 @@ def cancelled_when_stopped(
     """Interrupt the block when somebody stops the run.
 
     Args:
-        announcement: Metadata on where the run sandbox will be, for other processes. It is stored
-            first: whoever kills this process before the sandbox is recorded leaves that running.
+        announcement: Metadata for other processes: where the run sandbox will be, and which files
+            it gets. It is stored first: whoever kills this process before the sandbox is recorded
+            leaves that running.
         poll_every: Seconds between two reads of the run's status.
 
     Raises:

@@ -21,7 +21,6 @@ from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata
 from modalrun.run.records import App, CreatedRun
 from modalrun.run.run_plan import RunPlan
-from modalrun.run.source import Source
 from modalrun.run.step_order import worker_of
 from modalrun.submit.preflight import Job
 from modalrun.submit.recording import Announcer, record_sandbox
@@ -47,7 +46,6 @@ def create_run_sandbox(
     *,
     observer: RunObserver,
     zenml: ZenMLGateway,
-    source: Source | None = None,
     unanswered: threading.Event | None = None,
     ended: Collection[str] = (),
     earlier: Sequence[str] = (),
@@ -59,7 +57,6 @@ def create_run_sandbox(
     Args:
         run: ZenML's record of it.
         staged: The source tree; the manifest is written beside it.
-        source: What to record of the source tree; None where it is recorded already.
         unanswered: Set while Modal has been asked for the sandbox and has not answered.
         ended: The steps that have ended before.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
@@ -119,7 +116,6 @@ def create_run_sandbox(
         created=time.time(),
         earlier=earlier,
         resumes=resumes,
-        more=source.to_metadata() if source is not None else None,
         # A run that is resumed may have been asked to stop.
         end_if_stopped=None if take_over else sandboxes,
     )

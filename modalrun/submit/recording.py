@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,6 @@ def record_sandbox(
     created: float,
     earlier: Sequence[str],
     resumes: Sequence[float],
-    more: Mapping[str, str] | None,
     end_if_stopped: SandboxGroup | None,
 ) -> threading.Thread:
     """Store where the run sandbox is, from a background thread.
@@ -40,7 +39,6 @@ def record_sandbox(
         created: When it had created it.
         earlier: Modal's ids of the run sandboxes before this one, oldest first.
         resumes: When Modal was asked for those after the first.
-        more: Other metadata to store with it.
         end_if_stopped: The sandboxes to end if the run was stopped before they were recorded.
 
     Returns:
@@ -70,7 +68,7 @@ def record_sandbox(
     def record() -> None:
         with timeline.phase("record the sandbox"):
             known = replace(metadata, commit=commit_of(root))
-            stopped = zenml.record_metadata(run_id, {**to_metadata(known), **(more or {})})
+            stopped = zenml.record_metadata(run_id, to_metadata(known))
         if stopped and end_if_stopped is not None:
             with contextlib.suppress(ModalrunError):
                 end_if_stopped.terminate()

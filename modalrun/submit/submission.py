@@ -257,7 +257,9 @@ class Submission:
                         job.connection, plan, staged, registry, job.builder
                     )
                 )
-                with cancelled_when_stopped(run.id, announcement(self._plan), self.zenml):
+                files = self.source.to_metadata() if self.source is not None else {}
+                announced = {**announcement(self._plan), **files}
+                with cancelled_when_stopped(run.id, announced, self.zenml):
                     # Whoever knows the run can stop it.
                     self._name(run)
                     images = background.outcome(building, "wait for the images")
@@ -272,7 +274,6 @@ class Submission:
                         staged,
                         observer=observer,
                         zenml=self.zenml,
-                        source=self.source,
                         unanswered=self._unanswered,
                         ended=run.done if self.previous else (),
                         earlier=all_run_sandboxes(self.previous),

@@ -160,9 +160,41 @@ def test_a_submission_killed_before_it_records_the_sandbox(world: World) -> None
     settled = world.modalrun("reconcile", "--force", run_id).finish()
     assert "its sandbox runs: the record is right" in settled.stderr, settled.stderr
     stopped = world.modalrun("stop", "--force", run_id).finish()
-    assert stopped.exit_code == 0, stopped.stderr
+    assert (stopped.exit_code, "no sandbox yet" in stopped.stderr) == (0, False), stopped.stderr
     assert world.only_run().status == "stopped"
     assert all(box.finished_at for box in world.sandboxes())
+    # Its files are on record.
+    rerun = world.modalrun("rerun", run_id, "--plan", "--source-root", str(world.project)).finish()
+    assert rerun.exit_code == 0, rerun.stderr
+
+
+@EVERY
+def test_a_run_whose_submission_was_killed_is_resumed(world: World) -> None:
+    faults(
+        world,
+        {"rpc": "SandboxCreate*", "action": "lose_answer"},
+        {"rpc": "SandboxGetFromName*", "action": "hang"},
+    )
+    gate = world.gate()
+    command = world.popen(waiting_spec(gate, PER_STEP))
+    world.wait_until(world.sandboxes, "the sandbox exists")
+    command.signal(signal.SIGKILL)
+    command.finish()
+    faults(world)
+    run_id = world.only_run().id
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    (driver,) = (box for box in world.sandboxes() if box.tags["modalrun-role"] == "run")
+    assert world.modalrun("local", "kill", driver.id).finish().exit_code == 0
+
+    resumed = world.modalrun(
+        "resume", run_id, "--async", "--source-root", str(world.project)
+    ).finish()
+
+    assert resumed.exit_code == 0, resumed.stderr
+    gate.open()
+    world.wait_until(lambda: world.only_run().status == "completed", "the run completes")
+    status = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+    assert all(step["sandbox"] for step in status["steps"]), status
 
 
 @EVERY

@@ -19,6 +19,7 @@ from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.modal_api.sandboxes.termination import SandboxGroup
 from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.log_lines import LogLine
+from modalrun.run.metadata import Announced, RunMetadata
 from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from modalrun.run.status import SandboxState
 
@@ -222,6 +223,7 @@ class FakeModal(ModalGateway):
         last_in: The one where the last run sandbox is.
         apps: The environments that were looked into for an app.
         built: The images that Modal has.
+        found: Where the run sandbox is that a submission could not record.
     """
 
     def __init__(self, effects: Effects) -> None:
@@ -240,6 +242,7 @@ class FakeModal(ModalGateway):
         self.built: frozenset[str] = frozenset()
         self.streams = FakeStreams()
         self.state = SandboxState("running")
+        self.found: RunMetadata | None = None
         self.needs: AccountNeeds | None = None
         self.credentials: tuple[str, str] | None = None
 
@@ -247,6 +250,11 @@ class FakeModal(ModalGateway):
         self.effects.add(f"connect {target}")
         self.credentials = credentials
         return FakeConnection(credentials)
+
+    def find_announced(
+        self, connection: Connection, run_id: str, announced: Announced, *, placed: bool = False
+    ) -> RunMetadata | None:
+        return self.found
 
     def environment_name(self, connection: Connection, name: str | None) -> str:
         return name or self.environment

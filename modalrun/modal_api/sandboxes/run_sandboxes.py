@@ -242,12 +242,14 @@ def running_run_sandbox(connection: Connection, run_id: str) -> str | None:
         return sandbox.object_id
 
 
-def find_announced(connection: Connection, run_id: str, announced: Announced) -> RunMetadata | None:
-    """Find the run sandbox whose creation was not answered, by its app and name.
+def find_announced(
+    connection: Connection, run_id: str, announced: Announced, *, placed: bool = False
+) -> RunMetadata | None:
+    """Find the run sandbox that its submission has not recorded, by its app and name.
 
     Returns:
-        What the submission could not record; None if Modal has no such sandbox, or it ended
-        before it had a place.
+        None if Modal has no such sandbox, or one that has ended without a place. With `placed` also
+        if it has none yet: its submission may ask for another type of GPU.
     """
     app, environment = announced.app, announced.environment
     try:
@@ -255,7 +257,7 @@ def find_announced(connection: Connection, run_id: str, announced: Announced) ->
     except NotFoundError:
         return None
     with translated():
-        if sandbox.returncode is not None and not has_place(sandbox):
+        if (placed or sandbox.returncode is not None) and not has_place(sandbox):
             # Its submission has given it up, and may ask for another one.
             return None
     ids = (str(app_id(connection, app, environment)), sandbox.object_id)

@@ -126,8 +126,7 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         run = replace(run, children=child_runs(run, project=run.project))
         # Only steps with sandboxes of their own have metadata, which takes a query more per page,
         # and only those of a dynamic pipeline say there what they wait for.
-        per_step = run.metadata is not None and run.metadata.mode == "per_step"
-        hydrate = per_step or run.dynamic
+        hydrate = run.per_step or run.dynamic
         found = step_runs(run_id, project=run.project, hydrate=hydrate)
         recorded = {step.name: step for step in _without_fillers(found)}
         if not hydrate and any(step.status in ENDED for step in recorded.values()):

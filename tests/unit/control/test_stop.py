@@ -244,6 +244,7 @@ def test_a_submission_is_cancelled_by_its_own_process() -> None:
     bench.zenml.on_read = withdraw
     assert bench.stop().status == "stopped"
     assert bench.effects == [
+        "connect modal",
         "mark stopping",
         "connect modal",
         "mark stopping",
@@ -254,7 +255,8 @@ def test_a_submission_is_cancelled_by_its_own_process() -> None:
     ]
     assert bench.clock.now < stopping.CANCEL_SECONDS
     assert bench.messages == [
-        f"The run {RUN_ID} is still being submitted; waiting until that is cancelled."
+        f"The run {RUN_ID} has no sandbox yet; waiting up to 30 s until the process"
+        " that submits it has cancelled it."
     ]
 
 
@@ -279,7 +281,17 @@ def test_a_submission_is_not_waited_for() -> None:
     bench = Bench(started=False)
     bench.announce()
     assert bench.stop(wait=False).headline == f"The run {RUN_ID} was asked to stop."
-    assert bench.effects == ["mark stopping"]
+    assert bench.effects[-1:] == ["mark stopping"]
+
+
+def test_a_sandbox_that_its_submission_could_not_record_ends_at_once() -> None:
+    bench = Bench(started=False)
+    bench.announce()
+    bench.modal.found = METADATA
+    assert bench.stop(force=True).status == "stopped"
+    assert "end sandboxes" in bench.effects
+    assert not bench.messages
+    assert not bench.clock.now
 
 
 @pytest.mark.parametrize("announced", [False, True])
