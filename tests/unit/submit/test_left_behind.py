@@ -74,8 +74,8 @@ def test_a_file_beside_a_source_root_of_a_src_layout(root: Path, path: str) -> N
     assert found == (
         f"{root}/data/labels.csv is on this machine, and not in a sandbox: copy it below the source"
         f" root {root}/src, or keep it in a volume or a bucket. Or make {root} the source root"
-        " ('source_root:' in a run spec, or 'zenml init' there for a script), with 'PYTHONPATH: src'"
-        " in the 'environment' of the Docker settings."
+        " ('source_root:' in a run spec, or 'zenml init' there for a script), with 'PYTHONPATH:"
+        " src' in the 'environment' of the Docker settings."
     )
 
 
