@@ -202,9 +202,9 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
         name: why for name, found in by_step.items() for _, one in found if (why := _missing(one))
     }
     for name, found in by_step.items():
-        measured = [one for _, one in found if one.usage is not None]
+        with_figures = [one for _, one in found if one.usage is not None]
         # What is left of its work may need more.
-        if measured and not any(one.successful for one in measured):
+        if with_figures and not any(one.successful for one in with_figures):
             missing[name] = INCOMPLETE
 
     def lacking(found: Iterable[tuple[str, StepRecord]]) -> int:
