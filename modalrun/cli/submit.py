@@ -53,7 +53,9 @@ def submit(
       8   connection lost
       9   outcome of the submission unknown
       10  over the cost limit
+      70  an error in modalrun itself
       129, 130 and 143 interrupted
+      141 the reader of the output has gone
     """
     with Interruption(NOTHING_SUBMITTED) as interruption:
         limit = amount(max_cost)

@@ -40,7 +40,8 @@ _TAKEN = frozenset({"cached", "skipped"})
 LOST = "ended with its sandbox"
 RUNNING = "still running"
 UNSTORED = "figures not stored"
-"""Why a step was not measured, unless it was short."""
+INCOMPLETE = "never completed"
+"""Why a step was not measured, or not to its end, unless it was short."""
 
 _CORES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 _MEMORY = tuple(
@@ -200,6 +201,11 @@ def advise(runs: Sequence[RunRecord], attempts: Mapping[str, Sequence[StepRecord
     missing = {
         name: why for name, found in by_step.items() for _, one in found if (why := _missing(one))
     }
+    for name, found in by_step.items():
+        with_figures = [one for _, one in found if one.usage is not None]
+        # What is left of its work may need more.
+        if with_figures and not any(one.successful for one in with_figures):
+            missing[name] = INCOMPLETE
 
     def lacking(found: Iterable[tuple[str, StepRecord]]) -> int:
         """Return twice the memory that sandboxes ran out of; 0 if none did."""

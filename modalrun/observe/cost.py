@@ -42,7 +42,8 @@ class RunCost:
         if self.total is None:
             return None
         before = " without the run sandbox before the resume" if self.resumed else ""
-        return f"about {dollars(self.total)}{before}"
+        amount = dollars(self.total)
+        return f"{'' if amount.startswith('below') else 'about '}{amount}{before}"
 
 
 def cost_details(

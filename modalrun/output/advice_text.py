@@ -146,7 +146,8 @@ def _remarks(advice: Advice) -> list[str]:
         names = ", ".join(name for name, reason in advice.missing.items() if reason == why)
         whose = "the sandbox" if advice.mode == "pipeline" else "a step of these"
         remarks.append(
-            f"Not measured in each run ({why}): {names}. What {whose} asks for is not lowered."
+            f"Not measured to the end in each run ({why}): {names}. What {whose} asks for is not"
+            " lowered."
         )
     return remarks
 

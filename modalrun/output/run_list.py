@@ -103,4 +103,5 @@ def _row(listed: ListedRun, now: datetime) -> dict[str, Text]:
 def _cost(cost: Decimal | None) -> str:
     if cost is None:
         return "?"
-    return f"~{dollars(cost)}" if cost else "-"
+    amount = dollars(cost)
+    return f"{'' if amount.startswith('below') else '~'}{amount}" if cost else "-"

@@ -192,7 +192,7 @@ def dollars(amount: Decimal) -> str:
     """Format an amount, rounded up to a cent, or to a hundredth of one below a dollar."""
     least = Decimal("0.0001")
     if 0 < amount < least:
-        return f"<${least}"
+        return f"below ${least}"
     places = Decimal("0.01") if amount >= 1 else least
     # The default precision is too small for what very much memory costs.
     return f"${amount.quantize(places, ROUND_CEILING, Context(prec=60)):,}"

@@ -175,11 +175,11 @@ def relative(line: str) -> str:
 
 
 def _read(trace: str, kind: str, message: str) -> Failure:
-    lines = _lines(trace)
+    lines, rest = _lines(trace), list[str]()
     for number in range(len(lines) - 1, -1, -1):
         # Its own line: the class and the text, which are told before.
         if lines[number].partition(":")[0].rpartition(".")[2] == kind:
-            del lines[number]
+            lines, rest = lines[:number], lines[number + 1 :]
             break
     first, place = next(iter(message.strip().splitlines()), ""), _place(lines)
     if place is not None:
@@ -190,8 +190,8 @@ def _read(trace: str, kind: str, message: str) -> Failure:
         one_line(first, LONGEST_TEXT),
         one_line(kind, _LONGEST_NAME),
         place,
-        _last(lines),
-        _last(lines, _LONGEST_TRACE),
+        _last(lines, rest=rest),
+        _last(lines, _LONGEST_TRACE, rest=rest),
     )
 
 
@@ -225,5 +225,10 @@ def _place(lines: Sequence[str]) -> str | None:
     return None
 
 
-def _last(lines: Sequence[str], count: int = LAST_LINES) -> tuple[str, ...]:
-    return tuple(indented_line(relative(line), _LONGEST_LINE) for line in lines[-count:])
+def _last(
+    lines: Sequence[str], count: int = LAST_LINES, *, rest: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the rest of a message, and then the last lines, so far as there is room."""
+    rest = rest[:count]
+    shown = [*rest, *lines[max(0, len(lines) - count + len(rest)) :]]
+    return tuple(indented_line(relative(line), _LONGEST_LINE) for line in shown)

@@ -168,6 +168,8 @@ class RunRecord:
         told = [hint for step, hint in hints.items() if f"`{step}`" in (self.reason or "")]
         told += filter(None, [hint_on_failure(self.reason)])
         told += [f"step `{step}`: {hint}" for step, hint in hints.items()]
+        if self.metadata is None and self.announced and self.announced.exit_code:
+            told.append("nothing of it ran: submit it again once the reason is gone")
         return told[0] if told else None
 
     @property

@@ -17,6 +17,7 @@ from modalrun.spec.places import canonical
 from modalrun.spec.schema import STEP_KEYS
 from modalrun.spec.yaml_nodes import KeyPath, Reading, Scalar, is_variable
 from modalrun.spec.yaml_source import YamlSource, read_text, read_value
+from modalrun.util.text import shell_word
 
 _PART = r'(?:"([^"]+)"|([^".]+))'
 """A part of a key's path, which is in quotes if it has dots of its own."""
@@ -114,6 +115,11 @@ def param_option(text: str) -> Override:
     if not equals or not name:
         hint = "As in '--param epochs=3'."
         raise UsageError(f"--param {text}: a name and a value are needed.", hint=hint)
+    if "." in name:
+        raise UsageError(
+            f"--param {name}: the name of a parameter has no dot.",
+            hint=f"A field of a parameter is set as in '--set {shell_word(f'parameters.{text}')}'.",
+        )
     return _read(f"--param {name}", ("parameters", name), value)
 
 

@@ -113,6 +113,11 @@ class RunSpec:
         return RunSpec("", None, target, source_root, {}, source, own_code=own_code)
 
     @property
+    def scripted(self) -> bool:
+        """Whether a script runs the pipeline: there is no run spec and no command line."""
+        return self.own_code and not self.pipeline and self.deployment is None
+
+    @property
     def root_hint(self) -> str:
         """What to do where the source root is not the folder with the code."""
         if self.rerun is not None:

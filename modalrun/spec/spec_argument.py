@@ -76,8 +76,8 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
         hint = f"Name a pipeline in it, as in '{argument}:training'."
         if names:
             which = "Name its pipeline" if len(names) == 1 else "Name one of its pipelines"
-            submit = [f"'modalrun submit {shell_word(f'{argument}:{name}')}'" for name in names]
-            hint = f"{which}: {listing(submit)}."
+            named = [f"'{shell_word(f'{argument}:{name}')}'" for name in names]
+            hint = f"{which}: {listing(named)}."
         raise UsageError(f"{argument} is Python, not a run spec.", hint=hint)
     module, _, function = str(argument).rpartition(".")
     hint = f"A pipeline is named with a colon: '{module}:{function}'." if module else _AS_IN + "."

@@ -141,7 +141,7 @@ def connect_account(
                 modal.check_workspace(connection, needs)
             builder = modal.image_builder(connection, needs.environment, needs.pythons)
     if connection is None or problems:
-        raise _together(problems)
+        raise _together(problems, scripted=priced.spec.scripted)
     return connection, plan, builder
 
 
@@ -154,16 +154,17 @@ def _collected(problems: list[ModalrunError]) -> Iterator[None]:
         problems.append(error)
 
 
-def _together(problems: Sequence[ModalrunError]) -> ModalrunError:
+def _together(problems: Sequence[ModalrunError], *, scripted: bool) -> ModalrunError:
     """Return one error that tells all of several; its class is that of the first."""
     first, *more = problems
     if not more:
         return first
     hints = [error.hint for error in problems if error.hint]
+    doctor = f"'modalrun doctor'{'' if scripted else ' with the run spec'} checks all."
     return type(first)(
         "\n".join(error.problem for error in problems),
         effect="Nothing was created.",
-        hint="\n".join([*dict.fromkeys(hints), "'modalrun doctor' with the run spec checks all."]),
+        hint="\n".join([*dict.fromkeys(hints), doctor]),
     )
 
 

@@ -170,6 +170,7 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
         plan.settings.source_include if given else (),
         () if deployment.docker.get("local_project_install_command") else deployment.modules,
         tuple(code_folders(spec.source_root, deployment.docker)),
+        spec.scripted,
     )
 
 

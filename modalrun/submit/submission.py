@@ -42,7 +42,7 @@ from modalrun.submit.preflight import Job
 from modalrun.submit.recording import all_run_sandboxes
 from modalrun.submit.source.ahead import SourceAhead, copied_ahead, remembered
 from modalrun.submit.source.imports import check_imports
-from modalrun.submit.source.selection import select
+from modalrun.submit.source.selection import credential_notes, select
 from modalrun.submit.source.staging import new_files_note, stage, stage_again
 from modalrun.submit.withdrawal import Withdrawal, announcement, say_at_last
 from modalrun.util import background, interrupts, timeline
@@ -319,6 +319,14 @@ class Submission:
             if new:
                 say(new_files_note(new), "yellow")
             self.source = again if rerun else None
+            if rerun:
+                tree = select(selection)
+                # Of a very large tree, no single files are recorded: all are as they were.
+                kept = again.files or {one.path.as_posix() for one in tree.files}
+                tree.files = [one for one in tree.files if one.path.as_posix() in kept]
+                for note in credential_notes(tree.files):
+                    say(f"note: {note}", "yellow")
+                say(tree.described())
             return folder
         with timeline.phase("select the source"):
             tree = select(selection)

@@ -126,7 +126,9 @@ def test_sandboxes_wait_for_what_is_expected(world: World) -> None:
     gate.open()
     done = command.finish(LONG)
     assert done.exit_code == 0, done.stderr
-    assert re.search(r"idle +\d+\.\d s in sandboxes that were kept warm, <?\$0\.\d+", done.stderr)
+    assert re.search(
+        r"idle +\d+\.\d s in sandboxes that were kept warm, (below )?\$0\.\d+", done.stderr
+    )
     run = world.only_run()
     timeline = world.modalrun("status", run.id, "--timeline").finish().stdout
     assert re.search(r"^wait +completed +[wsi]*l+[si]*R+$", timeline, re.M), timeline

@@ -25,7 +25,7 @@ def test_a_file_that_did_not_go_along_is_named_with_its_rule(world: World) -> No
     reason = "FileNotFoundError: [Errno 2] No such file or directory: 'data/labels.csv'"
     assert f"reads: {reason} (missing.py:11)" in told
     assert "labels.csv is in the source root, but did not go along (data/ in .gitignore)" in told
-    assert "'source_include: [data/labels.csv]' in the run spec takes it along" in told
+    assert "Take it along: 'source_include: [data/labels.csv]' in the run spec" in told
 
 
 @pytest.mark.exhaustive

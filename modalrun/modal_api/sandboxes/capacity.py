@@ -157,6 +157,7 @@ class CapacitySearch(Generic[T]):
                         self.say(
                             f"Modal has no {everything} yet; asking again. Each request is new and"
                             " keeps no place in Modal's queue. To wait longer for each type:"
+                            " 'gpu_wait' in the orchestrator's settings, or"
                             f" '--set settings.orchestrator.gpu_wait={longer}'"
                         )
                     if not error.rate_limited and time.monotonic() - began >= NOTICE_SECONDS:

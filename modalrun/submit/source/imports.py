@@ -42,12 +42,10 @@ def check_imports(selection: SourceSelection, tree: SourceTree) -> None:
     if missing:
         # Without what is in a package that is missing as a whole.
         paths = sorted(path for path in missing if missing.keys().isdisjoint(path.parents))
-        included = selection.to_include(paths)
         raise UsageError(
             "The pipeline imports modules of the source root that do not go to a sandbox: "
             f"{listing([f'{shown(path)} ({missing[path]})' for path in paths])}.",
-            hint=f"Take them along: 'source_include: {included}' in the run spec, or --set"
-            f" 'source_include={included}'.",
+            hint=f"Take them along: {selection.to_include(paths)}.",
         )
 
 

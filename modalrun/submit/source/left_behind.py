@@ -12,7 +12,7 @@ from modalrun.run.failure import IN_CODE, Failure
 from modalrun.run.run_plan import Target
 from modalrun.submit.source.root import check_root
 from modalrun.submit.source.selection import select
-from modalrun.submit.source.tree import SourceSelection, shown
+from modalrun.submit.source.tree import SET_ROOT, SourceSelection, shown
 
 _QUOTED = re.compile(r"'([^']{1,1000})'|\"([^\"]{1,1000})\"")
 _IN_SANDBOX = re.compile(rf"\A{IN_CODE}")
@@ -50,8 +50,7 @@ def _module(selection: SourceSelection, message: str) -> str | None:
     if path.parts[0] == root.name and _may_be_root(root.parent):
         return (
             f"'{root.name}' is the source root itself. Make {root.parent} the source root:"
-            " 'source_root:' in a run spec, or 'zenml init' there for a script (and then 'zenml"
-            " stack set' again)."
+            f" {SET_ROOT} (and then 'zenml stack set' again)."
         )
     return None
 
@@ -90,8 +89,8 @@ def _outside(root: Path, found: Path, folder: Path) -> str:
     )
     if root.is_relative_to(folder) and found.is_relative_to(folder) and _may_be_root(folder):
         remark += (
-            f" Or make {folder} the source root ('source_root:'), with 'PYTHONPATH:"
-            f" {root.relative_to(folder)}' in the run spec below 'settings: docker: environment:'."
+            f" Or make {folder} the source root ({SET_ROOT}), with 'PYTHONPATH:"
+            f" {root.relative_to(folder)}' in the 'environment' of the Docker settings."
         )
     return remark
 
@@ -112,9 +111,7 @@ def _ignored(selection: SourceSelection, path: Path) -> str | None:
     if any(file.path == path or path in file.path.parents for file in tree.files):
         return None
     path, rule = tree.left_out_by(path) or (path, "it is empty, or new since the submission")
-    included = selection.to_include([path])
     return (
-        f"{shown(path)} is in the source root, but did not go along ({rule}):"
-        f" 'source_include: {included}' in the run spec takes it along, or for 'submit' and"
-        f" 'rerun' --set 'source_include={included}'."
+        f"{shown(path)} is in the source root, but did not go along ({rule}). Take it along:"
+        f" {selection.to_include([path])}."
     )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from modalrun.errors import UsageError
@@ -94,13 +94,7 @@ class _Selecting:
             if path in self._named or environments.isdisjoint(path.parents):
                 self._add(path, tracked)
         self._sum_up()
-        private = [(shown(f.path), f.credential) for f in self._tree.files if f.credential]
-        told = [f"{path} ({reason})" for path, reason in private if reason != DEPLOYMENT_FILE]
-        if told:
-            self._tree.notes.append(f"these credential files go along: {listing(told)}")
-        if own := [path for path, reason in private if reason == DEPLOYMENT_FILE]:
-            said = "these deployment files go along, with environment variables"
-            self._tree.notes.append(f"{said}: {listing(own)}")
+        self._tree.notes += credential_notes(self._tree.files)
         return self._tree
 
     def _add(self, path: Path, tracked: dict[Path, bool]) -> None:
@@ -308,6 +302,17 @@ class _Selecting:
         if not (self._root / path).exists():
             self._tree.missing.append(name)
         return path
+
+
+def credential_notes(files: Iterable[SourceFile]) -> list[str]:
+    """Return notes on the credential files among those that go."""
+    private = [(shown(file.path), file.credential) for file in files if file.credential]
+    told = [f"{path} ({reason})" for path, reason in private if reason != DEPLOYMENT_FILE]
+    notes = [f"these credential files go along: {listing(told)}"] if told else []
+    if own := [path for path, reason in private if reason == DEPLOYMENT_FILE]:
+        said = "these deployment files go along, with environment variables"
+        notes.append(f"{said}: {listing(own)}")
+    return notes
 
 
 def _never(path: Path) -> str | None:

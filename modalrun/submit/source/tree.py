@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,9 @@ from modalrun.util.text import listing
 
 MAX_BYTES = 500_000_000
 """A larger source root is an error: it holds data, or it is the home folder."""
+
+SET_ROOT = "'source_root:' in a run spec, or 'zenml init' there for a script"
+"""How a folder becomes the source root."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class SourceSelection:
             get it.
         modules: The modules that a sandbox imports by name. They select no files.
         folders: The folders of this machine that it imports them from.
+        scripted: Whether a script runs the pipeline, without a run spec and a command line.
     """
 
     root: Path
@@ -41,6 +47,7 @@ class SourceSelection:
     added: tuple[str, ...] = ()
     modules: tuple[str, ...] = field(default=(), compare=False)
     folders: tuple[Path, ...] = field(default=(), compare=False)
+    scripted: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.dockerignore is not None:
@@ -49,8 +56,15 @@ class SourceSelection:
             checked_path(name, "'source_include'")
 
     def to_include(self, paths: Iterable[Path]) -> str:
-        """Return the value of `source_include` that takes further paths along."""
-        return f"[{', '.join(dict.fromkeys([*self.include, *map(shown, paths)]))}]"
+        """Say which setting takes further paths along, and where it is set."""
+        names = list(dict.fromkeys([*self.include, *map(shown, paths)]))
+        if self.scripted:
+            return (
+                f"ModalOrchestratorSettings(source_include={names}) in the script, or zenml"
+                f" orchestrator update NAME --source_include={shlex.quote(json.dumps(names))}"
+            )
+        value = f"[{', '.join(names)}]"
+        return f"'source_include: {value}' in the run spec, or --set 'source_include={value}'"
 
 
 @dataclass(frozen=True)
@@ -137,13 +151,14 @@ class SourceTree:
             links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]
             raise UsageError(
                 f"Links in the source root {self.root} lead out of it: {listing(links)}.",
-                hint="Copy what the pipeline needs into the source root, or set 'source_root:' to a"
-                " folder that holds both; list other links in .dockerignore.",
+                hint="Copy what the pipeline needs into the source root, or make a folder that"
+                f" holds both the source root ({SET_ROOT}); list other links in .dockerignore.",
             )
         if not self.files:
             raise UsageError(
                 f"The source root {self.root} holds no files.",
-                hint="Look at 'source_root:', .gitignore and .dockerignore.",
+                hint="Look at .gitignore and .dockerignore, or make another folder the source root:"
+                f" {SET_ROOT}.",
             )
         if self.size > MAX_BYTES:
             largest = max(self.files, key=lambda file: file.size)
@@ -151,8 +166,8 @@ class SourceTree:
                 f"The source root {self.root} holds {self.size / 1e6:,.0f} MB; at most"
                 f" {MAX_BYTES / 1e6:,.0f} MB go to a sandbox. The largest file is"
                 f" {shown(largest.path)}.",
-                hint="Set 'source_root:' to the folder with the code, or list data in"
-                " .dockerignore.",
+                hint="List data in .dockerignore, or make the folder with the code the source root:"
+                f" {SET_ROOT}.",
             )
 
     def _meant(self) -> str:

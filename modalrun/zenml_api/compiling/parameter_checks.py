@@ -160,10 +160,18 @@ def _fit(  # noqa: PLR0917
     for where, problem in validation_messages(error, fitting, shown) if error else ():
         if where[:1] and where[0] in given:
             at = place(where)
-            hint = _field_hint(where, fitting, types)
+            hint = _list_hint(at, problem, spec) or _field_hint(where, fitting, types)
             mistakes.found.append(spec.error(at, f"'{path_name(at)}'{problem}", hint))
             wrong.add(str(where[0]))
     return {name: value for name, value in fitting.items() if name not in wrong}
+
+
+def _list_hint(at: KeyPath, problem: str, spec: RunSpec) -> str | None:
+    """Return how a list is written where the value is none."""
+    if not problem.startswith(" must be a list"):
+        return None
+    option, _, key = (spec.command_line.flag(at) or "").partition(" ")
+    return f"As in {option} '{key}=[a, b]'." if key else f"As in '{at[-1]}: [a, b]'."
 
 
 def _field_hint(where: KeyPath, values: Any, types: Mapping[str, Any]) -> str | None:

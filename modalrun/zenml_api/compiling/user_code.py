@@ -83,7 +83,10 @@ def import_pipeline(spec: RunSpec) -> Pipeline:
     pipelines = sorted(name for name, value in vars(module).items() if isinstance(value, Pipeline))
     close = nearest(attribute, pipelines)
     if close:
-        hint = f"Did you mean '{module_name}.{close}'?"
+        # As it was written: with a colon on a command line, with a dot in a run spec.
+        place, colon, name = str(spec.source.path).rpartition(":")
+        typed = bool(colon) and name == attribute
+        hint = f"Did you mean '{f'{place}:' if typed else f'{module_name}.'}{close}'?"
     elif pipelines:
         hint = f"Pipelines in '{module_name}': {', '.join(pipelines)}."
     else:

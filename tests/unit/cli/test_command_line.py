@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,12 @@ def test_help_of_submit_tells_the_exit_codes() -> None:
     text = " ".join(done.stdout.split())
     for said in ("0 completed", "2 the command line", "9 outcome", "130 and 143 interrupted"):
         assert said in text
+    # One list: that of the README has no other codes.
+    readme = Path(__file__).parents[3].joinpath("README.md").read_text(encoding="utf-8")
+    table = readme.partition("## Exit codes")[2].partition("\n\n[")[0]
+    listed = text.partition("Exit codes:")[2].partition("Arguments:")[0]
+    cells = re.findall(r"\| (\d[\d, ]*)(?= \|)", table)
+    assert set(", ".join(cells).split(", ")) == set(re.findall(r"\d+", listed))
 
 
 @pytest.mark.parametrize("arguments", [[], ["local"]])

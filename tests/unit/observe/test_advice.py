@@ -11,6 +11,7 @@ import pytest
 
 from modalrun.errors import NotFoundError
 from modalrun.observe.advice import (
+    INCOMPLETE,
     LOST,
     RUNNING,
     UNSTORED,
@@ -275,9 +276,11 @@ def test_a_sandbox_that_ran_out_of_memory_needs_twice_as_much() -> None:
     unknown = replace(own, metadata=None)
     other = attempt("hog", used(9, 1, 0.1, 180), memory=256)
     assert of(advise([RUN], {"run": [unknown, other]}), "hog").memory.suggestion == 256
-    # What an exception says does not count.
+    # What an exception says does not count, and what the rest of the step needs is not known.
     raised = replace(own, failure=RAISED, usage=used(9, 1, 0.1, 180))
-    assert of(advise([RUN], {"run": [raised]}), "hog").memory.suggestion == 256
+    advice = advise([RUN], {"run": [raised]})
+    assert of(advice, "hog").memory.suggestion == 2048
+    assert advice.missing == {"hog": INCOMPLETE}
 
 
 def test_inline_steps_have_no_sandbox_to_ask_for() -> None:

@@ -73,6 +73,11 @@ def test_every_sandbox_counts_with_the_gpu_that_it_got_from_its_start() -> None:
     assert spent(run, [train], at(99_999), LIST_PRICES).total == amount
 
 
+def test_a_very_low_cost() -> None:
+    ((_, text),) = cost_details(planned("modal"), recorded(seconds=0.001), [], [], at(9000))
+    assert text.startswith("below $0.0001 (list prices")
+
+
 def test_here_it_costs_nothing() -> None:
     ((label, text),) = cost_details(planned("local"), recorded("local"), [], [], at(9000))
     assert (label, text[:39]) == ("cost", "nothing here; on Modal about $0.1660 (l")

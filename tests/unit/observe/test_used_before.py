@@ -59,6 +59,15 @@ def test_what_the_last_runs_have_used(zenml: FakeZenML) -> None:
     assert used_before(planned("256MiB"), zenml=zenml) == cores
 
 
+def test_a_step_that_never_completed_may_need_more(zenml: FakeZenML) -> None:
+    (completed,) = zenml.steps
+    failed = replace(completed, status="failed")
+    zenml.steps = (failed,)
+    assert used_before(planned(), zenml=zenml) is None
+    zenml.steps = (failed, completed)
+    assert " of 32 GiB in the last 2 runs" in (used_before(planned(), zenml=zenml) or "")
+
+
 def test_nothing_to_say(zenml: FakeZenML, monkeypatch: pytest.MonkeyPatch) -> None:
     # It asks for something else by now, or there is too much to read.
     zenml.steps = (attempt("train", used(9, 9, 1.9, 1946), memory=32768),)

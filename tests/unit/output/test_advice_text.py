@@ -61,9 +61,9 @@ def test_steps_that_were_not_measured_in_a_run(capsys: pytest.CaptureFixture[str
     assert "hog   2, 8 GiB  ?            ?               1, 16 GiB  raise: memory ran out" in out
     assert "1, 2 GiB   not all measured" in out
     reasons = (
-        "Not measured in each run (ended with its sandbox): hog. What a step of these asks for"
+        "Not measured to the end in each run (ended with its sandbox): hog. What a step of these"
     )
-    assert f"{reasons} is not lowered." in out
+    assert f"{reasons} asks for is not lowered." in out
     assert "(still running): load." in out
     advice_text.print_advice(replace(advice, mode="pipeline"))
     assert "What the sandbox asks for is not lowered." in capsys.readouterr().out

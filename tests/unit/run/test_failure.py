@@ -79,7 +79,11 @@ def test_a_message_of_several_lines_keeps_them() -> None:
     trace = f'  File "{CODE}/a.py", line 1, in f\n    g()\nlib.errors.Bad: first\n  second\nthird\n'
     found = read_failure(trace, "lib.errors.Bad", "first\n  second\nthird")
     assert found and str(found) == "Bad: first (a.py:1)"
-    assert found.lines == ('  File "a.py", line 1, in f', "    g()", "  second", "third")
+    # Together with its first line, which is told before.
+    assert found.lines == ("  second", "third", '  File "a.py", line 1, in f', "    g()")
+    text = "first\n" + "more\n" * 99
+    found = read_failure(f"{TRACE}Bad: {text}", "lib.errors.Bad", text)
+    assert found and found.lines == ("more",) * LAST_LINES
 
 
 def test_an_exception_is_described_as_its_record_will_be_read() -> None:

@@ -180,6 +180,7 @@ def test_a_run_without_a_sandbox_has_the_exit_code_of_its_submission() -> None:
     run = replace(finished("failed"), metadata=None, announced=announced)
     view = derive_status(run, [], NOT_ASKED)
     assert (view.exit_code, view.headline) == (5, "Run failed: its sandbox was not created.")
+    assert view.next == "nothing of it ran: submit it again once the reason is gone"
 
 
 def test_a_run_without_a_sandbox_has_no_files_for_a_rerun() -> None:

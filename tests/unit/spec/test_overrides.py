@@ -59,6 +59,9 @@ def test_param() -> None:
     for text in ("epochs", "=3"):
         with pytest.raises(UsageError, match="a name and a value"):
             param_option(text)
+    with pytest.raises(UsageError, match="has no dot") as caught:
+        param_option("m.lr=3")
+    assert "'--set parameters.m.lr=3'" in (caught.value.hint or "")
 
 
 def test_two_flags_for_one_key() -> None:

@@ -131,12 +131,12 @@ def test_python_without_a_name_is_answered_with_its_pipelines(
     (project / file).write_text("@pipeline\ndef one() -> None: ...\n")
     with pytest.raises(UsageError, match="is Python, not a run spec") as caught:
         load(argument)
-    assert caught.value.hint == f"Name its pipeline: 'modalrun submit {argument}:one'."
+    assert caught.value.hint == f"Name its pipeline: '{argument}:one'."
     with (project / file).open("a") as more:
         more.write("\n\n@pipeline(name='x')\ndef two() -> None: ...\n")
     with pytest.raises(UsageError) as caught:
         load(argument)
-    two = f"'modalrun submit {argument}:one', 'modalrun submit {argument}:two'"
+    two = f"'{argument}:one', '{argument}:two'"
     assert caught.value.hint == f"Name one of its pipelines: {two}."
 
 

@@ -77,6 +77,20 @@ def test_a_module_of_the_steps_themselves(root: Path) -> None:
     assert "--set 'source_include=[names, local.py]'" in (caught.value.hint or "")
 
 
+def test_a_script_has_no_run_spec_and_no_command_line(root: Path) -> None:
+    spec = RunSpec.of_snapshot("local", root, own_code=True)
+    (root / "training.py").write_text("import local\n")
+    found = compiled()
+    deployment = replace(found.deployment, modules=("training",))
+    source = prepare.plan_deployment(deployment, found.stack_description, spec).source
+    with pytest.raises(UsageError) as caught:
+        check_imports(source, select(source))
+    assert caught.value.hint == (
+        "Take them along: ModalOrchestratorSettings(source_include=['local.py']) in the script, or"
+        " zenml orchestrator update NAME --source_include='[\"local.py\"]'."
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -43,9 +43,15 @@ def remark(root: Path, kind: str, message: str, target: Target = "modal") -> str
 def test_a_file_that_an_ignore_file_left_out(root: Path, path: str) -> None:
     found = remark(root, "FileNotFoundError", f"[Errno 2] No such file or directory: '{path}'")
     assert found == (
-        "data/labels.csv is in the source root, but did not go along (data/ in .gitignore):"
-        " 'source_include: [data/labels.csv]' in the run spec takes it along, or for 'submit' and"
-        " 'rerun' --set 'source_include=[data/labels.csv]'."
+        "data/labels.csv is in the source root, but did not go along (data/ in .gitignore). Take it"
+        " along: 'source_include: [data/labels.csv]' in the run spec, or --set"
+        " 'source_include=[data/labels.csv]'."
+    )
+    selection = SourceSelection(root, scripted=True)
+    found = left_behind(selection, "modal", Failure(f"No such file: '{path}'", "FileNotFoundError"))
+    assert found and found.endswith(
+        "Take it along: ModalOrchestratorSettings(source_include=['data/labels.csv']) in the"
+        " script, or zenml orchestrator update NAME --source_include='[\"data/labels.csv\"]'."
     )
 
 
@@ -68,8 +74,8 @@ def test_a_file_beside_a_source_root_of_a_src_layout(root: Path, path: str) -> N
     assert found == (
         f"{root}/data/labels.csv is on this machine, and not in a sandbox: copy it below the source"
         f" root {root}/src, or keep it in a volume or a bucket. Or make {root} the source root"
-        " ('source_root:'), with 'PYTHONPATH: src' in the run spec below 'settings: docker:"
-        " environment:'."
+        " ('source_root:' in a run spec, or 'zenml init' there for a script), with 'PYTHONPATH:"
+        " src' in the 'environment' of the Docker settings."
     )
 
 

@@ -18,6 +18,9 @@ from modalrun.run.capacity_wait import CapacityWait
 from modalrun.run.manifest import RunManifest
 from modalrun.run.metadata import RunMetadata
 from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import stage
+from modalrun.submit.source.tree import SourceSelection
 from tests.unit.fakes import RUN_ID, FakeSandbox
 from tests.unit.submit.submission_bench import Bench
 
@@ -174,3 +177,18 @@ def test_a_run_that_continues_in_another_sandbox(spec: RunSpec) -> None:
     assert bench.zenml.metadata["modalrun_earlier"] == "sb-1,sb-2"
     requested = bench.zenml.metadata["modalrun_requested"]
     assert bench.zenml.metadata["modalrun_resumes"] == [1000.0, requested]
+
+
+def test_a_rerun_tells_which_files_go(spec: RunSpec, tmp_path: Path) -> None:
+    bench = Bench(spec)
+    root = spec.source_root
+    bench.submission.submitted = stage(select(SourceSelection(root)), tmp_path / "copy")
+    for name in (".env", "other.pem", "new.py"):
+        (root / name).write_text("x")
+    selection = SourceSelection(root, include=(".env", "other.pem"), added=(".env",))
+    bench.submission.job = replace(bench.submission.job, source=selection)
+    bench.create()
+    # What the earlier run did not get, and the command line does not name, stays here.
+    assert any("credential files go along: .env (" in line for line in bench.observer.lines)
+    assert not any("go along" in line and "other.pem" in line for line in bench.observer.lines)
+    assert any(line.startswith("source: 2 files, ") for line in bench.observer.lines)

@@ -270,3 +270,13 @@ def test_a_misspelt_field(check: Check, name: str, text: str, at: str, hint: str
     _, mistakes = check(name, text)
     error = next(one for one in mistakes.found if f"{at}'" in one.message)
     assert error.hint == (hint and hint.replace("...", "Did you mean"))
+
+
+def test_how_a_list_is_written(check: Check, request: pytest.FixtureRequest) -> None:
+    _, mistakes = check("texts", "'a,b'")
+    (error,) = mistakes.found
+    assert "must be a list, not 'a,b'." in error.problem
+    on_command_line = "command line" in request.node.name
+    assert error.hint == f"As in {'--param ' * on_command_line}" + (
+        "'texts=[a, b]'." if on_command_line else "'texts: [a, b]'."
+    )

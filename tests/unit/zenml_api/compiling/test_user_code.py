@@ -1,5 +1,6 @@
 """The errors of a project's code while its pipeline is imported."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,29 @@ def test_the_folder_of_a_missing_module_is_relative_to_the_run_spec(
         import_pipeline(load_spec(Path("run.yaml")))
 
     assert (caught.value.hint or "").startswith("Set 'source_root: ../src' in the run spec")
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("training.py:trainin", "training.py:training"),
+        ("training:trainin", "training:training"),
+        ("run.yaml", "training.training"),
+    ],
+)
+def test_a_misspelt_pipeline_is_corrected_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, meant: str
+) -> None:
+    module = "from zenml import pipeline\n\n@pipeline\ndef training() -> None:\n    pass\n"
+    (tmp_path / "training.py").write_text(module)
+    (tmp_path / "run.yaml").write_text("pipeline: training.trainin\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "training", raising=False)
+    with pytest.raises(UsageError, match="has no 'trainin'") as caught:
+        import_pipeline(load_spec(Path(argument)))
+    monkeypatch.delitem(sys.modules, "training")
+    assert caught.value.hint == f"Did you mean '{meant}'?"
 
 
 def test_a_wrong_input_of_a_step_is_named(tmp_path: Path) -> None:
