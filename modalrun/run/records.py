@@ -338,9 +338,8 @@ def _nearest(text: str, runs: list[RunRecord]) -> list[RunRecord]:
     else:
         names = {run.name: run for run in runs}
         found = [run for name, run in names.items() if text.lower() in name.lower()]
-        found = found or [
-            names[n] for n in difflib.get_close_matches(text, list(names), cutoff=0.5)
-        ]
+        close = difflib.get_close_matches(text, list(names), cutoff=0.5)
+        found = found or [names[name] for name in close]
     return found[:_SHOWN]
 
 
@@ -357,8 +356,7 @@ class CreatedRun:
 
     Attributes:
         url: Its page on ZenML's dashboard, where there is one.
-        environment: Variables for the sandbox. They hold ZenML's credentials, so they travel as a
-            Modal secret and are never printed.
+        environment: Variables with ZenML's credentials: a Modal secret, which is never printed.
         done: The steps that are recorded already and don't run, each with its state: in ZenML's
             cache, or taken from an earlier run.
         finished: Whether all steps are done: the run has completed and needs no sandbox.
