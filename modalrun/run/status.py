@@ -150,7 +150,7 @@ def may_be_resumed(run: RunRecord, end: SandboxExit | None) -> bool:
 def may_be_rerun(run: RunRecord) -> bool:
     """Return whether a run has ended without success, so that the rest of it can be run.
 
-    Of one that got no sandbox, its files are not recorded.
+    One that got no sandbox is submitted again: nothing of it can be taken.
     """
     return run.metadata is not None and run.status in {"failed", "stopped"}
 
