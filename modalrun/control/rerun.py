@@ -131,7 +131,7 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
     else:
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             copy = Path(folder) / "source"
-            _, new = stage_again(spec.rerun.source, priced.source, copy, rerun=True)
+            _, new, _ = stage_again(spec.rerun.source, priced.source, copy, rerun=True)
             if new:
                 notes.append(new_files_note(new))
     return compiled.rerun, tuple(notes)

@@ -132,7 +132,7 @@ def _resume(
         earlier = (*earlier, last)
     with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
         staged = Path(folder) / "source"
-        _, new = stage_again(source, job.source, staged)
+        _, new, _ = stage_again(source, job.source, staged)
         if new:
             observer.say(new_files_note(new), "yellow")
         observer.phase("Creating the image and the run sandbox")

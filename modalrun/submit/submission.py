@@ -315,15 +315,11 @@ class Submission:
         selection, say = self.job.source, self.observer.say
         if self.submitted is not None:
             rerun = self.previous is None
-            again, new = stage_again(self.submitted, selection, folder, rerun=rerun)
+            again, new, tree = stage_again(self.submitted, selection, folder, rerun=rerun)
             if new:
                 say(new_files_note(new), "yellow")
             self.source = again if rerun else None
             if rerun:
-                tree = select(selection)
-                # Of a very large tree, no single files are recorded: all are as they were.
-                kept = again.files or {one.path.as_posix() for one in tree.files}
-                tree.files = [one for one in tree.files if one.path.as_posix() in kept]
                 for note in credential_notes(tree.files):
                     say(f"note: {note}", "yellow")
                 say(tree.described())

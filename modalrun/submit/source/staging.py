@@ -43,7 +43,7 @@ def _record(hashes: Mapping[str, str], root: Path) -> Source:
 
 def stage_again(
     source: Source, selection: SourceSelection, folder: Path, *, rerun: bool = False
-) -> tuple[Source, tuple[str, ...]]:
+) -> tuple[Source, tuple[str, ...], SourceTree]:
     """Copy the files that a run was submitted with, which must not have changed.
 
     No path of the record is read or written: of the files that a submission would take now, those
@@ -55,8 +55,8 @@ def stage_again(
         rerun: Whether it is for a run of its own, which may have other files.
 
     Returns:
-        The record of what was copied, and the files that are new and left out, as far as that is
-        known.
+        The record of what was copied, the files that are new and left out, as far as that is known,
+        and what was copied.
 
     Raises:
         UsageError: The source tree is missing or has changed, or what the command line names is
@@ -77,7 +77,7 @@ def stage_again(
     tree = select(selection)
     if not source.files:
         if (staged := stage(tree, folder)).digest == source.digest:
-            return staged, ()
+            return staged, (), tree
         raise UsageError(
             f"{changed}. {mismatch} Which files differ is not known: of more than {MOST_FILES:,}"
             " files only the total hash is stored.",
@@ -86,26 +86,24 @@ def stage_again(
     if selection.added:
         tree.check()
     added = [Path(name) for name in selection.added]
-    _copy(
-        tree,
-        folder,
-        (
-            file
-            for file in tree.files
-            if file.path.as_posix() in source.files or any(map(file.path.is_relative_to, added))
-        ),
-    )
+    present = [file.path.as_posix() for file in tree.files]
+    tree.files = [
+        file
+        for file in tree.files
+        if file.path.as_posix() in source.files or any(map(file.path.is_relative_to, added))
+    ]
+    _copy(tree, folder, tree.files)
     found = hash_files(folder)
     if not found:
         raise UsageError(f"The folder {root} holds none of the run's files.", hint=hint)
-    changes = compare(source.files, found, [file.path.as_posix() for file in tree.files])
+    changes = compare(source.files, found, present)
     if changes.changed or changes.missing:
         raise UsageError(
             f"{changed}: {changes}. {mismatch}",
             hint="Restore the changed and missing files; a file that .gitignore or .dockerignore"
             f" leaves out is missing, and new files are no obstacle. {hint}",
         )
-    return _record(found, root), changes.new
+    return _record(found, root), changes.new, tree
 
 
 def new_files_note(new: Collection[str]) -> str:

@@ -244,10 +244,11 @@ def test_a_rerun_gets_a_new_file_if_its_command_line_names_it(
     assert submitted is not None
     selection = SourceSelection(bench.root, include=("data",), added=added)
 
-    record, new = stage_again(submitted, selection, tmp_path / "copy", rerun=True)
+    record, new, tree = stage_again(submitted, selection, tmp_path / "copy", rerun=True)
 
     went = {"data/labels.csv"} if added else set()
     assert set(record.files) == {*submitted.files, *went}
+    assert {file.path.as_posix() for file in tree.files} == set(record.files)
     assert record.digest == hash_tree(hash_files(tmp_path / "copy"))
     assert set(new) == {".gitignore", "data/labels.csv"} - went
 
