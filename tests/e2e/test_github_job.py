@@ -39,4 +39,5 @@ def test_a_job_shows_where_a_step_failed_and_when_each_ran(world: World, mode: s
     assert re.search(r"^section train\n(.* : done, .*\n)*(.* s|·) : crit, \d+, \d+$", gantt, re.M)
     assert graph.startswith('flowchart LR\ns0["prepare"]\ns1["train<br>failed"]:::failed\n')
     assert "\ns0 --> s1\n" in graph
-    assert re.search(r"^- cost: `nothing here; on Modal about ", text, re.M), text
+    # Below a hundredth of a cent on a fast machine: "below $0.0001".
+    assert re.search(r"^- cost: `nothing here; on Modal (about|below) ", text, re.M), text
