@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from modalrun.errors import ConnectionLostError, ModalrunError, NotFoundError, UsageError
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.status import connect
+from modalrun.run.metadata import found_metadata
 from modalrun.run.outcome import ENDED_AS_A_WHOLE, LOST, PAUSED
 from modalrun.run.status import WAITS, RunStatus, derive_status
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
@@ -67,6 +68,9 @@ def reconcile(
     elif status.modal.exit_code is not None:
         end = f"ended with exit code {status.modal.exit_code}"
     reason = f"The run sandbox {end}; recorded by 'modalrun reconcile'."
+    if status.run.metadata is not None:
+        # Its submission may have been killed before it could.
+        zenml.publish_metadata(status.run.id, found_metadata(status.run.metadata))
     used: list[str] = []
     if status.run.metadata is not None and status.modal.end is not None and status.modal.end.killed:
         # What is only told must not keep the end from being recorded.

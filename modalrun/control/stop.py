@@ -16,6 +16,7 @@ from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.modal_api.sandboxes.termination import END_SECONDS, SandboxGroup
 from modalrun.run.contract import STOP_REASON
+from modalrun.run.metadata import found_metadata
 from modalrun.run.records import App, RunRecord
 from modalrun.run.run_plan import Target
 from modalrun.run.status import how_ended
@@ -212,13 +213,15 @@ class _Stop:
     def _with_sandbox(self, run: RunRecord) -> RunRecord:
         """Return a run with its sandbox if that has a place, but is not on record.
 
-        Its submission records it now, or was killed before it could.
+        Its submission records it now, or was killed before it could: it is recorded here.
         """
         assert run.announced is not None
         with contextlib.suppress(ModalrunError):
             connection = self._connect(run, run.announced.target)
             found = self.modal.find_announced(connection, run.id, run.announced, placed=True)
-            return replace(run, metadata=found)
+            run = replace(run, metadata=found)
+            if found is not None:
+                self.zenml.publish_metadata(run.id, found_metadata(found))
         return run
 
     def _end_late_sandbox(self, run: RunRecord) -> Stopped:

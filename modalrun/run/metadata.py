@@ -211,6 +211,11 @@ def to_metadata(metadata: RunMetadata | StepMetadata | Announced) -> dict[str, A
     return {f"{PREFIX}{name}": value for name, value in known.items()}
 
 
+def found_metadata(metadata: RunMetadata) -> dict[str, str]:
+    """Encode a run sandbox that was found, not created: what its run's `Announced` lacks."""
+    return {f"{PREFIX}app_id": metadata.app_id, f"{PREFIX}sandbox_id": metadata.sandbox_id}
+
+
 def waiting_metadata(wait: CapacityWait | None) -> dict[str, str]:
     """Encode what the submission of a run waits for, as `Announced` holds it."""
     return {f"{PREFIX}waiting": wait.text() if wait else ""}

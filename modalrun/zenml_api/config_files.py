@@ -24,7 +24,7 @@ DISABLE_MIGRATION = "DISABLE_DATABASE_MIGRATION"
 TRUE = frozenset({"1", "y", "yes", "true"})
 """What ZenML takes for yes, in lower case."""
 
-_WRITING_SECONDS = 1.0
+WRITING_SECONDS = 1.0
 """How long another process may take to write ZenML's configuration."""
 
 
@@ -40,7 +40,7 @@ def require_readable() -> None:
         UsageError: It is damaged, or can't be read.
     """
     path = folder() / "config.yaml"
-    until = time.monotonic() + _WRITING_SECONDS
+    until = time.monotonic() + WRITING_SECONDS
     # Another process may be writing it: ZenML empties it first.
     while (problem := _problem(path)) is not None and time.monotonic() < until:
         time.sleep(0.05)

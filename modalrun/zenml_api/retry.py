@@ -15,12 +15,15 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 import requests
+from pydantic import ValidationError
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
+from yaml import YAMLError
 
 from modalrun.run.reporting import log_line
 from modalrun.util.backoff import pauses
 from modalrun.util.retry import repeated
+from modalrun.zenml_api.config_files import WRITING_SECONDS
 from modalrun.zenml_api.errors import UNREACHABLE, ServerTrouble, database_errors, translated
 
 PATIENCE = 180.0
@@ -113,6 +116,11 @@ def _opened(*, in_sandbox: bool) -> object:
     from zenml.client import Client
     from zenml.config.global_config import GlobalConfiguration
 
+    def announce(error: Exception) -> None:
+        log_line(f"ZenML's configuration can't be read ({error}); trying again.")
+
+    # Another process may be writing it: each that opens the store does, in place.
+    repeated(GlobalConfiguration, (YAMLError, ValidationError), WRITING_SECONDS, announce)
     until = time.monotonic() + (OPENING_PATIENCE if in_sandbox else PATIENCE)
     waits = pauses(longest=LONGEST_PAUSE)
     while True:

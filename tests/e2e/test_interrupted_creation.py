@@ -163,6 +163,11 @@ def test_a_submission_killed_before_it_records_the_sandbox(world: World) -> None
     assert (stopped.exit_code, "no sandbox yet" in stopped.stderr) == (0, False), stopped.stderr
     assert world.only_run().status == "stopped"
     assert all(box.finished_at for box in world.sandboxes())
+    # 'stop' has recorded the sandbox, and so what has its lines.
+    status = world.modalrun("status", run_id).finish()
+    assert (sandbox.id in status.stdout, "  rerun  " in status.stdout) == (True, True), status
+    logs = world.modalrun("logs", run_id, "--driver").finish()
+    assert (logs.exit_code, "no sandbox" in logs.stderr) == (0, False), logs.stderr
     # Its files are on record.
     rerun = world.modalrun("rerun", run_id, "--plan", "--source-root", str(world.project)).finish()
     assert rerun.exit_code == 0, rerun.stderr

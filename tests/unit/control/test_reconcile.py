@@ -56,7 +56,7 @@ def test_a_lost_connection_keeps_no_end_from_being_recorded() -> None:
     bench = Bench(KILLED)
     bench.effects.errors["connect modal"] = ConnectionLostError("Modal can't be reached.")
     assert bench.reconcile().changed
-    assert bench.effects[:2] == ["connect modal", "finalize run"]
+    assert bench.effects[:3] == ["publish metadata", "connect modal", "finalize run"]
 
 
 def test_a_note_says_that_resume_could_have_continued_the_run() -> None:

@@ -15,6 +15,7 @@ import pytest
 import requests
 import sqlalchemy
 from sqlalchemy.exc import OperationalError
+from zenml.config.global_config import GlobalConfiguration
 
 from modalrun.errors import ConnectionLostError, ServerError
 from modalrun.zenml_api import retry
@@ -263,6 +264,25 @@ def test_a_store_is_opened_in_spite_of_trouble(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(retry, "pauses", lambda longest: iter([0.0] * 9))
     retry.open_store()
     assert store.left == []
+
+
+def test_a_configuration_that_is_being_written_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, whole = tmp_path / "config.yaml", "user_id: 0e0eb158-1439-4622-becd-000000000000\n"
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
+    monkeypatch.setattr("zenml.client.Client", _Store)
+    monkeypatch.setattr(GlobalConfiguration, "_global_config", None)
+
+    def pauses() -> Iterator[float]:
+        path.write_text(whole)
+        yield 0.0
+
+    monkeypatch.setattr("modalrun.util.retry.pauses", pauses)
+    path.write_text(whole + "version")
+    assert retry._opened(in_sandbox=True) == "store"
+    assert "ZenML's configuration can't be read" in capsys.readouterr().err
+    assert "0e0eb158" in path.read_text()
 
 
 AWAY = [
