@@ -152,7 +152,8 @@ def test_modal_that_does_not_answer(world: World) -> None:
     assert (run.status, ended.exit_code) == ("completed", 0), ended.stderr
     assert any(b"asking again" in path.read_bytes() for path in world.log_files())
     assert [len(boxes(world, step)) for step in ("load", "left", "right", "join")] == [1, 1, 1, 1]
-    assert_all_over(world)
+    # ZenML has the end of the run before its driver has seen the end of the last sandbox.
+    world.wait_until(lambda: all(box.finished_at for box in world.sandboxes()), "all has ended")
 
 
 EVENTS_OF_A_DIAMOND = 12
