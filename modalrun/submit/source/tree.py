@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modalrun.errors import UsageError
 from modalrun.spec.precedence import Origin, Value
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import nearest_path
 from modalrun.util.paths import checked_path
 from modalrun.util.text import listing
 
@@ -206,7 +206,7 @@ class SourceTree:
             "*" in n for n in self.missing
         )
         for name in self.missing:
-            if (meant := _similar(self.root, Path(os.path.normpath(name)))) is not None:
+            if (meant := nearest_path(self.root, Path(os.path.normpath(name)))) is not None:
                 hints.append(f"Did you mean '{shown(meant)}'?")
         return " ".join(hints)
 
@@ -228,22 +228,6 @@ class SourceTree:
             f"source: {_counted(len(self.files), 'file')}, {size(self.size)} from"
             f" {_short(self.root)}" + (f" ({'; '.join(remarks)})" if remarks else "")
         )
-
-
-def _similar(root: Path, path: Path) -> Path | None:
-    """Return the path below a folder that a misspelt one most likely means."""
-    found = Path()
-    for part in path.parts:
-        exists = os.path.lexists(root / found / part)
-        try:
-            names = [] if exists else [one.name for one in (root / found).iterdir()]
-        except OSError:
-            return None
-        close = part if exists else nearest(part, names)
-        if close is None:
-            return None
-        found /= close
-    return found
 
 
 def _counted(count: int, what: str) -> str:
