@@ -250,7 +250,7 @@ timeout: 1h  # then the run is ended; without it after 6h
 #     requirements: [scikit-learn]
 {beside}
 # steps:  # settings of single steps, by name
-#   train:
+#   {pipeline.step or "STEP_NAME"}:
 #     settings:
 #       resources: {{memory: 32GiB}}
 """

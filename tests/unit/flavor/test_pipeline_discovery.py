@@ -174,6 +174,27 @@ def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(
     load_spec(path)
 
 
+@pytest.mark.parametrize(
+    ("step", "call", "name"),
+    [
+        ("@step", "load()", "load"),
+        ("@zenml.step(enable_cache=False)", "other(load())", "load"),
+        ("@step", "load(id='first')", "STEP_NAME"),
+        ("@step(name='first')", "load()", "STEP_NAME"),
+        ("@step", "imported()", "STEP_NAME"),
+        ("", "load()", "STEP_NAME"),
+    ],
+)
+def test_the_example_of_a_step_names_one_of_the_pipeline(
+    tmp_path: Path, step: str, call: str, name: str
+) -> None:
+    code = f"{step}\ndef load(): ...\n@step\ndef unused(): ...\n@pipeline\ndef flow(): {call}\n"
+    (tmp_path / "flow.py").write_text(code)
+    (found,) = pipelines(tmp_path)
+    text = spec_text(found, "default", "local", tmp_path, tmp_path)
+    assert f"\n#   {name}:\n#     settings:\n" in text
+
+
 SCRIPT = """
 @pipeline
 def needs(n: int, *, m: int, k: int = 2): ...
