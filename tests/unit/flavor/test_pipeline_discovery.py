@@ -294,5 +294,43 @@ def test_the_command_that_names_a_pipeline_keeps_the_options(
     )
 
 
+@pytest.mark.parametrize(
+    ("ignored", "pipeline", "behind"),
+    [
+        ("other.py", None, False),
+        ("local.py", None, True),
+        ("flow.py", "flow.flow", True),
+        ("other.py", "absent.flow", False),
+    ],
+)
+def test_modules_that_stay_behind_are_the_first_thing_to_see(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ignored: str,
+    pipeline: str | None,
+    *,
+    behind: bool,
+) -> None:
+    (tmp_path / "flow.py").write_text("import local\n@pipeline\ndef flow(): ...\n")
+    (tmp_path / "local.py").touch()
+    (tmp_path / ".gitignore").write_text(f"{ignored}\n")
+    monkeypatch.setattr(process, "zenml_process", lambda _: nullcontext())
+    monkeypatch.setattr(registration, "base_stack", lambda *_: StackDescription("id", "default"))
+    made = registration.Registered((), (), active=True)
+    monkeypatch.setattr(registration, "register", lambda *_: made)
+
+    done = init_project.initialize(
+        tmp_path,
+        pipeline=pipeline,
+        from_stack=None,
+        target="local",
+        name=None,
+        spec=Path("a b.yaml"),
+    )
+
+    first = [("see the modules that stay behind", "modalrun plan 'a b.yaml'")] * behind
+    assert done.next == (*first, ("run the pipeline", "modalrun submit 'a b.yaml'"))
+
+
 def test_a_missing_run_spec(tmp_path: Path) -> None:
     assert init_project._read_spec(tmp_path / "modalrun.yaml") is None
