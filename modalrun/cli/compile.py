@@ -36,7 +36,7 @@ def compile_(
         raise UsageError(
             f"--output {output}: the name of a deployment file ends in '.json'.",
             effect="Nothing was written.",
-            hint=f"As in '--output {output.stem or 'deployment'}.json'.",
+            hint=f"As in '--output {output.parent / (output.stem or 'deployment')}.json'.",
         )
 
     from modalrun.submit.prepare import compile_to_file

@@ -76,8 +76,8 @@ def rerun(
                     new_code=new_code,
                 )
                 if plan:
-                    found, notes = rerunning.plan_rerun(spec)
-                    for line in (*found.lines, *notes):
+                    found, told = rerunning.plan_rerun(spec)
+                    for line in (*found.lines, *told):
                         writer.out(line, fit=True)
                     return
                 # It says itself what has become of the run.

@@ -24,7 +24,7 @@ from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.spec.yaml_source import YamlSource
 from modalrun.submit import prepare
 from modalrun.submit.source.imports import check_imports
-from modalrun.submit.source.selection import select
+from modalrun.submit.source.selection import credential_notes, select
 from modalrun.submit.source.staging import new_files_note, stage_again
 from modalrun.util.text import shell_word
 from modalrun.zenml_api.gateway import ZENML, ZenMLGateway
@@ -107,7 +107,7 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
     """Say what a rerun would take and run, as its submission does; nothing is created.
 
     Returns:
-        What it takes and runs, and notes.
+        What it takes and runs, and what to say of its files and the plan.
 
     Raises:
         ModalrunError: As for `submission.submit`, as far as Modal is not needed.
@@ -123,18 +123,21 @@ def plan_rerun(spec: RunSpec) -> tuple[Rerun, tuple[str, ...]]:
     )
     if priced.problems:
         raise wrong_stack(priced.stack, priced.problems)
-    notes = [f"note: {note}" for note in priced.notes]
+    told = [f"note: {note}" for note in priced.notes]
     if spec.rerun.source is None:
         tree = select(priced.source)
         tree.check()
         check_imports(priced.source, tree)
+        about_files = tree.notes
     else:
         with tempfile.TemporaryDirectory(prefix="modalrun-source-") as folder:
             copy = Path(folder) / "source"
-            _, new, _ = stage_again(spec.rerun.source, priced.source, copy, rerun=True)
+            _, new, tree = stage_again(spec.rerun.source, priced.source, copy, rerun=True)
             if new:
-                notes.append(new_files_note(new))
-    return compiled.rerun, tuple(notes)
+                told.append(new_files_note(new))
+        about_files = credential_notes(tree.files)
+    told += [f"note: {note}" for note in about_files]
+    return compiled.rerun, (*told, tree.described())
 
 
 def _read_finished(run_id: str, zenml: ZenMLGateway) -> tuple[RunRecord, RunMetadata | Announced]:

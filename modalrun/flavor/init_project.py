@@ -17,6 +17,9 @@ from modalrun.run.run_plan import Target
 from modalrun.spec.python_pipelines import FoundPipeline, in_file
 from modalrun.spec.run_spec import load_spec
 from modalrun.spec.spec_argument import DEFAULT_FILES, source_root_of
+from modalrun.submit.source.imports import check_imports
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.tree import SourceSelection
 from modalrun.zenml_api import process
 
 
@@ -95,13 +98,17 @@ def initialize(
         made = registration.register(stack, name, target)
     steps = list(made.steps)
     undo = list(made.undo)
+    following: list[tuple[str, str]] = []
     ready = _write_spec(
         folder / spec, root, found, name, target, again=shlex.join(again), steps=steps
     )
     if ready and steps[-1][1]:
         undo.append(f"rm {shlex.quote(str(spec))}")
         existing = _read_spec(folder / spec)
-    following = _to_run(existing, spec) if ready and existing is not None else []
+        if existing is not None and _leaves_modules_behind(found[0].source, existing.root):
+            command = f"modalrun plan {shlex.quote(str(spec))}"
+            following.append(("see the modules that stay behind", command))
+    following += _to_run(existing, spec) if ready and existing is not None else []
     following += _as_usual(existing or _ExistingSpec(), folder, stack=name, active=made.active)
     return Initialized(tuple(steps), tuple(undo), tuple(following))
 
@@ -132,6 +139,16 @@ def _read_spec(path: Path) -> _ExistingSpec | None:
     named = next((one for one in found if one.source == spec.pipeline), None)
     given = spec.run_configuration.get("parameters") or {}
     return _ExistingSpec(None, named, spec.source_root, given)
+
+
+def _leaves_modules_behind(pipeline: str, root: Path) -> bool:
+    """Return whether an ignore rule leaves out the module of a pipeline, or one that it imports."""
+    selection = SourceSelection(root, modules=(pipeline.rpartition(".")[0],), folders=(root,))
+    try:
+        check_imports(selection, select(selection))
+    except UsageError:
+        return True
+    return False
 
 
 def _to_run(existing: _ExistingSpec, spec: Path) -> list[tuple[str, str]]:
@@ -250,7 +267,7 @@ timeout: 1h  # then the run is ended; without it after 6h
 #     requirements: [scikit-learn]
 {beside}
 # steps:  # settings of single steps, by name
-#   train:
+#   {pipeline.step or "STEP_NAME"}:
 #     settings:
 #       resources: {{memory: 32GiB}}
 """

@@ -24,6 +24,8 @@ from modalrun.util.timeparse import written
 Explain = Literal["set", "all"]
 """What has a value that is no default, or everything."""
 
+_TO_INCLUDE = "'source_include: [PATH]' in the run spec takes ignored and credential files along."
+
 _HEADER = ("sandbox", "gpu", "cpu", "memory", "region", "timeout", "image", "$/hour", "ceiling")
 
 
@@ -67,11 +69,7 @@ def _files(tree: SourceTree) -> list[str]:
     return [
         *(["", "Files that go", *_table(*rows)] if rows else []),
         *(["", "Left out", *_table(*left_out)] if left_out else []),
-        *(
-            ["", "'source_include: [PATH]' in the run spec takes one of them along."]
-            if taken
-            else []
-        ),
+        *(["", _TO_INCLUDE] if taken else []),
     ]
 
 

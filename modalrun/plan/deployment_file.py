@@ -27,6 +27,7 @@ from modalrun.plan.snapshot_schema import Docker, check, check_settings
 from modalrun.plan.stack import StackDescription
 from modalrun.run.run_plan import Target
 from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.util.nearest import path_hint
 from modalrun.util.regular_files import open_regular
 
 FORMAT = "modalrun-deployment"
@@ -192,7 +193,7 @@ def _envelope(path: Path) -> dict[str, Any]:
         # Unlike `json`, it refuses half a surrogate pair, and has a bound on levels.
         envelope = from_json(data)
     except FileNotFoundError as error:
-        raise UsageError(f"There is no deployment file {path}.", hint="Check the path.") from error
+        raise UsageError(f"There is no deployment file {path}.", hint=path_hint(path)) from error
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
     except ValueError as error:

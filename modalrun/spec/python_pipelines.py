@@ -6,6 +6,7 @@ import ast
 import contextlib
 import json
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class FoundPipeline:
         script: The file if it can be executed as a script; else None.
         required: The arguments without a default.
         src: The folder that its modules are imported from, if that is `src` of a `src` layout.
+        step: The name of a step of the same module that it calls.
     """
 
     source: str
@@ -30,6 +32,7 @@ class FoundPipeline:
     script: str | None = None
     required: tuple[str, ...] = ()
     src: Path | None = None
+    step: str | None = None
 
 
 def in_file(path: Path, root: Path) -> list[FoundPipeline]:
@@ -51,6 +54,8 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     runs = any(
         isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body
     )
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    steps = {one.name for one in functions if any(map(_is_step, one.decorator_list))}
     return [
         FoundPipeline(
             ".".join([*named, node.name]),
@@ -58,9 +63,10 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
             str(path.relative_to(src or root)) if runs else None,
             tuple(name for name, default in _arguments(node.args) if default is None),
             src,
+            _called(node, steps),
         )
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any(map(_is_pipeline, node.decorator_list))
+        for node in functions
+        if any(_decorates("pipeline", one) for one in node.decorator_list)
     ]
 
 
@@ -73,12 +79,30 @@ def _src(path: Path, root: Path, code: bytes) -> Path | None:
     return None if names_it else src
 
 
-def _is_pipeline(decorator: ast.expr) -> bool:
+def _decorates(kind: str, decorator: ast.expr) -> bool:
     """Return whether it is `@pipeline`, `@pipeline(...)` or `@zenml.pipeline(...)`."""
     named = decorator.func if isinstance(decorator, ast.Call) else decorator
     if isinstance(named, ast.Attribute):
-        return named.attr == "pipeline"
-    return isinstance(named, ast.Name) and named.id == "pipeline"
+        return named.attr == kind
+    return isinstance(named, ast.Name) and named.id == kind
+
+
+def _is_step(decorator: ast.expr) -> bool:
+    """Return whether it makes a step that has the name of its function."""
+    return _decorates("step", decorator) and not _gives("name", decorator)
+
+
+def _gives(name: str, call: ast.expr) -> bool:
+    return isinstance(call, ast.Call) and any(one.arg == name for one in call.keywords)
+
+
+def _called(pipeline: ast.FunctionDef, steps: Set[str]) -> str | None:
+    """Return one of some steps that a pipeline calls, and gives no other name."""
+    calls = (node for node in ast.walk(pipeline) if isinstance(node, ast.Call))
+    names = (
+        one.func.id for one in calls if isinstance(one.func, ast.Name) and not _gives("id", one)
+    )
+    return next((name for name in names if name in steps), None)
 
 
 def _arguments(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:

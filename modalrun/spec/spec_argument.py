@@ -9,6 +9,7 @@ from typing import Any
 from modalrun.errors import UsageError
 from modalrun.spec.python_pipelines import in_file
 from modalrun.spec.yaml_source import YamlSource, read_yaml
+from modalrun.util.nearest import nearest_path, path_hint
 from modalrun.util.paths import checked_path, user_path
 from modalrun.util.text import listing, shell_word
 
@@ -81,8 +82,8 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
         raise UsageError(f"{argument} is Python, not a run spec.", hint=hint)
     module, _, function = str(argument).rpartition(".")
     hint = f"A pipeline is named with a colon: '{module}:{function}'." if module else _AS_IN + "."
-    if argument.suffix == ".py":
-        hint = "Check the path."
+    if argument.suffix == ".py" or (not module and nearest_path(Path(), argument)):
+        hint = path_hint(argument)
     raise UsageError(f"There is no file {argument}.", hint=hint)
 
 
@@ -103,7 +104,7 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
     if place.endswith(".py"):
         file = Path(place).resolve()
         if not file.is_file():
-            raise UsageError(f"There is no file {place}.", hint="Check the path.")
+            raise UsageError(f"There is no file {place}.", hint=path_hint(Path(place), f":{name}"))
         root = source_root or source_root_of(_import_folder(file))
         if not file.is_relative_to(root.resolve()):
             raise UsageError(

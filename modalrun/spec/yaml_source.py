@@ -16,6 +16,7 @@ import yaml
 from modalrun.errors import UsageError
 from modalrun.spec.yaml_mistakes import explained
 from modalrun.spec.yaml_nodes import MAX_LENGTH, STRING, KeyPath, Loader, Reading, Scalar
+from modalrun.util.nearest import path_hint
 from modalrun.util.regular_files import open_regular
 
 
@@ -73,7 +74,7 @@ def read_yaml(path: Path) -> YamlSource:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             text = file.read(MAX_LENGTH + 1)
     except FileNotFoundError as error:
-        raise UsageError(f"There is no file {path}.", hint="Check the path.") from error
+        raise UsageError(f"There is no file {path}.", hint=path_hint(path)) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text.") from error
     except OSError as error:

@@ -171,6 +171,7 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
         () if deployment.docker.get("local_project_install_command") else deployment.modules,
         tuple(code_folders(spec.source_root, deployment.docker)),
         spec.scripted,
+        named,
     )
 
 

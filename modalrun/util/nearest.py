@@ -1,9 +1,11 @@
-"""Find the known word that a misspelt one most likely means."""
+"""Find the known word, or the path, that a misspelt one most likely means."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -35,3 +37,25 @@ def misspelling_of(word: str, known: Iterable[str]) -> str | None:
         if operation != "equal"
     )
     return close if edits <= 2 and 2 * edits < len(word) else None
+
+
+def nearest_path(folder: Path, path: Path) -> Path | None:
+    """Return the path below a folder that a misspelt one most likely means."""
+    found = Path()
+    for part in path.parts:
+        exists = os.path.lexists(folder / found / part)
+        try:
+            names = [] if exists else [one.name for one in (folder / found).iterdir()]
+        except OSError:
+            return None
+        close = part if exists else nearest(part, names)
+        if close is None:
+            return None
+        found /= close
+    return found
+
+
+def path_hint(path: Path, end: str = "") -> str:
+    """Return a hint for a path that is not there; `end` is what was written after it."""
+    close = nearest_path(Path(), path)
+    return f"Did you mean '{close}{end}'?" if close else "Check the path."

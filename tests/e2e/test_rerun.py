@@ -48,8 +48,9 @@ def plan(world: World, *arguments: str) -> list[str]:
     """Return what a rerun would skip and run."""
     done = rerun(world, "--plan", *arguments)
     assert done.exit_code == 0, done.stderr
-    before, *lines = done.stdout.splitlines()
+    before, *lines, source = done.stdout.splitlines()
     assert before.startswith(f"Rerun of {world.runs()[-1].name} (")
+    assert re.match(r"source: \d+ files", source)
     return [line.strip() for line in lines]
 
 

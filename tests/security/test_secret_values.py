@@ -21,7 +21,7 @@ from modalrun.spec.overrides import set_option
 from modalrun.spec.run_spec import load_spec
 from modalrun.submit.preflight import check
 from modalrun.submit.prepare import plan_deployment
-from modalrun.submit.source.tree import SourceTree
+from modalrun.submit.source.tree import SourceSelection, SourceTree
 from modalrun.submit.submission import Submission
 from tests.security.growth import assert_linear
 from tests.unit.fake_zenml import FakeZenML, compiled
@@ -72,9 +72,8 @@ def test_what_a_submission_stores_and_shows(tmp_path: Path, mode: str, dynamic: 
     sandboxes = [asdict(sandbox) for sandbox in submission.handle.plan.sandboxes]
     text = plan_text.lines(priced, explain="all")
     stored = [zenml.metadata, zenml.reasons, manifests, sandboxes, str(modal.request["spec"].tags)]
-    assert CANARY not in json.dumps(
-        [*stored, shown.lines, text, plan_json.as_json(priced, SourceTree(tmp_path, tmp_path))]
-    )
+    tree = SourceTree(SourceSelection(tmp_path), tmp_path)
+    assert CANARY not in json.dumps([*stored, shown.lines, text, plan_json.as_json(priced, tree)])
     assert CANARY not in repr(priced)
     assert any("registry.example.org" in line for line in text)
 

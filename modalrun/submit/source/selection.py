@@ -70,7 +70,7 @@ class _Selecting:
         self._dockerignored = _dockerignore(selection.root, selection.dockerignore)
         self._folders: dict[Path, Path] = {}
         self._followed = 0
-        self._tree = SourceTree(selection.root, self._real_root)
+        self._tree = SourceTree(selection, self._real_root)
         self._ignored: set[Path] = set()
         self._output = set(_own_output())
         included = [self._included(name) for name in selection.include]
@@ -295,9 +295,10 @@ class _Selecting:
     def _included(self, name: str) -> Path:
         path = Path(os.path.normpath(name))
         if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise UsageError(
-                f"'source_include' names {name}: it is no path below the source root.",
-                hint="Its paths are relative to the source root.",
+            raise self._selection.refusal(
+                [name],
+                "it is no path below the source root.",
+                "Its paths are relative to the source root.",
             )
         if not (self._root / path).exists():
             self._tree.missing.append(name)

@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modalrun.errors import UsageError
-from modalrun.util.nearest import nearest
+from modalrun.spec.precedence import Origin, Value
+from modalrun.util.nearest import nearest_path
 from modalrun.util.paths import checked_path
 from modalrun.util.text import listing
 
@@ -38,6 +39,7 @@ class SourceSelection:
         modules: The modules that a sandbox imports by name. They select no files.
         folders: The folders of this machine that it imports them from.
         scripted: Whether a script runs the pipeline, without a run spec and a command line.
+        named: The value that `include` is from, with its origin.
     """
 
     root: Path
@@ -48,6 +50,7 @@ class SourceSelection:
     modules: tuple[str, ...] = field(default=(), compare=False)
     folders: tuple[Path, ...] = field(default=(), compare=False)
     scripted: bool = field(default=False, compare=False)
+    named: Value | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.dockerignore is not None:
@@ -59,12 +62,34 @@ class SourceSelection:
         """Say which setting takes further paths along, and where it is set."""
         names = list(dict.fromkeys([*self.include, *map(shown, paths)]))
         if self.scripted:
-            return (
-                f"ModalOrchestratorSettings(source_include={names}) in the script, or zenml"
-                f" orchestrator update NAME --source_include={shlex.quote(json.dumps(names))}"
+            return f"{self._set_to(names)}; or, for all pipelines of the stack, {_update_to(names)}"
+        return self._set_to(names)
+
+    def refusal(self, names: Collection[str], problem: str, hint: str) -> UsageError:
+        """Make the error for paths of `include`, with where these are set."""
+        source = f" ({self.named.source})" if self.named else ""
+        if self.named and self.named.origin is Origin.COMPONENT:
+            # Another project, or another pipeline, may have set it.
+            source = " of the stack's orchestrator"
+            kept = [name for name in self.include if name not in names]
+            hint += (
+                f" For this pipeline alone: {self._set_to(kept)}. For all pipelines of the stack:"
+                f" {_update_to(kept)}."
             )
+        return UsageError(
+            f"'source_include'{source} names {', '.join(names)}: {problem}", hint=hint
+        )
+
+    def _set_to(self, names: list[str]) -> str:
+        if self.scripted:
+            return f"ModalOrchestratorSettings(source_include={names}) in the script"
         value = f"[{', '.join(names)}]"
         return f"'source_include: {value}' in the run spec, or --set 'source_include={value}'"
+
+
+def _update_to(names: list[str]) -> str:
+    value = shlex.quote(json.dumps(names))
+    return f"zenml orchestrator update NAME --source_include={value}"
 
 
 @dataclass(frozen=True)
@@ -91,8 +116,8 @@ class SourceTree:
     """Hold the files of a source root that go, and what is left out.
 
     Attributes:
-        root: The source root.
-        real_root: The same without links.
+        selection: Where they are from.
+        real_root: The source root without links.
         files: The files, sorted.
         left_out: The rule for each path that is left out.
         credentials: How many credential files are among them.
@@ -103,7 +128,7 @@ class SourceTree:
         notes: Remarks for the user.
     """
 
-    root: Path
+    selection: SourceSelection
     real_root: Path
     files: list[SourceFile] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)
@@ -114,6 +139,11 @@ class SourceTree:
     leaving: dict[Path, Path] = field(default_factory=dict)
     in_git: bool = False
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        """The source root."""
+        return self.selection.root
 
     @property
     def size(self) -> int:
@@ -142,10 +172,10 @@ class SourceTree:
                 too large.
         """
         if self.missing:
-            raise UsageError(
-                f"'source_include' names {', '.join(self.missing)}: there is nothing of that name"
-                f" in {self.root}.",
-                hint=self._meant() or "It has files and folders, relative to the source root.",
+            raise self.selection.refusal(
+                self.missing,
+                f"there is nothing of that name in {self.root}.",
+                self._meant() or "It has files and folders, relative to the source root.",
             )
         if self.leaving:
             links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]
@@ -176,7 +206,7 @@ class SourceTree:
             "*" in n for n in self.missing
         )
         for name in self.missing:
-            if (meant := _similar(self.root, Path(os.path.normpath(name)))) is not None:
+            if (meant := nearest_path(self.root, Path(os.path.normpath(name)))) is not None:
                 hints.append(f"Did you mean '{shown(meant)}'?")
         return " ".join(hints)
 
@@ -198,22 +228,6 @@ class SourceTree:
             f"source: {_counted(len(self.files), 'file')}, {size(self.size)} from"
             f" {_short(self.root)}" + (f" ({'; '.join(remarks)})" if remarks else "")
         )
-
-
-def _similar(root: Path, path: Path) -> Path | None:
-    """Return the path below a folder that a misspelt one most likely means."""
-    found = Path()
-    for part in path.parts:
-        exists = os.path.lexists(root / found / part)
-        try:
-            names = [] if exists else [one.name for one in (root / found).iterdir()]
-        except OSError:
-            return None
-        close = part if exists else nearest(part, names)
-        if close is None:
-            return None
-        found /= close
-    return found
 
 
 def _counted(count: int, what: str) -> str:

@@ -22,9 +22,15 @@ from modalrun.spec.messages import path_name
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.validation import validation_message
 from modalrun.util import interrupts, line_ends
-from modalrun.util.nearest import nearest
+from modalrun.util.nearest import nearest, nearest_path
 from modalrun.zenml_api.compiling.module_places import missing_module_hint, subfolder_hint
 from modalrun.zenml_api.errors import message, translated
+
+_HOW_ROOT = (
+    "The source root is the nearest folder with '.zen' from that of the run spec upwards (without"
+    " one, from the current folder), else that folder; 'source_root:' or '--source-root' sets"
+    " another."
+)
 
 _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
 
@@ -83,10 +89,8 @@ def import_pipeline(spec: RunSpec) -> Pipeline:
     pipelines = sorted(name for name, value in vars(module).items() if isinstance(value, Pipeline))
     close = nearest(attribute, pipelines)
     if close:
-        # As it was written: with a colon on a command line, with a dot in a run spec.
-        place, colon, name = str(spec.source.path).rpartition(":")
-        typed = bool(colon) and name == attribute
-        hint = f"Did you mean '{f'{place}:' if typed else f'{module_name}.'}{close}'?"
+        place = str(spec.source.path).rpartition(":")[0]
+        hint = f"Did you mean '{f'{place}:' if _is_typed(spec) else f'{module_name}.'}{close}'?"
     elif pipelines:
         hint = f"Pipelines in '{module_name}': {', '.join(pipelines)}."
     else:
@@ -100,14 +104,26 @@ def import_pipeline(spec: RunSpec) -> Pipeline:
     raise spec.error(("pipeline",), problem, hint)
 
 
+def _is_typed(spec: RunSpec) -> bool:
+    """Return whether the pipeline is written with a colon, on a command line, and not in a file."""
+    return str(spec.source.path).endswith(f":{spec.pipeline.rpartition('.')[2]}")
+
+
+def _similar_module(spec: RunSpec) -> str | None:
+    """Return a hint with the module of the source root that a misspelt one most likely means."""
+    module, _, attribute = spec.pipeline.rpartition(".")
+    path = Path(*module.split(".")).with_suffix(".py")
+    close = nearest_path(spec.source_root, path)
+    names = close.with_suffix("").parts if close and close.suffix in {"", ".py"} else ()
+    if not names or not all(name.isidentifier() for name in names):
+        return None
+    return f"Did you mean '{'.'.join(names)}{':' if _is_typed(spec) else '.'}{attribute}'?"
+
+
 def _no_module(spec: RunSpec, name: str) -> UsageError:
     hint = spec.root_hint
     if spec.rerun is None:
-        hint = subfolder_hint(name, spec) or (
-            "The source root is the nearest folder with '.zen' from that of the run spec upwards"
-            " (without one, from the current folder), else that folder; 'source_root:' or"
-            " '--source-root' sets another."
-        )
+        hint = subfolder_hint(name, spec) or _similar_module(spec) or _HOW_ROOT
     problem = f"there is no module '{name}' below the source root {spec.source_root}."
     return spec.error(("pipeline",), problem, hint)
 

@@ -106,6 +106,18 @@ def test_missing_spec(tmp_path: Path) -> None:
     assert done.stderr == f"Error: There is no file {path}.\n  Check the path.\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [("out/x.yaml", "out/x.json"), ("/tmp/x", "/tmp/x.json"), (".", "deployment.json")],
+)
+def test_a_deployment_file_of_another_name(tmp_path: Path, given: str, right: str) -> None:
+    spec = tmp_path / "run.yaml"
+    spec.write_text("pipeline: a.b\n")
+    done = modalrun("compile", str(spec), "-o", given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"As in '--output {right}'." in done.stderr
+
+
 def test_an_error_of_a_submission_is_on_the_page_of_a_github_job(tmp_path: Path) -> None:
     page, spec = tmp_path / "page.md", tmp_path / "a_b.yaml"
     job = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(page)}

@@ -19,6 +19,9 @@ from modalrun.spec.precedence import Origin
 from modalrun.spec.run_spec import RunSpec
 from modalrun.spec.spec_record import SpecRecord
 from modalrun.submit import prepare
+from modalrun.submit.source.selection import select
+from modalrun.submit.source.staging import stage
+from modalrun.submit.source.tree import SourceSelection
 from tests.unit.fake_zenml import FakeZenML
 from tests.unit.fakes import RUN_ID, Effects
 
@@ -124,6 +127,28 @@ def test_a_plan_refuses_a_stack_that_the_run_could_not_have(
     monkeypatch.setattr(prepare, "plan_deployment", lambda *_, **options: priced)
     with pytest.raises(UsageError, match="its artifact store is local"):
         plan_rerun(spec_of(zenml))
+
+
+@pytest.mark.parametrize("new_code", [False, True])
+def test_a_plan_says_which_files_go(
+    zenml: FakeZenML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, new_code: bool
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / ".env").write_text("KEY=value")
+    zenml.source = stage(select(SourceSelection(root, include=(".env",))), tmp_path / "copy")
+    priced = SimpleNamespace(
+        problems=(), notes=("a note",), source=SourceSelection(root, include=(".env",))
+    )
+    rerun = SimpleNamespace(skipped=())
+    compiled = SimpleNamespace(deployment=None, stack_description=None, rerun=rerun)
+    monkeypatch.setattr(prepare, "load_deployment", lambda spec, *, looks: compiled)
+    monkeypatch.setattr(prepare, "plan_deployment", lambda *_, **options: priced)
+    assert plan_rerun(spec_of(zenml, new_code=new_code))[1] == (
+        "note: a note",
+        "note: these credential files go along: .env (environment variables, often secrets)",
+        f"source: 1 file, 9 B from {root}/",
+    )
 
 
 def test_new_code_takes_any_files(zenml: FakeZenML) -> None:

@@ -174,6 +174,27 @@ def test_a_written_run_spec_is_a_run_spec_also_with_its_comments_taken_away(
     load_spec(path)
 
 
+@pytest.mark.parametrize(
+    ("step", "call", "name"),
+    [
+        ("@step", "load()", "load"),
+        ("@zenml.step(enable_cache=False)", "other(load())", "load"),
+        ("@step", "load(id='first')", "STEP_NAME"),
+        ("@step(name='first')", "load()", "STEP_NAME"),
+        ("@step", "imported()", "STEP_NAME"),
+        ("", "load()", "STEP_NAME"),
+    ],
+)
+def test_the_example_of_a_step_names_one_of_the_pipeline(
+    tmp_path: Path, step: str, call: str, name: str
+) -> None:
+    code = f"{step}\ndef load(): ...\n@step\ndef unused(): ...\n@pipeline\ndef flow(): {call}\n"
+    (tmp_path / "flow.py").write_text(code)
+    (found,) = pipelines(tmp_path)
+    text = spec_text(found, "default", "local", tmp_path, tmp_path)
+    assert f"\n#   {name}:\n#     settings:\n" in text
+
+
 SCRIPT = """
 @pipeline
 def needs(n: int, *, m: int, k: int = 2): ...
@@ -271,6 +292,44 @@ def test_the_command_that_names_a_pipeline_keeps_the_options(
         f"no run spec: there is no pipeline below this folder; name one: '{command}'",
         False,
     )
+
+
+@pytest.mark.parametrize(
+    ("ignored", "pipeline", "behind"),
+    [
+        ("other.py", None, False),
+        ("local.py", None, True),
+        ("flow.py", "flow.flow", True),
+        ("other.py", "absent.flow", False),
+    ],
+)
+def test_modules_that_stay_behind_are_the_first_thing_to_see(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ignored: str,
+    pipeline: str | None,
+    *,
+    behind: bool,
+) -> None:
+    (tmp_path / "flow.py").write_text("import local\n@pipeline\ndef flow(): ...\n")
+    (tmp_path / "local.py").touch()
+    (tmp_path / ".gitignore").write_text(f"{ignored}\n")
+    monkeypatch.setattr(process, "zenml_process", lambda _: nullcontext())
+    monkeypatch.setattr(registration, "base_stack", lambda *_: StackDescription("id", "default"))
+    made = registration.Registered((), (), active=True)
+    monkeypatch.setattr(registration, "register", lambda *_: made)
+
+    done = init_project.initialize(
+        tmp_path,
+        pipeline=pipeline,
+        from_stack=None,
+        target="local",
+        name=None,
+        spec=Path("a b.yaml"),
+    )
+
+    first = [("see the modules that stay behind", "modalrun plan 'a b.yaml'")] * behind
+    assert done.next == (*first, ("run the pipeline", "modalrun submit 'a b.yaml'"))
 
 
 def test_a_missing_run_spec(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modalrun.output.plan_text import Explain, lines
+from modalrun.output.plan_text import Explain, lines, print_plan
 from modalrun.plan import pricing
 from modalrun.plan.deployment import CompiledStep, Deployment
 from modalrun.plan.planner import make_plan
@@ -20,6 +20,7 @@ from modalrun.spec.overrides import param_option
 from modalrun.spec.precedence import Origin, SettingsLayer, Value
 from modalrun.spec.run_spec import RunSpec, load_spec
 from modalrun.submit.prepare import PricedPlan
+from modalrun.submit.source.selection import select
 from modalrun.submit.source.tree import SourceSelection
 
 LONG = "a_step_with_a_name_that_is_longer_than_anybody_needs"
@@ -110,6 +111,25 @@ def test_no_secrets_and_no_volumes_are_the_default() -> None:
     found = priced({"mode": "per_step", "gpu": "T4", "secrets": [], "volumes": {}})
     assert not re.search("secrets|volumes", "\n".join(lines(found, explain="set")))
     assert re.search(r"load +secrets +\[\]", "\n".join(lines(found, explain="all")))
+
+
+def test_what_never_goes_is_not_said_to_be_taken_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "training.py").touch()
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "training.pyc").touch()
+
+    def shown() -> str:
+        print_plan(
+            priced({"gpu": "T4"}), select(SourceSelection(tmp_path)), explain=None, files=True
+        )
+        return capsys.readouterr().out
+
+    assert shown().endswith("__pycache__ never goes\n")
+    (tmp_path / ".env").write_text("KEY=value")
+    told = "'source_include: [PATH]' in the run spec takes ignored and credential files along."
+    assert shown().endswith(f"__pycache__ never goes\n\n{told}\n")
 
 
 def test_parameters_and_variables_are_explained_without_their_values(

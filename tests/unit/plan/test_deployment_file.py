@@ -126,6 +126,12 @@ def test_not_a_deployment_file(tmp_path: Path, text: str, words: str) -> None:
     assert "Compile" in str(caught.value.hint)
 
 
+def test_a_misspelt_file(file: Path) -> None:
+    with pytest.raises(UsageError, match="There is no deployment file") as caught:
+        deployment_file.read(file.with_name(f"{file.stem}s.json"))
+    assert caught.value.hint == f"Did you mean '{file}'?"
+
+
 def test_another_version(file: Path) -> None:
     change(file, version=2, modalrun="9.9")
     with pytest.raises(UsageError, match=r"version 2, written by modalrun 9\.9.*reads version 1"):

@@ -12,7 +12,10 @@ from modalrun.spec.spec_argument import default_spec
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("training.py", "package/__init__.py", "package/inner.py", "src/alone.py"):
+    for name in (
+        *("training.py", "package/__init__.py", "package/inner.py", "src/alone.py"),
+        "modalrun.yml",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
@@ -99,7 +102,12 @@ def test_a_source_root_that_is_none(project: Path) -> None:
     ("argument", "problem", "hint"),
     [
         ("training.py", "training.py is Python", "'training.py:training'"),
-        ("absent.py:training", "There is no file absent.py.", ""),
+        ("absent.py:training", "There is no file absent.py.", "Check the path."),
+        ("trainin.py:training", "There is no file trainin.py.", "mean 'training.py:training'?"),
+        ("packag/iner.py:x", "There is no file packag/iner.py.", "mean 'package/inner.py:x'?"),
+        ("trainin.py", "There is no file trainin.py.", "mean 'training.py'?"),
+        ("packag", "There is no file packag.", "mean 'package'?"),
+        ("modalrn.yaml", "There is no file modalrn.yaml.", "mean 'modalrun.yml'?"),
         ("training.py:", "names no pipeline", "'training.py:training'"),
         ("training.py:a b", "names no pipeline", "'training.py:training'"),
         ("my-module:training", "names no pipeline", "letters, digits"),

@@ -86,8 +86,9 @@ def test_a_script_has_no_run_spec_and_no_command_line(root: Path) -> None:
     with pytest.raises(UsageError) as caught:
         check_imports(source, select(source))
     assert caught.value.hint == (
-        "Take them along: ModalOrchestratorSettings(source_include=['local.py']) in the script, or"
-        " zenml orchestrator update NAME --source_include='[\"local.py\"]'."
+        "Take them along: ModalOrchestratorSettings(source_include=['local.py']) in the script; or,"
+        " for all pipelines of the stack, zenml orchestrator update NAME"
+        " --source_include='[\"local.py\"]'."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,13 @@ import pytest
 from modalrun.errors import UsageError
 from modalrun.run.failure import Failure
 from modalrun.run.run_plan import Target
+from modalrun.spec.precedence import Origin, SettingsLayer
+from modalrun.spec.run_spec import RunSpec
+from modalrun.submit.prepare import plan_deployment
 from modalrun.submit.source.left_behind import left_behind
 from modalrun.submit.source.selection import select
 from modalrun.submit.source.tree import SourceSelection
+from tests.unit.fake_zenml import compiled
 
 CODE = "/state/sandboxes/sb-1/root/app/code"
 
@@ -51,7 +57,8 @@ def test_a_file_that_an_ignore_file_left_out(root: Path, path: str) -> None:
     found = left_behind(selection, "modal", Failure(f"No such file: '{path}'", "FileNotFoundError"))
     assert found and found.endswith(
         "Take it along: ModalOrchestratorSettings(source_include=['data/labels.csv']) in the"
-        " script, or zenml orchestrator update NAME --source_include='[\"data/labels.csv\"]'."
+        " script; or, for all pipelines of the stack, zenml orchestrator update NAME"
+        " --source_include='[\"data/labels.csv\"]'."
     )
 
 
@@ -159,3 +166,36 @@ def test_what_source_include_names_and_is_not_there(root: Path, name: str, hint:
     with pytest.raises(UsageError, match="there is nothing of that name") as caught:
         select(SourceSelection(root, include=(name,))).check()
     assert caught.value.hint == hint
+
+
+IN_SCRIPT = "ModalOrchestratorSettings(source_include=['train.py']) in the script"
+IN_SPEC = "'source_include: [train.py]' in the run spec, or --set 'source_include=[train.py]'"
+
+
+@pytest.mark.parametrize("scripted", [True, False])
+@pytest.mark.parametrize("name", ["absent.csv", "../absent.csv"])
+def test_source_include_of_the_orchestrator_is_said_to_be_that(
+    root: Path, load: Callable[[str], RunSpec], name: str, *, scripted: bool
+) -> None:
+    spec = load("pipeline: train.pipeline\ntarget: local\nsource_root: root\n")
+    if scripted:
+        spec = RunSpec.of_snapshot("local", root, own_code=True)
+    component = SettingsLayer({"source_include": ["train.py", name]})
+
+    def check(**layers: SettingsLayer) -> None:
+        by_origin = {Origin[origin]: layer for origin, layer in layers.items()}
+        deployment = replace(compiled().deployment, layers=by_origin)
+        select(plan_deployment(deployment, compiled().stack_description, spec).source).check()
+
+    with pytest.raises(UsageError) as caught:
+        check(COMPONENT=component)
+    assert f"'source_include' of the stack's orchestrator names {name}: " in caught.value.problem
+    assert (caught.value.hint or "").endswith(
+        f" For this pipeline alone: {IN_SCRIPT if scripted else IN_SPEC}. For all pipelines of the"
+        " stack: zenml orchestrator update NAME --source_include='[\"train.py\"]'."
+    )
+    # It has been told what to type.
+    check(COMPONENT=component, CODE_PIPELINE=SettingsLayer({"source_include": []}))
+    with pytest.raises(UsageError, match=r"'source_include' \(pipeline in code\) names") as caught:
+        check(CODE_PIPELINE=component)
+    assert "orchestrator" not in (caught.value.hint or "")

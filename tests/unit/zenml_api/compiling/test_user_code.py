@@ -49,6 +49,33 @@ def test_a_misspelt_pipeline_is_corrected_as_it_was_written(
     assert caught.value.hint == f"Did you mean '{meant}'?"
 
 
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("my_project.trainin:flow", "Did you mean 'my_project.training:flow'?"),
+        ("my_projet.training:flow", "Did you mean 'my_project.training:flow'?"),
+        ("my_projet:flow", "Did you mean 'my_project:flow'?"),
+        ("run.yaml", "Did you mean 'my_project.training.flow'?"),
+        ("my_project.training_more:flow", "The source root is the nearest folder"),
+        ("nothing_like_it:flow", "The source root is the nearest folder"),
+    ],
+)
+def test_a_misspelt_module_is_corrected_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, hint: str
+) -> None:
+    for name in ("my_project/__init__.py", "my_project/training.py", "my_project/training-more.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "run.yaml").write_text("pipeline: my_project.trainin.flow\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_project", raising=False)
+    with pytest.raises(UsageError, match="there is no module") as caught:
+        import_pipeline(load_spec(Path(argument)))
+    sys.modules.pop("my_project", None)
+    assert (caught.value.hint or "").startswith(hint)
+
+
 def test_a_wrong_input_of_a_step_is_named(tmp_path: Path) -> None:
     @step
     def train(epochs: int) -> None:
