@@ -102,7 +102,8 @@ def derive_outcome(
     details += cost_details(run.plan, record, [*(attempts or steps), *below], progress.idle, now)
     details += _outputs(run.run_id, steps)
     told = any(step.next for step in view.failed)
-    hint = hint_on_failure(record.reason) or hint_on_end(end, run.plan.settings.mode)
+    mode, target = run.plan.settings.mode, run.plan.target
+    hint = hint_on_failure(record.reason, target) or hint_on_end(end, mode, target)
     if hint and not told:
         details.append(("next", hint))
     if may_be_rerun(record):
