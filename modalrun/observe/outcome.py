@@ -100,7 +100,7 @@ def derive_outcome(
     attempts = _attempts(view, zenml)
     now = datetime.now(timezone.utc)
     details += cost_details(run.plan, record, [*(attempts or steps), *below], progress.idle, now)
-    details += _outputs(run.run_id, steps)
+    details += _outputs(run.run_id, [*below, *steps])
     told = any(step.next for step in view.failed)
     mode, target = run.plan.settings.mode, run.plan.target
     hint = hint_on_failure(record.reason, target) or hint_on_end(end, mode, target)
@@ -146,10 +146,12 @@ def _ended(run_id: str, what: str) -> Iterator[None]:
 
 def _outputs(run_id: str, steps: Sequence[StepRecord]) -> list[tuple[str, str]]:
     """Return what the steps of a run have made, with its types; of many steps the last ones'."""
-    made = [one for step in steps if step.status == "completed" for one in step.outputs]
+    made = [
+        (step.name, one) for step in steps if step.status == "completed" for one in step.outputs
+    ]
     details = [
-        ("output", f"{one.name} version {one.version} ({one.kind}) of {one.step}")
-        for one in made[-_MOST_OUTPUTS:]
+        ("output", f"{one.name} version {one.version} ({one.kind}) of {step}")
+        for step, one in made[-_MOST_OUTPUTS:]
     ]
     if (more := len(made) - len(details)) > 0:
         details.append(("output", f"and {more} more: modalrun report {run_id}"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.observe.outcome import derive_outcome
+from modalrun.run.artifacts import Artifact
 from modalrun.run.events import StepEvent
 from modalrun.run.failure import Failure
 from modalrun.run.failure_hints import hint_on_failure
@@ -79,6 +80,15 @@ def test_the_cost_of_a_run_has_that_of_its_child_pipelines() -> None:
         bench.ends(0, "completed", StepRecord("load", "completed", 1, NOW, NOW + HOUR, None, hour))
         costs.append(dict(bench.follow().details)["cost"])
     assert re.findall(r"about \$([.0-9]+)", " ".join(costs)) == ["0.1660", "0.3319"]
+
+
+def test_the_outputs_of_a_run_have_those_of_its_child_pipelines() -> None:
+    bench = Bench()
+    bench.zenml.run = replace(bench.zenml.run, children={"inner": bench.zenml.run})
+    made = (Artifact("load", "output", "table", "1", "DataFrame", "s3://bucket/table"),)
+    bench.ends(0, "completed", StepRecord("load", "completed", outputs=made))
+    told = [text for label, text in bench.follow().details if label == "output"]
+    assert told == [f"table version 1 (DataFrame) of {step}" for step in ("inner/load", "load")]
 
 
 def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:
