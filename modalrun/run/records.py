@@ -167,7 +167,8 @@ class RunRecord:
         """What to do about its failure, where that is known; it may be another step's."""
         hints = (self.metadata and self.metadata.hints) or {}
         told = [hint for step, hint in hints.items() if f"`{step}`" in (self.reason or "")]
-        told += filter(None, [hint_on_failure(self.reason, self.place and self.place.target)])
+        target = self.place.target if self.place is not None else None
+        told += filter(None, [hint_on_failure(self.reason, target)])
         told += [f"step `{step}`: {hint}" for step, hint in hints.items()]
         if self.metadata is None and self.announced and self.announced.exit_code:
             told.append("nothing of it ran: submit it again once the reason is gone")
