@@ -24,6 +24,7 @@ from modalrun.run.failure_hints import hint_on_end, hint_on_failure
 from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
     ENDED_AS_A_WHOLE,
+    LOST,
     PAUSED,
     Outcome,
     answer_commands,
@@ -32,7 +33,13 @@ from modalrun.run.outcome import (
 )
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import StepRecord
-from modalrun.run.sandbox_exit import ExitKind, SandboxExit, is_of_entrypoint, of_entrypoint
+from modalrun.run.sandbox_exit import (
+    ENDED_WITH_SERVER,
+    ExitKind,
+    SandboxExit,
+    is_of_entrypoint,
+    of_entrypoint,
+)
 from modalrun.run.status import NOT_ASKED, RunStatus, derive_status, may_be_rerun
 from modalrun.run.timeline import timeline_of
 from modalrun.zenml_api.gateway import ZenMLGateway
@@ -193,8 +200,8 @@ def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
     return run.plan.settings.mode == "per_step" and end.leaves_steps
 
 
-def running_steps(run: RunHandle, progress: RunProgress) -> int:
-    """Count the step sandboxes that run; 0 where Modal can't be asked.
+def running_steps(run: RunHandle, progress: RunProgress) -> set[str] | None:
+    """Return the ids of the step sandboxes that run; None where Modal can't be asked.
 
     Modal's list may lag, so those are asked for too that have no end by the events.
     """
@@ -206,23 +213,33 @@ def running_steps(run: RunHandle, progress: RunProgress) -> int:
                     sandbox = run.connection.attach(row.sandbox, run.run_id)
                     running |= {row.sandbox} if sandbox.returncode is None else set()
     except ModalrunError:
-        return 0
-    return len(running)
+        return None
+    return running
 
 
 def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
-    count = running_steps(run, progress)
+    # A server that has ended can't be asked.
+    left = set[str]() if end.kind in ENDED_WITH_SERVER else running_steps(run, progress)
     how = ENDED_AS_A_WHOLE.get(end.kind) or (
         "was ended from outside" if end.kind is ExitKind.TERMINATED else "is gone"
     )
-    running = f" (step sandboxes that still run: {count})" if count else ""
+    running = f" (step sandboxes that still run: {len(left)})" if left else ""
+    steps = list(progress.rows.values())
+    if left is not None:
+        # No driver is left to say that a step has ended with its sandbox.
+        steps = [
+            replace(row, state=LOST)
+            if row.state in {"starting", "running"} and row.sandbox not in left
+            else row
+            for row in steps
+        ]
     resume = run.with_folder(f"modalrun resume {run.run_id}")
     return Outcome(
         exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver {how}{running}. The run is not over.",
         details=(*run.links, ("resume", resume), *run.commands),
         # Those that have not begun still wait.
-        steps=tuple(progress.rows.values()),
+        steps=tuple(steps),
         run_id=run.run_id,
     )
 

@@ -178,6 +178,9 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
         steps = [_waiting(step, waits) for step in steps]
     if not over and state != LOST:
         steps = _with_waiting(run, steps)
+    if over and state == LOST:
+        # ZenML says "running" for ever.
+        steps = [replace(s, status=LOST) if s.status == "running" else s for s in steps]
     status = RunStatus(run, tuple(steps), modal, state, over, notes=notes)
     if not over:
         return status
