@@ -17,7 +17,6 @@ from modalrun.run.failure import Failure
 from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
 from modalrun.run.run_plan import Target
-from modalrun.run.tags import step_sandbox_name
 from modalrun.run.usage import StepUsage
 from modalrun.util.text import checked_utf8
 
@@ -387,18 +386,3 @@ class Placeholder:
 
     run_id: str | None = None
     unanswered: bool = False
-
-
-def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:
-    """Return the names that the running sandboxes of a run's unfinished steps can have.
-
-    A sandbox may be newer than its step's record: Modal's list of sandboxes may be older than both.
-    """
-    return [
-        step_sandbox_name(run_id, step.name, number, dynamic)
-        for step in steps
-        if not step.finished
-        # Of a dynamic pipeline, steps are known by their records alone.
-        for dynamic in ((None, run_id) if step.id else (None,))
-        for number in (step.sandboxes, step.sandboxes + 1)
-    ]
