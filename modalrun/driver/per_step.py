@@ -29,8 +29,9 @@ from modalrun.driver.processes.process import (
 from modalrun.errors import ModalrunError, NoRunError
 from modalrun.run import contract, failure, notes
 from modalrun.run.manifest import RunManifest
-from modalrun.run.records import NOT_RUN, StepRecord, sandbox_names
+from modalrun.run.records import NOT_RUN, StepRecord
 from modalrun.run.reporting import log_line, prove_events
+from modalrun.run.sandbox_names import sandbox_names
 from modalrun.util import garbage_collection
 
 STOP_CHECK_SECONDS = 5.0

@@ -27,7 +27,7 @@ from modalrun.driver.broker_link import BrokerLink
 from modalrun.driver.lines.output_pumps import last_lines, pump, write_end
 from modalrun.driver.processes import child_environment, death, privileges, spawn
 from modalrun.driver.processes.deadline import TERMINATE_GRACE_SECONDS, age, margin
-from modalrun.run import contract, usage_log
+from modalrun.run import contract, notes, usage_log
 from modalrun.run.event_proof import KEY_BYTES
 from modalrun.util.regular_files import open_inside
 
@@ -174,7 +174,8 @@ class _Supervision:
                 code = _asked_end(self._asked)[1]
             return contract.EXIT_TIMED_OUT if timed_out else code
         if timed_out:
-            reason = f"The {_subject()} took longer than its timeout."
+            left = notes.read("reason", self._children[-1].pid, self._environment)
+            reason = left or f"The {_subject()} took longer than its timeout."
             return self._record(reason, contract.EXIT_TIMED_OUT)
         reason, result = self._death(code) if self._asked is None else _asked_end(self._asked)
         _log(reason)

@@ -24,6 +24,7 @@ from modalrun.run.failure_hints import hint_on_end, hint_on_failure
 from modalrun.run.metadata import hints_metadata
 from modalrun.run.outcome import (
     ENDED_AS_A_WHOLE,
+    LOST,
     PAUSED,
     Outcome,
     answer_commands,
@@ -32,7 +33,13 @@ from modalrun.run.outcome import (
 )
 from modalrun.run.progress import RunProgress, StepProgress
 from modalrun.run.records import StepRecord
-from modalrun.run.sandbox_exit import ExitKind, SandboxExit, is_of_entrypoint, of_entrypoint
+from modalrun.run.sandbox_exit import (
+    ENDED_WITH_SERVER,
+    ExitKind,
+    SandboxExit,
+    is_of_entrypoint,
+    of_entrypoint,
+)
 from modalrun.run.status import NOT_ASKED, RunStatus, derive_status, may_be_rerun
 from modalrun.run.timeline import timeline_of
 from modalrun.zenml_api.gateway import ZenMLGateway
@@ -100,9 +107,10 @@ def derive_outcome(
     attempts = _attempts(view, zenml)
     now = datetime.now(timezone.utc)
     details += cost_details(run.plan, record, [*(attempts or steps), *below], progress.idle, now)
-    details += _outputs(run.run_id, steps)
+    details += _outputs(run.run_id, [*below, *steps])
     told = any(step.next for step in view.failed)
-    hint = hint_on_failure(record.reason) or hint_on_end(end, run.plan.settings.mode)
+    mode, target = run.plan.settings.mode, run.plan.target
+    hint = hint_on_failure(record.reason, target) or hint_on_end(end, mode, target)
     if hint and not told:
         details.append(("next", hint))
     if may_be_rerun(record):
@@ -145,10 +153,12 @@ def _ended(run_id: str, what: str) -> Iterator[None]:
 
 def _outputs(run_id: str, steps: Sequence[StepRecord]) -> list[tuple[str, str]]:
     """Return what the steps of a run have made, with its types; of many steps the last ones'."""
-    made = [one for step in steps if step.status == "completed" for one in step.outputs]
+    made = [
+        (step.name, one) for step in steps if step.status == "completed" for one in step.outputs
+    ]
     details = [
-        ("output", f"{one.name} version {one.version} ({one.kind}) of {one.step}")
-        for one in made[-_MOST_OUTPUTS:]
+        ("output", f"{one.name} version {one.version} ({one.kind}) of {step}")
+        for step, one in made[-_MOST_OUTPUTS:]
     ]
     if (more := len(made) - len(details)) > 0:
         details.append(("output", f"and {more} more: modalrun report {run_id}"))
@@ -190,8 +200,8 @@ def driver_was_killed(run: RunHandle, end: SandboxExit) -> bool:
     return run.plan.settings.mode == "per_step" and end.leaves_steps
 
 
-def running_steps(run: RunHandle, progress: RunProgress) -> int:
-    """Count the step sandboxes that run; 0 where Modal can't be asked.
+def running_steps(run: RunHandle, progress: RunProgress) -> set[str] | None:
+    """Return the ids of the step sandboxes that run; None where Modal can't be asked.
 
     Modal's list may lag, so those are asked for too that have no end by the events.
     """
@@ -203,23 +213,33 @@ def running_steps(run: RunHandle, progress: RunProgress) -> int:
                     sandbox = run.connection.attach(row.sandbox, run.run_id)
                     running |= {row.sandbox} if sandbox.returncode is None else set()
     except ModalrunError:
-        return 0
-    return len(running)
+        return None
+    return running
 
 
 def _orphaned(run: RunHandle, progress: RunProgress, end: SandboxExit) -> Outcome:
-    count = running_steps(run, progress)
+    # A server that has ended can't be asked.
+    left = set[str]() if end.kind in ENDED_WITH_SERVER else running_steps(run, progress)
     how = ENDED_AS_A_WHOLE.get(end.kind) or (
         "was ended from outside" if end.kind is ExitKind.TERMINATED else "is gone"
     )
-    running = f" (step sandboxes that still run: {count})" if count else ""
+    running = f" (step sandboxes that still run: {len(left)})" if left else ""
+    steps = list(progress.rows.values())
+    if left is not None:
+        # No driver is left to say that a step has ended with its sandbox.
+        steps = [
+            replace(row, state=LOST)
+            if row.state in {"starting", "running"} and row.sandbox not in left
+            else row
+            for row in steps
+        ]
     resume = run.with_folder(f"modalrun resume {run.run_id}")
     return Outcome(
         exit_code=RunStoppedError.exit_code,
         headline=f"The run's driver {how}{running}. The run is not over.",
         details=(*run.links, ("resume", resume), *run.commands),
         # Those that have not begun still wait.
-        steps=tuple(progress.rows.values()),
+        steps=tuple(steps),
         run_id=run.run_id,
     )
 

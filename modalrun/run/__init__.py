@@ -2,7 +2,7 @@
 
 As it is planned:    run_plan, sandbox_spec, source; manifest, step_request, step_order (what the
                      driver is told); contract (what all processes in a sandbox agree on);
-                     tags, notes, zenml_modules
+                     tags, sandbox_names, notes, zenml_modules
 While it runs:       events, event_proof, reporting, output_tagging (what a sandbox writes);
                      log_lines (what its readers make of it); capacity_wait, progress; usage_log
 As it is recorded:   records, metadata, artifacts, usage; values (their checked types)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import re
 
-from modalrun.run.run_plan import Mode
+from modalrun.run.run_plan import Mode, Target
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 
 _MEMORY = (
     "raise 'settings: resources: memory' (or 'settings: orchestrator: memory_limit', where it is"
     " set)"
 )
+_KILLED = "if the step needed more memory than it was given, raise 'settings: resources: memory'"
+_REFUSED = "raise 'settings: resources: memory', or let the step use less"
+_OF_MACHINE = (
+    "the local Modal server sets no limit of memory: if the machine had no more, let the step use"
+    " less, or fewer steps run at once ('max_parallelism')"
+)
+_LOCAL = {
+    _MEMORY: _OF_MACHINE,
+    _KILLED: _OF_MACHINE,
+    _REFUSED: (
+        "let the step use less, or raise the limit of the shell ('ulimit -v'), and 'modalrun local"
+        " stop', so that it holds"
+    ),
+}
+"""What helps with target `local`, where it is something else."""
 _TIMEOUT = (
     "raise 'settings: orchestrator: timeout' (or '--timeout'), that of the step if it has its own;"
     " it counts from the creation of the sandbox, less the time to record the end"
@@ -23,10 +38,7 @@ _HINTS = (
         " runs this Python, where 'pip install' adds it",
     ),
     (r"took longer than its timeout|reached its timeout", _TIMEOUT),
-    (
-        r"step's process was killed \(SIGKILL\)",
-        "if the step needed more memory than it was given, raise 'settings: resources: memory'",
-    ),
+    (r"step's process was killed \(SIGKILL\)", _KILLED),
     (
         r"step's process ended with exit code",
         "look in the step's code and its libraries for a call of 'os._exit', or of C's 'exit'",
@@ -36,12 +48,8 @@ _HINTS = (
         "let the ENTRYPOINT of the image end with 'exec \"$@\"', which runs the sandbox's command,"
         " or remove 'keep_entrypoint' under 'image:'",
     ),
-    (
-        # numpy has a class of its own.
-        r"\b_?(?:Array)?MemoryError\b",
-        "raise 'settings: resources: memory', or let the step use less; with a local target: raise"
-        " the limit of the shell ('ulimit -v'), and 'modalrun local stop', so that it holds",
-    ),
+    # numpy has a class of its own.
+    (r"\b_?(?:Array)?MemoryError\b", _REFUSED),
     (r"ran out of memory|more memory than its limit|evicted .* for the memory", _MEMORY),
 )
 """Patterns of reasons, and what helps."""
@@ -50,15 +58,16 @@ _RUN_ENDED = re.compile(r"The run sandbox ended \((out of memory|evicted),")
 """What is recorded of the steps in a run sandbox that was ended as a whole."""
 
 
-def hint_on_failure(reason: str | None) -> str | None:
+def hint_on_failure(reason: str | None, target: Target | None = None) -> str | None:
     """Return what to do about a failure; None if its reason does not say so.
 
     Args:
         reason: That of a step, or of a run, which names the step's.
+        target: Where it ran; None if that is not known.
     """
     for pattern, text in _HINTS:
         if found := re.search(pattern, reason or ""):
-            return found.expand(text)
+            return _at(target, found.expand(text))
     return None
 
 
@@ -74,7 +83,7 @@ def ran_out_of_memory(reason: str | None, mode: Mode) -> bool:
     return hint_on_failure(reason) == _MEMORY
 
 
-def hint_on_end(end: SandboxExit, mode: Mode) -> str | None:
+def hint_on_end(end: SandboxExit, mode: Mode, target: Target) -> str | None:
     """Return what to do about the end of a run sandbox; None if nothing is known to help."""
     if end.kind is ExitKind.TIMED_OUT:
         return _TIMEOUT
@@ -82,7 +91,11 @@ def hint_on_end(end: SandboxExit, mode: Mode) -> str | None:
         return "see its output before it is run again"
     # No setting gives a driver more memory, and it is preempted without its steps.
     if mode == "pipeline" and end.kind in {ExitKind.OUT_OF_MEMORY, ExitKind.EVICTED}:
-        return _MEMORY
+        return _at(target, _MEMORY)
     if mode == "pipeline" and end.kind is ExitKind.PREEMPTED:
         return "with 'mode: per_step' only the preempted step runs again, by itself"
     return None
+
+
+def _at(target: Target | None, text: str) -> str:
+    return _LOCAL.get(text, text) if target == "local" else text

@@ -31,6 +31,7 @@ ENDED_AS_A_WHOLE = {
     ExitKind.EVICTED: "was evicted by Modal for the memory that it used",
     ExitKind.PREEMPTED: "was ended by Modal, as when it preempts one",
     ExitKind.SERVER_KILLED: "was killed with the local Modal server",
+    ExitKind.SERVER_STOPPED: "was ended when the local Modal server was stopped",
 }
 """What to say of the run sandbox, as the verb of a sentence."""
 

@@ -16,7 +16,7 @@ from modalrun.run.events import StepState
 from modalrun.run.failure import Failure
 from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.metadata import Announced, RunMetadata, StepMetadata
-from modalrun.run.tags import step_sandbox_name
+from modalrun.run.run_plan import Target
 from modalrun.run.usage import StepUsage
 from modalrun.util.text import checked_utf8
 
@@ -166,7 +166,8 @@ class RunRecord:
         """What to do about its failure, where that is known; it may be another step's."""
         hints = (self.metadata and self.metadata.hints) or {}
         told = [hint for step, hint in hints.items() if f"`{step}`" in (self.reason or "")]
-        told += filter(None, [hint_on_failure(self.reason)])
+        target = self.place.target if self.place is not None else None
+        told += filter(None, [hint_on_failure(self.reason, target)])
         told += [f"step `{step}`: {hint}" for step, hint in hints.items()]
         if self.metadata is None and self.announced and self.announced.exit_code:
             told.append("nothing of it ran: submit it again once the reason is gone")
@@ -194,6 +195,7 @@ class StepRecord:
         since: When it reached this status, where that is neither its start nor its end.
         id: ZenML's step run id; empty where there is no record.
         hint: What its submission found out that helps.
+        target: Where it runs, where all steps of its run were read.
         upstream: The names of the steps that it waits for, as far as they were asked for.
         usage: What it has used, where its metadata were read and it was measured.
         outputs: What it has made, where steps were listed.
@@ -209,6 +211,7 @@ class StepRecord:
     since: datetime | None = None
     id: str = ""
     hint: str | None = None
+    target: Target | None = None
     upstream: tuple[str, ...] = ()
     usage: StepUsage | None = field(default=None, repr=False)
     outputs: tuple[Artifact, ...] = field(default=(), repr=False)
@@ -245,7 +248,7 @@ class StepRecord:
     @property
     def next(self) -> str | None:
         """What to do about its failure, where that is known."""
-        return self.hint or hint_on_failure(self.reason)
+        return self.hint or hint_on_failure(self.reason, self.target)
 
     @property
     def successful(self) -> bool:
@@ -383,18 +386,3 @@ class Placeholder:
 
     run_id: str | None = None
     unanswered: bool = False
-
-
-def sandbox_names(run_id: str, steps: Iterable[StepRecord]) -> list[str]:
-    """Return the names that the running sandboxes of a run's unfinished steps can have.
-
-    A sandbox may be newer than its step's record: Modal's list of sandboxes may be older than both.
-    """
-    return [
-        step_sandbox_name(run_id, step.name, number, dynamic)
-        for step in steps
-        if not step.finished
-        # Of a dynamic pipeline, steps are known by their records alone.
-        for dynamic in ((None, run_id) if step.id else (None,))
-        for number in (step.sandboxes, step.sandboxes + 1)
-    ]

@@ -62,6 +62,7 @@ class ExitKind(Enum):
     TERMINATED = ("terminated", RunStoppedError, True)
     PREEMPTED = ("preempted", RunStoppedError, True)
     SERVER_KILLED = ("killed with the local Modal server", RunStoppedError, True)
+    SERVER_STOPPED = ("stopped with the local Modal server", RunStoppedError, True)
     NOT_STARTED = ("could not start", RunFailedError, True)
     UNPREPARED = ("could not create its files", RunFailedError, True)
     UNRECORDED = ("before it recorded the run's end", RunFailedError, True)
@@ -157,8 +158,14 @@ class SandboxExit:
         return replace(self, reason=f"{self.reason.rstrip('.')}: peak {mib:,} MiB.")
 
 
-_SERVER_KILLED = "The local Modal server was killed"
-"""How the local Modal server begins what it says of the sandboxes that ran on the one before it."""
+_BY_DETAIL = {
+    "The local Modal server was killed": ExitKind.SERVER_KILLED,
+    "The local Modal server was stopped": ExitKind.SERVER_STOPPED,
+}
+"""How the local Modal server begins what it says of the sandboxes that ended with it."""
+
+ENDED_WITH_SERVER = frozenset(_BY_DETAIL.values())
+"""Ends that all other sandboxes have shared."""
 
 LOST = SandboxExit(ExitKind.LOST, None, "Modal does not know the sandbox any more.")
 
@@ -192,8 +199,9 @@ def read_exit(exit_code: int, status: int | None = None, detail: str = "") -> Sa
     if by_status is not None:
         kind, reason = _BY_STATUS[by_status]
         killed = by_status not in {ModalStatus.TIMEOUT, ModalStatus.INIT_FAILURE}
-        if detail.startswith(_SERVER_KILLED):
-            kind, reason = ExitKind.SERVER_KILLED, ""
+        for begin, ended in _BY_DETAIL.items():
+            if detail.startswith(begin):
+                kind, reason = ended, ""
     else:
         failed = (ExitKind.FAILED, f"The step exited with code {exit_code}.")
         kind, reason = _BY_EXIT_CODE.get(exit_code, failed)

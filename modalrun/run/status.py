@@ -110,7 +110,9 @@ class RunStatus:
         run, end = self.run, self.modal.end
         if not self.over or self.exit_code == 0 or any(step.next for step in self.failed):
             return None
-        return run.next or (hint_on_end(end, run.place.mode) if end and run.place else None)
+        if run.next or end is None or run.place is None:
+            return run.next
+        return hint_on_end(end, run.place.mode, run.place.target)
 
     def sandbox_of(self, step: StepRecord) -> RunMetadata | StepMetadata | None:
         """Return what is recorded of the sandbox of a step; None where nothing is."""
@@ -176,6 +178,9 @@ def derive_status(run: RunRecord, steps: Sequence[StepRecord], modal: SandboxSta
         steps = [_waiting(step, waits) for step in steps]
     if not over and state != LOST:
         steps = _with_waiting(run, steps)
+    if over and state == LOST:
+        # ZenML says "running" for ever.
+        steps = [replace(s, status=LOST) if s.status == "running" else s for s in steps]
     status = RunStatus(run, tuple(steps), modal, state, over, notes=notes)
     if not over:
         return status

@@ -239,7 +239,8 @@ class _Spans:
         last = attempts[-1].attempt if attempts else 0
         if waits and (step.status in UNBEGUN or step.status in {"starting", "retrying"}):
             self._cursor = self._cursor or ready or self._latest
-            self.add("retry" if last else "waiting", None, attempt=last + 1)
+            asked: Phase = "sandbox start" if step.status == "starting" else "waiting"
+            self.add("retry" if last else asked, None, attempt=last + 1)
         return tuple(self.found)
 
     def _attempt(self, one: StepRecord, ready: float | None) -> None:

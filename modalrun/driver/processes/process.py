@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from modalrun.driver.processes.privileges import prctl
 from modalrun.errors import ModalrunError
-from modalrun.run import contract
+from modalrun.run import contract, notes
 from modalrun.run.reporting import log_line
 
 TERMINATE_SECONDS = 20.0
@@ -57,6 +57,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.came = False
+        self._began = False
         self._unwinds = False
         self._returned = False
 
@@ -66,7 +67,9 @@ class Signals:
         self.came = True
         if self._unwinds:
             raise Terminated(signal.Signals(signum).name)
-        if self.reason() is not None:
+        if (reason := self.reason()) is not None:
+            if not self._began:
+                notes.leave("reason", f"{reason} The step's function had not begun.")
             # The supervisor records the failure; a signal handler can't safely do it.
             leave(contract.EXIT_UNRECORDED)
         die(signal.SIGTERM)
@@ -74,7 +77,7 @@ class Signals:
     @contextlib.contextmanager
     def in_user_code(self) -> Iterator[None]:
         """Raise `Terminated` in the main thread if SIGTERM comes during the block."""
-        self._unwinds = True
+        self._began = self._unwinds = True
         try:
             yield
             # ZenML's handler would interrupt what stores the outputs.

@@ -13,8 +13,9 @@ from modalrun.modal_api.client import Connection, require_owner
 from modalrun.modal_api.errors import translated
 from modalrun.modal_api.sandboxes.running_sandbox import RunningSandbox
 from modalrun.run.contract import STOP
-from modalrun.run.records import App, StepRecord, sandbox_names
+from modalrun.run.records import App, StepRecord
 from modalrun.run.run_plan import sandbox_name
+from modalrun.run.sandbox_names import sandbox_names
 from modalrun.run.tags import TAG_ROLE, TAG_RUN
 from modalrun.util.backoff import pauses
 

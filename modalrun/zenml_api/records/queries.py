@@ -136,11 +136,13 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
                     recorded[step.name] = step
         graph = _graph(run, recorded)
         hints = (run.metadata and run.metadata.hints) or {}
+        target = run.place.target if run.place is not None else None
         return run, tuple(
             replace(
                 recorded.get(name) or StepRecord(name, NOT_RUN),
                 upstream=upstream,
                 hint=hints.get(name),
+                target=target,
             )
             for name, upstream in graph.items()
         )

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from modalrun.driver.processes.process import Signals, Terminated
+from tests.unit.driver.supervisor_bench import DEADLINE, Bench
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,31 @@ def test_what_stores_the_outputs_is_not_interrupted_by_the_handler_of_zenml() ->
     os.kill(os.getpid(), signal.SIGTERM)
 
     assert not signals.came
+
+
+LATE = "The step took longer than its timeout"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("pass", f"{LATE} of 20 s. The step's function had not begun."),
+        ("with signals.in_user_code(): raise ValueError", f"{LATE}."),
+    ],
+)
+def test_a_step_that_had_not_begun_at_the_deadline(tmp_path: Path, code: str, reason: str) -> None:
+    child = f"""
+    import contextlib, pathlib, signal, time
+    from modalrun.driver.processes.process import Signals
+    signal.signal(signal.SIGTERM, signals := Signals())
+    with contextlib.suppress(ValueError):
+        {code}
+    pathlib.Path("ready").touch()
+    time.sleep(60)
+    """
+    bench = Bench(tmp_path)
+    assert bench.run(child, timeout=20, step="train", first=DEADLINE).returncode == 124
+    assert bench.finalized() == f"some-run: {reason}"
 
 
 CHILD = """

@@ -7,21 +7,25 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from modalrun.errors import NotFoundError
 from modalrun.observe.outcome import derive_outcome
+from modalrun.run.artifacts import Artifact
 from modalrun.run.events import StepEvent
 from modalrun.run.failure import Failure
 from modalrun.run.failure_hints import hint_on_failure
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.progress import RunProgress
 from modalrun.run.records import StepRecord
-from modalrun.run.sandbox_exit import read_exit
+from modalrun.run.sandbox_exit import SandboxExit, read_exit
 from tests.unit.fakes import NOW, RUN_ID
 from tests.unit.observe.test_attach import Bench
 
 HOUR = timedelta(hours=1)
+STOPPED = read_exit(137, 3, "The local Modal server was stopped.")
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -79,6 +83,36 @@ def test_the_cost_of_a_run_has_that_of_its_child_pipelines() -> None:
         bench.ends(0, "completed", StepRecord("load", "completed", 1, NOW, NOW + HOUR, None, hour))
         costs.append(dict(bench.follow().details)["cost"])
     assert re.findall(r"about \$([.0-9]+)", " ".join(costs)) == ["0.1660", "0.3319"]
+
+
+@pytest.mark.parametrize(
+    ("end", "asked", "state"),
+    [
+        (STOPPED, NotFoundError("The server has ended."), "lost"),
+        (read_exit(137), None, "lost"),
+        (read_exit(137), NotFoundError("Modal can't be asked."), "running"),
+    ],
+)
+def test_no_step_runs_where_all_sandboxes_have_ended(
+    end: SandboxExit, asked: NotFoundError | None, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench("per_step")
+    bench.zenml.run = replace(bench.zenml.run, status="running")
+    monkeypatch.setattr(bench.sandboxes, "running", Mock(return_value=[], side_effect=asked))
+    progress = RunProgress(bench.handle.steps)
+    progress.apply(StepEvent("load", "running", at=1.0))
+    outcome = derive_outcome(bench.handle, progress, end, bench.zenml)
+    assert outcome.headline.endswith("The run is not over.")
+    assert [step.state for step in outcome.steps] == [state, "waiting"]
+
+
+def test_the_outputs_of_a_run_have_those_of_its_child_pipelines() -> None:
+    bench = Bench()
+    bench.zenml.run = replace(bench.zenml.run, children={"inner": bench.zenml.run})
+    made = (Artifact("load", "output", "table", "1", "DataFrame", "s3://bucket/table"),)
+    bench.ends(0, "completed", StepRecord("load", "completed", outputs=made))
+    told = [text for label, text in bench.follow().details if label == "output"]
+    assert told == [f"table version 1 (DataFrame) of {step}" for step in ("inner/load", "load")]
 
 
 def test_a_run_that_ends_at_once_is_recorded_before_its_end_is_told() -> None:

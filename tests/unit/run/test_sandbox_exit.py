@@ -93,13 +93,17 @@ def test_modals_text_is_left_out_if_it_repeats_the_table() -> None:
 def test_a_sandbox_that_died_with_the_local_server_was_not_preempted() -> None:
     end = read_exit(137, ModalStatus.INTERNAL_FAILURE, KILLED_WITH_SERVER)
     assert end == SandboxExit(ExitKind.SERVER_KILLED, 137, KILLED_WITH_SERVER, killed=True)
+    said = "The local Modal server was stopped."
+    end = read_exit(137, ModalStatus.TERMINATED, said)
+    assert end == SandboxExit(ExitKind.SERVER_STOPPED, 137, said, killed=True)
 
 
 @pytest.mark.parametrize("kind", ExitKind)
 def test_the_driver_replaces_the_reason_of_exits_that_it_caused(kind: ExitKind) -> None:
     caused = {ExitKind.TERMINATED, ExitKind.PREEMPTED, ExitKind.EVICTED}
-    gone = {ExitKind.NOT_STARTED, ExitKind.LOST, ExitKind.SERVER_KILLED, ExitKind.NOT_BEGUN}
-    own = kind not in {*caused, *gone}
+    with_server = {ExitKind.SERVER_KILLED, ExitKind.SERVER_STOPPED}
+    gone = {ExitKind.NOT_STARTED, ExitKind.LOST, ExitKind.NOT_BEGUN}
+    own = kind not in {*caused, *with_server, *gone}
     end = ended_by_driver(SandboxExit(kind, 137, "Modal's reason."), "Ours.")
     assert end == SandboxExit(kind, 137, "Modal's reason." if own else "Ours.")
 

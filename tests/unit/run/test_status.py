@@ -29,6 +29,7 @@ FACTS = RunMetadata("modal", "pipeline", "app", "ap-1", "sb-1", 600)
 RUN = RunRecord("id", "name", "training", "running", NOON, NOON, metadata=FACTS)
 RUNNING = SandboxState("running")
 KILLED = SandboxState("ended", read_exit(137))
+STOPPED = read_exit(137, 3, "The local Modal server was stopped.")
 
 
 def finished(status: str) -> RunRecord:
@@ -131,6 +132,7 @@ def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
             "the run sandbox ran out of memory; nothing",
         ),
         (SandboxState("ended", read_exit(137, 8)), 1, "was evicted by Modal"),
+        (SandboxState("ended", STOPPED), 7, "was ended when the local Modal server was stopped"),
         (SandboxState("ended", read_exit(1)), 1, "has ended (exit code 1)"),
         (SandboxState("ended", read_exit(0)), 1, "has ended (exit code 0)"),
     ],
@@ -138,8 +140,9 @@ def test_that_a_run_was_asked_to_stop_is_seen_until_it_has_ended() -> None:
 def test_a_run_whose_sandbox_has_ended_is_lost(
     modal: SandboxState, exit_code: int, says: str
 ) -> None:
-    view = derive_status(RUN, [], modal)
+    view = derive_status(RUN, [StepRecord("train", "running")], modal)
     assert (view.state, view.over, view.exit_code) == (LOST, True, exit_code)
+    assert view.steps[0].status == "lost"
     (note,) = view.notes
     assert says in note.text and "ZenML says 'running'" in note.text
     assert note.commands == ("modalrun reconcile id",)

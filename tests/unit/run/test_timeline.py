@@ -170,6 +170,14 @@ def test_what_goes_on_is_open_and_ends_now() -> None:
     assert blocked.spans == ()
 
 
+def test_a_step_whose_sandbox_is_asked_for_waits_no_more() -> None:
+    load = step("load", 10, 20, metadata=known(8, 9, 10))
+    train = StepRecord("train", "starting", upstream=("load",))
+    assert shown(derived(GOING, load, missing=(train,)).steps[1].spans) == [
+        "1 sandbox start 20-90 open"
+    ]
+
+
 def test_a_step_between_two_attempts_is_being_retried() -> None:
     failed = step("load", 10, 20, status="retrying", metadata=known(8, 9, 10))
     spans = derived(GOING, failed).steps[0].spans
