@@ -180,7 +180,7 @@ def test_a_damaged_configuration_is_a_problem_and_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
-    monkeypatch.setattr(config_files, "_WRITING_SECONDS", 0.0)
+    monkeypatch.setattr(config_files, "WRITING_SECONDS", 0.0)
     (tmp_path / "config.yaml").write_text(content)
     findings = Findings(["zenml_server", "zenml_login", "stack", "modal_account"])
     check_configuration(findings)
