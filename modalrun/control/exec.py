@@ -11,7 +11,7 @@ from modalrun.modal_api.client import Connection, ForeignSandboxError
 from modalrun.modal_api.commands import Write
 from modalrun.modal_api.gateway import MODAL, ModalGateway
 from modalrun.observe.log_filter import unknown_steps
-from modalrun.observe.status import child_attempts, connect
+from modalrun.observe.status import child_attempts, connect, find_sandbox
 from modalrun.run.contract import MODAL_TOKEN, ORDER
 from modalrun.run.metadata import RunMetadata, StepMetadata
 from modalrun.run.records import UNBEGUN, RunRecord, StepRecord
@@ -70,6 +70,7 @@ def find_place(
         raise NotFoundError(
             f"The run {run.name} ({run.id}) has ended ({run.status}): it has no sandbox any more."
         )
+    run = find_sandbox(run, placed=True, zenml=zenml, modal=modal)
     metadata = run.metadata
     if metadata is None:
         why = "It is only just being submitted: try again." if run.announced else None

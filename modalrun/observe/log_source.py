@@ -15,7 +15,7 @@ from modalrun.errors import ModalrunError, NotFoundError
 from modalrun.modal_api.client import Connection
 from modalrun.modal_api.gateway import MODAL
 from modalrun.observe.resumption import PAUSE
-from modalrun.observe.status import connect, resolve
+from modalrun.observe.status import connect, find_sandbox, resolve
 from modalrun.run.records import RunRecord, run_argument
 from modalrun.run.run_plan import Target
 from modalrun.util.environment import restored_environment
@@ -94,7 +94,7 @@ def find(
         use_zenml()
         return resolve(argument)
 
-    run = while_connection_lost(resolved, say)
+    run = find_sandbox(while_connection_lost(resolved, say), placed=True)
     return source_of(_with_sandbox(run, say) if follow else run, say)
 
 

@@ -6,6 +6,7 @@ Nothing is kept on disk: with the credentials, any machine reads the same.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from modalrun.errors import ModalrunError, NotFoundError
@@ -62,8 +63,9 @@ def read_status(
             Modal does not answer is no error: a note of the status says so.
     """
     run, steps = zenml.read_run_and_steps(run_id)
-    recorded, found = run.metadata is not None, _found(run, zenml, modal)
-    run = replace(run, metadata=found)
+    recorded = run.metadata is not None
+    run = find_sandbox(run, zenml=zenml, modal=modal)
+    found = run.metadata
     state = _sandbox_state(run, zenml, modal, with_exit_code=with_exit_code)
     if not recorded and state.end is not None and state.end.kind is ExitKind.NOT_STARTED:
         # The submission asks for another one.
@@ -132,16 +134,35 @@ def connect(
     return modal.connect(metadata.target, credentials=credentials)
 
 
-def _found(run: RunRecord, zenml: ZenMLGateway, modal: ModalGateway) -> RunMetadata | None:
-    """Return a run's metadata, and what Modal knows where the submission could record none."""
+def find_sandbox(
+    run: RunRecord,
+    *,
+    placed: bool = False,
+    zenml: ZenMLGateway = ZENML,
+    modal: ModalGateway = MODAL,
+) -> RunRecord:
+    """Return a run with its sandbox, also one whose submission was killed before it recorded it.
+
+    Args:
+        placed: Whether to leave out a sandbox that still waits for its place.
+    """
     announced = run.announced
-    if run.metadata is not None or run.finished or announced is None:
-        return run.metadata
+    if run.metadata is not None or announced is None or announced.withdrawn:
+        return run
+    if announced.exit_code is not None:
+        return run
     try:
+        if run.finished and _all_cached(zenml.read_run_and_steps(run.id)[1]):
+            return run
         connection = connect(run.id, announced, zenml=zenml, modal=modal)
-        return modal.find_announced(connection, run.id, announced)
+        found = modal.find_announced(connection, run.id, announced, placed=placed)
     except ModalrunError:
-        return None
+        return run
+    return replace(run, metadata=found)
+
+
+def _all_cached(steps: Sequence[StepRecord]) -> bool:
+    return all(step.status == "cached" for step in steps)
 
 
 def _sandbox_state(

@@ -174,6 +174,36 @@ def test_a_submission_killed_before_it_records_the_sandbox(world: World) -> None
 
 
 @EVERY
+def test_a_run_whose_submission_was_killed_is_seen(world: World) -> None:
+    faults(
+        world,
+        {"rpc": "SandboxCreate*", "action": "lose_answer"},
+        {"rpc": "SandboxGetFromName*", "action": "hang"},
+    )
+    gate = world.gate()
+    command = world.popen(waiting_spec(gate))
+    world.wait_until(world.sandboxes, "the sandbox exists")
+    command.signal(signal.SIGKILL)
+    command.finish()
+    faults(world)
+    run_id, (sandbox,) = world.only_run().id, world.sandboxes()
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+
+    inside = world.modalrun("exec", run_id, "--", "printenv", "MODAL_SANDBOX_ID").finish()
+    assert inside.stdout.split() == [sandbox.id], inside.stderr
+    following = world.modalrun("logs", "--follow", run_id[:8])
+    following.stdout.wait_for("waiting in ")
+    gate.open()
+    assert following.finish(LONG).exit_code == 0
+
+    world.wait_until(lambda: world.only_run().status == "completed", "the run completes")
+    status = json.loads(world.modalrun("status", run_id, "--output", "json").finish().stdout)
+    assert status["sandbox"]["id"] == sandbox.id, status
+    logs = world.modalrun("logs", run_id).finish()
+    assert "waiting in " in logs.stdout and "no sandbox" not in logs.stderr, logs.stderr
+
+
+@EVERY
 def test_a_run_whose_submission_was_killed_is_resumed(world: World) -> None:
     faults(
         world,

@@ -72,12 +72,33 @@ def test_the_exit_code_of_a_failed_run_takes_modal(zenml: FakeZenML, modal: Fake
     assert read_status(RUN_ID, with_exit_code=True, zenml=zenml, modal=modal).exit_code == 6
 
 
-def test_a_sandbox_that_could_not_start_is_no_lost_run_while_it_is_asked_for_again(
-    zenml: FakeZenML, modal: FakeModal, monkeypatch: pytest.MonkeyPatch
+ANNOUNCED = Announced("modal", "pipeline", "app")
+
+
+@pytest.mark.parametrize(
+    ("announced", "steps", "found"),
+    [
+        (ANNOUNCED, "completed", METADATA),
+        # ZenML's cache had all of it.
+        (ANNOUNCED, "cached", None),
+        (replace(ANNOUNCED, withdrawn=True), "completed", None),
+        (replace(ANNOUNCED, exit_code=3), "completed", None),
+    ],
+)
+def test_a_run_that_has_ended_has_the_sandbox_that_its_submission_could_not_record(
+    zenml: FakeZenML, modal: FakeModal, announced: Announced, steps: str, found: RunMetadata | None
 ) -> None:
-    announced = Announced("modal", "pipeline", "app")
-    zenml.run = replace(zenml.run, status="initializing", metadata=None, announced=announced)
-    monkeypatch.setattr(modal, "find_announced", lambda *_: METADATA)
+    zenml.run = replace(zenml.run, status="completed", metadata=None, announced=announced)
+    zenml.steps = tuple(replace(step, status=steps) for step in zenml.steps)
+    modal.found = METADATA
+    assert read_status(RUN_ID, zenml=zenml, modal=modal).run.metadata == found
+
+
+def test_a_sandbox_that_could_not_start_is_no_lost_run_while_it_is_asked_for_again(
+    zenml: FakeZenML, modal: FakeModal
+) -> None:
+    zenml.run = replace(zenml.run, status="initializing", metadata=None, announced=ANNOUNCED)
+    modal.found = METADATA
     modal.state = SandboxState("ended", read_exit(1, ModalStatus.INIT_FAILURE))
     status = read_status(RUN_ID, zenml=zenml, modal=modal)
     assert (status.state, status.over, status.run.metadata) == ("initializing", False, None)
