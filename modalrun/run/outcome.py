@@ -152,7 +152,7 @@ def exit_code_and_headline(
         )
         return 0, f"Run completed{suffix}."
     if status == PAUSED and end.exit_code == 0:
-        return 0, "Run paused: it waits for somebody's answer."
+        return 0, "Run paused: it goes on when it is answered, and then resumed."
     error = end.kind.error
     if status == "stopped":
         return RunStoppedError.exit_code, "Run stopped."

@@ -28,7 +28,7 @@ from modalrun.run.records import NOT_RUN, WAITING, RunRecord, StepRecord
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit, read_exit
 
 GOES_ON = "A step has failed, so ZenML calls the run 'failed' already. Its other steps go on."
-WAITS = "The run waits for somebody's answer, in no sandbox."
+WAITS = "The run is paused, in no sandbox: answer it, unless somebody has, and resume it."
 
 STILL_GOING = ConnectionLostError.exit_code
 """The exit code for an unfinished run (the run may continue)."""

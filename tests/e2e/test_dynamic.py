@@ -167,7 +167,7 @@ def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> Non
 
     assert asked.exit_code == 0, asked.stderr
     run = world.only_run()
-    assert "Run paused: it waits for somebody's answer.\n" in asked.stderr
+    assert "Run paused: it goes on when it is answered, and then resumed.\n" in asked.stderr
     assert f"modalrun resume {run.id}" in asked.stderr
     assert (run.status, run.statuses.get("total")) == ("paused", None)
     status, reconciled = commands(

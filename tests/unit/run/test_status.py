@@ -224,7 +224,7 @@ def test_a_run_without_a_sandbox_says_whose_it_is() -> None:
 def test_a_run_that_waits_for_somebody_needs_no_sandbox(modal: SandboxState) -> None:
     view = derive_status(replace(RUN, status="paused"), [], modal)
     assert (view.state, view.over, view.exit_code) == ("paused", True, 0)
-    assert view.headline == "Run paused: it waits for somebody's answer."
+    assert view.headline == "Run paused: it goes on when it is answered, and then resumed."
     assert view.notes[0].commands[1] == "modalrun resume id"
 
     # A child waits, or a child's child, by an id of its own.
