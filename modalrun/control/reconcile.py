@@ -45,7 +45,7 @@ def reconcile(
     if status.run.finished:
         return Reconciled(status, False, f"The run is recorded as '{state}' already.")
     if status.run.status == PAUSED and status.over:
-        return Reconciled(status, False, f"The run is paused: the record is right. {WAITS}")
+        return Reconciled(status, False, f"The record is right. {WAITS}")
     if status.modal.sandbox == "running":
         return Reconciled(
             status, False, f"The run is '{state}' and its sandbox runs: the record is right."
