@@ -174,7 +174,7 @@ def test_a_run_that_waits_for_an_answer_is_resumed_by_zenml(world: World) -> Non
         world, f"modalrun status {run.id} --exit-status", f"modalrun reconcile {run.id}"
     )
     assert "exit code 0" in status
-    assert "The run is paused: the record is right." in reconciled
+    assert "The record is right. The run is paused" in reconciled
     assert world.only_run().status == "paused"
 
     condition = world.zenml(
