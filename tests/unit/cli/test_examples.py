@@ -10,8 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from modalrun import DOCS
 from modalrun.cli import app
-from modalrun.cli.examples import DOCS, EXAMPLES
+from modalrun.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[3]
 
