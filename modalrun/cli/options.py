@@ -233,9 +233,11 @@ def _given(
 
 
 def _one_or_more(text: str | None) -> str | list[str] | None:
-    if text is None or "," not in text:
+    """Read names: `A100,T4`, or a list as ZenML's components take it: `["A100", "T4"]`."""
+    if text is None or not {",", "["} & set(text):
         return text
-    return [part.strip() for part in text.split(",")]
+    listed = text.strip().removeprefix("[").removesuffix("]")
+    return [part.strip(" \"'") for part in listed.split(",")]
 
 
 def on_interrupt(option: Literal["stop", "detach"] | None) -> OnInterrupt:

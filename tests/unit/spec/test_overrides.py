@@ -105,6 +105,20 @@ def test_every_flag() -> None:
     assert _given().overrides == ()
 
 
+@pytest.mark.parametrize("text", ["A100,T4", " A100 , T4", '["A100","T4"]', "[A100, 'T4']"])
+def test_several_names_of_a_flag(text: str) -> None:
+    given = _given(gpu=text, region=text)
+    assert [one.value for one in given.overrides] == [["A100", "T4"], ["A100", "T4"]]
+
+
+@pytest.mark.parametrize("key", ["gpu", "region"])
+@pytest.mark.parametrize("text", ["A100,T4", "[A100", '"A100"'])
+def test_a_list_is_not_one_name(tmp_path: Path, key: str, text: str) -> None:
+    with pytest.raises(UsageError, match="is not a name; write several as") as caught:
+        load(tmp_path, text=f"{key}: '{text}'\n")
+    assert f"'{text}'" in caught.value.message
+
+
 @pytest.mark.parametrize("text", ["2h", "7200"])
 def test_a_timeout_of_the_command_line_is_a_duration(tmp_path: Path, text: str) -> None:
     spec = load(tmp_path, *_given(timeout=text).overrides)
