@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import Given, Spec, shared
+from modalrun.cli.options import Given, ToCompile, shared
 from modalrun.errors import UsageError
 from modalrun.output.terminal import writer
 from modalrun.output.terminal.spinner import Spinner
@@ -16,7 +16,7 @@ from modalrun.output.terminal.spinner import Spinner
 
 @shared
 def compile_(
-    spec: Spec = None,
+    spec: ToCompile = None,
     *,
     given: Given,
     output: Annotated[
