@@ -242,7 +242,8 @@ def of_file(file: DeploymentFile, spec: RunSpec) -> tuple[Deployment, RunSpec]:
     if name := spec.run_configuration.get("run_name"):
         own = file.snapshot["pipeline_configuration"].get("substitutions")
         spec.check_run_name(name, own or ())
-    deployment, spec = file.deployment, for_steps(spec, steps, file.deployment.pipeline)
+    deployment = file.deployment
+    spec = for_steps(spec, steps, deployment.pipeline, dynamic=deployment.dynamic)
     if (cache := spec.run_configuration.get("enable_cache")) is not None:
         deployment = deployment.with_caching(bool(cache))
     deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
