@@ -39,12 +39,19 @@ def compile_(
             hint=f"As in '--output {output.parent / (output.stem or 'deployment')}.json'.",
         )
 
+    from modalrun.plan.stack import wrong_stack
     from modalrun.submit.prepare import compile_to_file
 
     with Spinner("Compiling"):
-        outside = compile_to_file(checked, output)
+        found, outside = compile_to_file(checked, output)
     writer.err(f"Wrote {output}")
+    for note in found.stack_notes:
+        writer.err(f"note: {note}")
     command = ["modalrun", "submit", str(output)]
+    if found.problems:
+        error = wrong_stack(found.stack, found.problems)
+        writer.err(f"note: {error.problem}\n  {error.hint}")
+        command += ["--target", "local"]
     if outside is not None:
         writer.err(
             "note: the source root is not below the file's folder, so whoever uses the file has to"
