@@ -240,10 +240,11 @@ def _given(
 
 def _one_or_more(text: str | None) -> str | list[str] | None:
     """Read names: `A100,T4`, or a list as ZenML's components take it: `["A100", "T4"]`."""
-    if text is None or not {",", "["} & set(text):
-        return text
-    listed = text.strip().removeprefix("[").removesuffix("]")
-    return [part.strip(" \"'") for part in listed.split(",")]
+    if text is None:
+        return None
+    if listed := re.fullmatch(r"\[(.*)\]", text.strip()):
+        return [part.strip(" \"'") for part in listed[1].split(",")]
+    return [part.strip() for part in text.split(",")] if "," in text else text
 
 
 def on_interrupt(option: Literal["stop", "detach"] | None) -> OnInterrupt:

@@ -111,6 +111,11 @@ def test_several_names_of_a_flag(text: str) -> None:
     assert [one.value for one in given.overrides] == [["A100", "T4"], ["A100", "T4"]]
 
 
+def test_half_a_list_of_a_flag(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"""^--gpu: .*'\["A100"' is not a name"""):
+        load(tmp_path, *_given(gpu='["A100","T4"').overrides)
+
+
 @pytest.mark.parametrize("key", ["gpu", "region"])
 @pytest.mark.parametrize("text", ["A100,T4", "[A100", '"A100"'])
 def test_a_list_is_not_one_name(tmp_path: Path, key: str, text: str) -> None:
