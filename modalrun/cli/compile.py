@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from modalrun.cli.options import Given, Spec, shared
+from modalrun.cli.options import Given, ToCompile, shared
 from modalrun.errors import UsageError
 from modalrun.output.terminal import writer
 from modalrun.output.terminal.spinner import Spinner
@@ -16,7 +16,7 @@ from modalrun.output.terminal.spinner import Spinner
 
 @shared
 def compile_(
-    spec: Spec = None,
+    spec: ToCompile = None,
     *,
     given: Given,
     output: Annotated[
@@ -39,12 +39,19 @@ def compile_(
             hint=f"As in '--output {output.parent / (output.stem or 'deployment')}.json'.",
         )
 
+    from modalrun.plan.stack import wrong_stack
     from modalrun.submit.prepare import compile_to_file
 
     with Spinner("Compiling"):
-        outside = compile_to_file(checked, output)
+        found, outside = compile_to_file(checked, output)
     writer.err(f"Wrote {output}")
+    for note in found.stack_notes:
+        writer.err(f"note: {note}")
     command = ["modalrun", "submit", str(output)]
+    if found.problems:
+        error = wrong_stack(found.stack, found.problems)
+        writer.err(f"note: {error.problem}\n  {error.hint}")
+        command += ["--target", "local"]
     if outside is not None:
         writer.err(
             "note: the source root is not below the file's folder, so whoever uses the file has to"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-DOCS = "https://github.com/modalrun/modalrun/blob/main/docs"
+from modalrun import DOCS
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "submit": (

@@ -35,15 +35,21 @@ Format = Literal["text", "json"]
 Output = Annotated[
     Format, typer.Option("--output", "-o", help="Format of the result: text, or one JSON object.")
 ]
+_SPEC = (
+    "The run spec, a YAML file; by default modalrun.yaml or run.yaml of this folder. Or a folder"
+    " with one{} a pipeline (training.py:training, my_project.training:pipeline){}."
+)
 Spec = Annotated[
     Path | None,
     typer.Argument(
         metavar="SPEC",
-        help="The run spec, a YAML file; by default modalrun.yaml or run.yaml of this folder. Or a"
-        " folder with one, a pipeline (training.py:training, my_project.training:pipeline), or a"
-        " deployment file from 'compile'.",
+        help=_SPEC.format(",", ", or a deployment file from 'compile'"),
         show_default=False,
     ),
+]
+ToCompile = Annotated[
+    Path | None,
+    typer.Argument(metavar="SPEC", help=_SPEC.format(", or", ""), show_default=False),
 ]
 TargetName = Literal["modal", "local"]
 Target = Annotated[
@@ -233,9 +239,12 @@ def _given(
 
 
 def _one_or_more(text: str | None) -> str | list[str] | None:
-    if text is None or "," not in text:
-        return text
-    return [part.strip() for part in text.split(",")]
+    """Read names: `A100,T4`, or a list as ZenML's components take it: `["A100", "T4"]`."""
+    if text is None:
+        return None
+    if listed := re.fullmatch(r"\[(.*)\]", text.strip()):
+        return [part.strip(" \"'") for part in listed[1].split(",")]
+    return [part.strip() for part in text.split(",")] if "," in text else text
 
 
 def on_interrupt(option: Literal["stop", "detach"] | None) -> OnInterrupt:

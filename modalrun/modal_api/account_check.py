@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from modalrun import DOCS
 from modalrun.errors import AuthenticationError, ConnectionLostError, NotFoundError
 from modalrun.modal_api import image_builder, images
 from modalrun.modal_api.client import Connection, require_server, require_whole_token
@@ -138,7 +139,7 @@ def _absent(missing: Sequence[tuple[str, str]], connection: Connection) -> NotFo
         what = "names, or create them" if len(missing) > 1 else "name, or create it"
         hint = f"Correct the {what}: {connection.shell_command(*commands)}"
     else:
-        hint = "Correct the name, or publish such an image (docs/images.md)."
+        hint = f"Correct the name, or publish such an image ({DOCS}/images.md)."
     problems = "; ".join(problem for problem, _ in missing)
     return NotFoundError(f"{problems}.", effect="Nothing was created.", hint=hint)
 

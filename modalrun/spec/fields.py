@@ -220,9 +220,12 @@ class SettingFields(BaseModel):
 
     @field_validator("gpu", "region")
     @classmethod
-    def _not_an_empty_list(cls, value: Any) -> Any:
+    def _names(cls, value: Any) -> Any:
         if value == []:
             raise ValueError("an empty list; leave the setting out instead")
+        for name in [value] if isinstance(value, str) else value or ():
+            if re.search(r"""[][,"']""", name):
+                raise ValueError(f"'{name}' is not a name; write several as [first, second]")
         return value
 
     @field_validator("gpu")

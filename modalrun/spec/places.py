@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from modalrun import DOCS
 from modalrun.run.run_plan import RunSettings
 from modalrun.spec.fields import REPLACED, RESOURCE_KEYS, ResourceFields, SettingFields
 from modalrun.spec.schema import RUN_KEYS, STEP_KEYS, DockerKeys, OurKeys, RetryKeys
@@ -113,7 +114,7 @@ def hint(at: KeyPath, known: Iterable[str], listed: set[str], *, flag: bool = Fa
     """
     key, keys = str(at[-1]), frozenset(known)
     if key in REPLACED:
-        return f"Use '{REPLACED[key]}' instead (docs/modes.md)."
+        return f"Use '{REPLACED[key]}' instead ({DOCS}/modes.md)."
     if key.startswith("x-"):
         return "Keys that begin with 'x-' stand at the top level."
     # A key of settings may name a flavor: "orchestrator.modal".
@@ -128,7 +129,7 @@ def hint(at: KeyPath, known: Iterable[str], listed: set[str], *, flag: bool = Fa
             answer = "Use" if flag else f"'{key}' is"
             return f"{answer} {' or '.join(places)}."
     page = "images" if at[-2:-1] == ("docker",) else "configuration"
-    answer = f"docs/{page}.md lists the valid keys."
+    answer = f"{DOCS}/{page}.md lists the valid keys."
     if len(keys) <= _MOST_LISTED:
         answer = f"Valid keys: {', '.join(sorted(keys))}."
     if answer in listed:

@@ -18,13 +18,14 @@ from modalrun.util.text import listing
 S = TypeVar("S", bound=YamlSource)
 
 
-def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec:
+def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str, *, dynamic: bool) -> RunSpec:
     """Return a spec in which each key under `steps:` is a step: `train*` becomes several.
 
     Of two keys for a step, its own name is stronger, then the longer one.
 
     Args:
         steps: The invocation ids of the pipeline's steps -> the names of the steps.
+        dynamic: Whether these are only the steps that the pipeline lists in `depends_on`.
 
     Raises:
         UsageError: A key is for no step.
@@ -35,8 +36,7 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
     mistakes = Mistakes()
     for key in keys:
         if not matches[key]:
-            hint = did_you_mean(key, steps, f"Its steps: {listing(steps, most=20)}.")
-            problem = f"the pipeline '{pipeline}' has no step '{key}'."
+            problem, hint = _no_step(key, steps, pipeline, dynamic=dynamic)
             mistakes.found.append(spec.error(("steps", key), problem, hint))
     mistakes.raise_all()
     covered = {step for matched in matches.values() for step in matched}
@@ -68,6 +68,22 @@ def for_steps(spec: RunSpec, steps: Mapping[str, str], pipeline: str) -> RunSpec
         command_line=_named(spec.command_line, written),
         notes=(*spec.notes, *mistakes.notes),
     )
+
+
+def _no_step(
+    key: str, steps: Mapping[str, str], pipeline: str, *, dynamic: bool
+) -> tuple[str, str]:
+    """Return what is wrong with a key that is for no step, and what to do."""
+    known = listing(steps, most=20)
+    if dynamic:
+        return (
+            f"the dynamic pipeline '{pipeline}' has no step '{key}' in its 'depends_on'.",
+            f"A run spec can name only the steps listed there{f': {known}' if steps else ''}."
+            " List the step in '@pipeline(dynamic=True, depends_on=[...])', or give it its"
+            " settings in the code: '@step(settings=...)'.",
+        )
+    otherwise = f"Its steps: {known}." if steps else "It has no steps."
+    return f"the pipeline '{pipeline}' has no step '{key}'.", did_you_mean(key, steps, otherwise)
 
 
 def is_for(key: str, step: str) -> bool:

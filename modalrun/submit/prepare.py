@@ -73,12 +73,19 @@ class PricedPlan:
     @property
     def notes(self) -> tuple[str, ...]:
         """The plan's notes, and those for who weighs whether to run it."""
-        found = [pricing.ceiling_note(self.plan, self.cost)]
-        if self.plan.target == "modal":
-            found += [f"'submit' will refuse this run: {text}" for text in self.no_login]
-            server = self.stack.server
-            found += [private_server(server)] if server and has_private_address(server) else []
-        return (*self.plan.notes, *filter(None, found))
+        ceiling = pricing.ceiling_note(self.plan, self.cost)
+        return (*self.plan.notes, *([ceiling] if ceiling else []), *self.stack_notes)
+
+    @property
+    def stack_notes(self) -> tuple[str, ...]:
+        """What may keep the run from working with its stack on Modal, beside the problems."""
+        if self.plan.target != "modal":
+            return ()
+        server = self.stack.server
+        return (
+            *(f"'submit' will refuse this run: {text}" for text in self.no_login),
+            *([private_server(server)] if server and has_private_address(server) else []),
+        )
 
     def check_stack(self) -> None:
         """Refuse a stack that a run can't have with the target.
@@ -242,7 +249,8 @@ def of_file(file: DeploymentFile, spec: RunSpec) -> tuple[Deployment, RunSpec]:
     if name := spec.run_configuration.get("run_name"):
         own = file.snapshot["pipeline_configuration"].get("substitutions")
         spec.check_run_name(name, own or ())
-    deployment, spec = file.deployment, for_steps(spec, steps, file.deployment.pipeline)
+    deployment = file.deployment
+    spec = for_steps(spec, steps, deployment.pipeline, dynamic=deployment.dynamic)
     if (cache := spec.run_configuration.get("enable_cache")) is not None:
         deployment = deployment.with_caching(bool(cache))
     deployment = replace(deployment, notes=(*deployment.notes, *spec.notes))
@@ -251,11 +259,11 @@ def of_file(file: DeploymentFile, spec: RunSpec) -> tuple[Deployment, RunSpec]:
     return deployment, spec
 
 
-def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
+def compile_to_file(spec: RunSpec, path: Path) -> tuple[PricedPlan, Path | None]:
     """Compile the pipeline of a run spec to a deployment file.
 
     Returns:
-        The source root, if the file can't name it: it is not below the file's folder.
+        Its plan; and the source root, if the file can't name it: it is not below its folder.
 
     Raises:
         ModalrunError: As for `plan_spec`; or the file can't be written.
@@ -273,7 +281,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
     with zenml_process(spec.source_root):
         compiled = load_deployment(spec)
         # A setting that can't be planned is an error now, not at the first use of the file.
-        plan_deployment(compiled.deployment, compiled.stack_description, spec)
+        planned = plan_deployment(compiled.deployment, compiled.stack_description, spec)
         from modalrun.zenml_api.compiling.conditions import conditions_of
 
         on_server = compiled.stack_description.server is not None
@@ -290,7 +298,7 @@ def compile_to_file(spec: RunSpec, path: Path) -> Path | None:
                 conditions=conditions_of(compiled, spec.target) if on_server else None,
             ),
         )
-    return None if spec.source_root.is_relative_to(folder) else spec.source_root
+    return planned, None if spec.source_root.is_relative_to(folder) else spec.source_root
 
 
 def deployment_path(spec: RunSpec) -> Path | None:

@@ -31,3 +31,12 @@ def test_the_printed_command_keeps_target_options_and_source_root(world: World, 
     run = world.only_run()
     assert (run.name, done.stdout.strip()) == ("as-compiled", run.id)
     assert [sandbox.timeout_secs for sandbox in world.sandboxes()] == [99]
+
+
+def test_a_stack_that_does_not_work_with_the_target_is_told(world: World) -> None:
+    spec = world.spec("pipeline: sandboxes.plain\n")
+    file = world.project / "d.json"
+    done = world.modalrun("compile", str(spec), "-o", str(file), "--target", "modal").finish()
+    assert done.exit_code == 0, done.stderr
+    assert "can't be used with target 'modal'" in done.stderr
+    assert done.stderr.endswith(f"To run it: modalrun submit {file} --target local\n"), done.stderr

@@ -84,7 +84,7 @@ def check_step_parameters(pipeline: Pipeline, spec: RunSpec, mistakes: Mistakes)
     """
     names = {one: invocation.step.name for one, invocation in pipeline.invocations.items()}
     with mistakes.collecting():
-        spec = for_steps(spec, names, pipeline.name)
+        spec = for_steps(spec, names, pipeline.name, dynamic=pipeline.is_dynamic)
     steps = dict(spec.run_configuration.get("steps") or {})
     for step in steps.keys() & pipeline.invocations.keys():
         definition = pipeline.invocations[step].step.entrypoint_definition

@@ -107,7 +107,8 @@ def _compiled(
     substitutions = snapshot.pipeline_configuration.substitutions
     spec.check_run_name(snapshot.run_name_template, substitutions)
     steps = {name: step.config.name for name, step in snapshot.step_configurations.items()}
-    spec = for_steps(spec, steps, snapshot.pipeline_configuration.name)
+    name = snapshot.pipeline_configuration.name
+    spec = for_steps(spec, steps, name, dynamic=deployment.dynamic)
     stack, values = use_stack(model)
     layers = deployment.layers
     if Origin.COMPONENT not in layers:

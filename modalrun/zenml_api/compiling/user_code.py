@@ -154,7 +154,8 @@ def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:
             f" of the code or the run spec{',' if problem.startswith(' ') else ''}{problem}"
         )
     hint = "--debug shows the whole traceback."
-    if isinstance(error, SystemExit):
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SystemExit) and any(frame.name == "<module>" for frame in frames):
         hint = (
             "Modules are imported to compile and to run steps: keep what a script does below"
             " 'if __name__ == \"__main__\":'."

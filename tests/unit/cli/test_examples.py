@@ -10,8 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from modalrun import DOCS
 from modalrun.cli import app
-from modalrun.cli.examples import DOCS, EXAMPLES
+from modalrun.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,6 +48,19 @@ def test_an_example_is_a_command_that_exists(name: str, example: str) -> None:
         assert words.pop(0) == word
         command = command.commands[word]  # type: ignore[attr-defined]
     command.make_context(name, words)
+
+
+def test_compile_does_not_offer_to_compile_a_deployment_file() -> None:
+    text = {}
+    for name in ("compile", "plan"):
+        done = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "110"})
+        argument = done.output.partition("Arguments:")[2].partition("Options:")[0]
+        text[name] = " ".join(argument.split())
+    offered = ", or a deployment file from 'compile'."
+    assert text["plan"].endswith(f"my_project.training:pipeline){offered}")
+    assert text["compile"].endswith(
+        "with one, or a pipeline (training.py:training, my_project.training:pipeline)."
+    )
 
 
 def test_no_summary_of_a_command_is_cut() -> None:

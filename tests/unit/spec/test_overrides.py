@@ -105,6 +105,25 @@ def test_every_flag() -> None:
     assert _given().overrides == ()
 
 
+@pytest.mark.parametrize("text", ["A100,T4", " A100 , T4", '["A100","T4"]', "[A100, 'T4']"])
+def test_several_names_of_a_flag(text: str) -> None:
+    given = _given(gpu=text, region=text)
+    assert [one.value for one in given.overrides] == [["A100", "T4"], ["A100", "T4"]]
+
+
+def test_half_a_list_of_a_flag(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"""^--gpu: .*'\["A100"' is not a name"""):
+        load(tmp_path, *_given(gpu='["A100","T4"').overrides)
+
+
+@pytest.mark.parametrize("key", ["gpu", "region"])
+@pytest.mark.parametrize("text", ["A100,T4", "[A100", '"A100"'])
+def test_a_list_is_not_one_name(tmp_path: Path, key: str, text: str) -> None:
+    with pytest.raises(UsageError, match="is not a name; write several as") as caught:
+        load(tmp_path, text=f"{key}: '{text}'\n")
+    assert f"'{text}'" in caught.value.message
+
+
 @pytest.mark.parametrize("text", ["2h", "7200"])
 def test_a_timeout_of_the_command_line_is_a_duration(tmp_path: Path, text: str) -> None:
     spec = load(tmp_path, *_given(timeout=text).overrides)

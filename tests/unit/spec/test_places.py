@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modalrun import DOCS
 from modalrun.errors import UsageError
 from modalrun.spec.overrides import Override, set_option
 from modalrun.spec.places import SHORT_FORMS
@@ -204,7 +205,7 @@ def test_no_wrong_guess(tmp_path: Path, key: str) -> None:
 def test_the_valid_keys_are_named_once(tmp_path: Path) -> None:
     text = "zzzz: 1\nyyyy: 1\nsteps: {a: {zzzz: 1}}\nmodal: {zzzz: 1, yyyy: 1}\n"
     error = mistakes(tmp_path, PIPELINE + text)
-    assert error.message.count("docs/configuration.md lists the valid keys.") == 1
+    assert error.message.count(f"{DOCS}/configuration.md lists the valid keys.") == 1
     assert error.message.count("Valid keys: environment, secrets, volumes, workspace.") == 1
 
 
@@ -219,7 +220,7 @@ def test_the_valid_keys_are_named_once(tmp_path: Path) -> None:
 )
 def test_many_valid_keys_are_in_the_docs(tmp_path: Path, text: str, page: str) -> None:
     hint = mistake(tmp_path, f"{PIPELINE}{text}\n").hint
-    assert hint == f"docs/{page}.md lists the valid keys."
+    assert hint == f"{DOCS}/{page}.md lists the valid keys."
 
 
 def test_many_valid_keys_are_in_the_docs_for_a_flag_too(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_many_valid_keys_are_in_the_docs_for_a_flag_too(tmp_path: Path) -> None:
     path.write_text(PIPELINE)
     with pytest.raises(UsageError) as raised:
         load_spec(path, overrides=[set_option("foo.bar=1")])
-    assert raised.value.hint == "docs/configuration.md lists the valid keys."
+    assert raised.value.hint == f"{DOCS}/configuration.md lists the valid keys."
 
 
 # Keys for anchors.

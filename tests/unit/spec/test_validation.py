@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from modalrun import DOCS
 from modalrun.spec.run_spec import RunSpec
 from unit.specs import PIPELINE, line_of, mistake, mistakes
 
@@ -75,7 +76,7 @@ def test_a_setting_that_was_replaced_names_the_new_one(tmp_path: Path) -> None:
     text = "settings: {orchestrator: {mode: per_step, prewarm: cpu}}\n"
     error = mistake(tmp_path, PIPELINE + text)
     assert error.message.endswith("unknown key 'prewarm' under 'settings.orchestrator'.")
-    assert error.hint == "Use 'keep_warm: SECONDS' instead (docs/modes.md)."
+    assert error.hint == f"Use 'keep_warm: SECONDS' instead ({DOCS}/modes.md)."
 
 
 @pytest.mark.parametrize("key", ["5", "2024-01-02", "1.50", "true", "~"])

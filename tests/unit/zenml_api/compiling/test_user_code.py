@@ -76,6 +76,24 @@ def test_a_misspelt_module_is_corrected_as_it_was_written(
     assert (caught.value.hint or "").startswith(hint)
 
 
+def test_an_exit_names_the_main_guard_only_where_a_module_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exiting.py").write_text("import sys\n\nsys.exit(3)\n")
+    (tmp_path / "run.yaml").write_text("pipeline: exiting.training\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = load_spec(tmp_path / "run.yaml")
+    with pytest.raises(UsageError, match=r"exiting\.py:3") as imported:
+        import_pipeline(spec)
+    assert "__main__" in (imported.value.hint or "")
+    with (
+        pytest.raises(UsageError, match="SystemExit: stop it") as called,
+        user_code(spec, "compiling it"),
+    ):
+        sys.exit("stop it")
+    assert "__main__" not in (called.value.hint or "")
+
+
 def test_a_wrong_input_of_a_step_is_named(tmp_path: Path) -> None:
     @step
     def train(epochs: int) -> None:
