@@ -175,7 +175,8 @@ class SourceTree:
             raise self.selection.refusal(
                 self.missing,
                 f"there is nothing of that name in {self.root}.",
-                self._meant() or "It has files and folders, relative to the source root.",
+                self._meant()
+                or "'source_include' has files and folders, relative to the source root.",
             )
         if self.leaving:
             links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]

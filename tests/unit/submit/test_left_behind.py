@@ -159,7 +159,7 @@ def test_nothing_is_said_of_anything_else(root: Path, kind: str, message: str) -
         ("data/lables.csv", "Did you mean 'data/labels.csv'?"),
         ("dat/labels.csv", "Did you mean 'data/labels.csv'?"),
         ("data/*.csv", "Patterns are not read: name files or folders."),
-        ("nowhere", "It has files and folders, relative to the source root."),
+        ("nowhere", "'source_include' has files and folders, relative to the source root."),
     ],
 )
 def test_what_source_include_names_and_is_not_there(root: Path, name: str, hint: str) -> None:
