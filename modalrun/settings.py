@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict
+from typing import Any
+
+from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from zenml.config.base_settings import BaseSettings
 
 from modalrun.spec.fields import SettingFields
@@ -21,3 +23,16 @@ class ModalOrchestratorSettings(SettingFields, BaseSettings):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _says_what_to_write(
+        cls, value: Any, handler: ModelWrapValidatorHandler[ModalOrchestratorSettings]
+    ) -> ModalOrchestratorSettings:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            # Its own imports take a step's process 10 ms.
+            from modalrun.spec.validation import with_hints
+
+            raise with_hints(error, cls) from None

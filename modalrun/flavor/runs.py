@@ -344,27 +344,25 @@ def _readable_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _failure_recorded(run: PipelineRunResponse) -> Iterator[None]:
-    """Record why a run is not submitted: ZenML would record only that it has failed.
+    """Record why a run is not submitted, and say so: ZenML would record only that it has failed.
 
     ZenML resets a run that it resumes to its former status.
     """
     try:
         yield
     except errors.ModalrunError as error:
-        if from_metadata(RunMetadata, run.run_metadata) is None:
-            record = partial(_record_failure, str(run.id), error)
-            # ZenML may be what has failed.
-            with contextlib.suppress(Exception):
-                interrupts.within(withdrawal.SECONDS, record)
-        raise
+        if from_metadata(RunMetadata, run.run_metadata) is not None:
+            raise
+        recorded = withdrawal.as_recorded(error, str(run.id))
+        # ZenML may be what has failed.
+        with contextlib.suppress(Exception):
+            interrupts.within(withdrawal.SECONDS, partial(_record_failure, str(run.id), recorded))
+        raise recorded from error
 
 
 def _record_failure(run_id: str, error: errors.ModalrunError) -> None:
-    # The exit code of a wrong setting would say that there is no run.
-    wrong = isinstance(error, errors.UsageError)
-    code = errors.RunFailedError.exit_code if wrong else error.exit_code
     if ZENML.finalize_run(run_id, f"The run sandbox was not created: {error.problem}"):
-        ZENML.publish_metadata(run_id, not_created_metadata(code))
+        ZENML.publish_metadata(run_id, not_created_metadata(error.exit_code))
 
 
 @contextlib.contextmanager

@@ -134,10 +134,10 @@ def _remarks(advice: Advice) -> list[str]:
                 remarks.append(f"{name}: GPU ({one.gpu}) busy {one.gpu_busy} %.")
     total = sum((one.saved or Decimal(0) for one in advice.steps), Decimal(0))
     if total:
-        verb = "saves" if total >= 0 else "costs"
+        change = "less" if total >= 0 else "more"
         remarks.append(
-            f"All of it {verb} {dollars(abs(total))} a run on Modal (list prices of"
-            f" {LIST_PRICES.as_of}). '--write' prints the settings."
+            f"With the suggested cores and memory a run costs {dollars(abs(total))} {change} on"
+            f" Modal (list prices of {LIST_PRICES.as_of}). '--write' prints the settings."
         )
     if advice.unmeasured:
         names = ", ".join(advice.unmeasured)

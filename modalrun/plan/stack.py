@@ -40,12 +40,14 @@ class StackDescription:
     Attributes:
         components: Its components except the orchestrator, which modalrun replaces.
         server: The URL of the ZenML server; None for a database on this machine.
+        orchestrator: The name of its orchestrator; None if an older deployment file has none.
     """
 
     id: str
     name: str
     components: tuple[Component, ...] = ()
     server: str | None = None
+    orchestrator: str | None = None
 
 
 def problems_on_modal(stack: StackDescription) -> list[str]:

@@ -119,7 +119,8 @@ def describe(
     expected = [_expected(error) for error in at_path]
     if None in expected:
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
-        return where, f": {message[:1].lower()}{message[1:]}."
+        end = "" if message.endswith("?") else "."
+        return where, f": {message[:1].lower()}{message[1:]}{end}"
     choice = " or ".join(dict.fromkeys(map(str, expected)))
     if of_key:
         quotes = "" if isinstance(first["input"], str) else " (put quotes around text)"

@@ -10,6 +10,7 @@ from string import Formatter
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from modalrun.errors import UsageError
 from modalrun.spec import places
@@ -93,6 +94,21 @@ def validation_messages(
         describe(errors, root, shown)
         for errors in group_by_key(error.errors(include_url=False), root)
     ]
+
+
+def with_hints(error: ValidationError, model: type[BaseModel]) -> ValidationError:
+    """Return the error of a settings class, with what to write instead of each unknown key."""
+    listed: set[str] = set()
+    details: list[InitErrorDetails] = []
+    for one in error.errors(include_url=False):
+        where, text = one["loc"], one["msg"]
+        if one["type"] == "extra_forbidden":
+            known = _fields_at(model, where[:-1])
+            hint = places.hint((*places.ORCHESTRATOR, *where), known, listed)
+            text = f"Unknown setting '{where[-1]}'.{f' {hint}' if hint else ''}"
+        kind = PydanticCustomError(one["type"], text, one.get("ctx"))
+        details.append({"type": kind, "loc": where, "input": one["input"]})
+    return ValidationError.from_exception_data(error.title, details)
 
 
 @dataclass(frozen=True)

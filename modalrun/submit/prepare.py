@@ -154,12 +154,14 @@ def plan_deployment(
     if not on_modal:
         # A machine of a cloud may have credentials of its own, which the sandboxes here use too.
         plan = replace(plan, notes=(*plan.notes, *no_login))
-    source = _source_selection(plan, deployment, spec)
+    source = _source_selection(plan, deployment, stack, spec)
     cost = pricing.cost(plan, LIST_PRICES, skipped=skipped)
     return PricedPlan(plan, cost, stack, source, spec, tuple(problems), tuple(no_login))
 
 
-def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> SourceSelection:
+def _source_selection(
+    plan: Plan, deployment: Deployment, stack: StackDescription, spec: RunSpec
+) -> SourceSelection:
     """Return which files go. Only the user, and code of theirs, can name credential files."""
     by_user = {Origin.COMMAND_LINE, Origin.SPEC_PIPELINE}
     if spec.own_code:
@@ -179,6 +181,7 @@ def _source_selection(plan: Plan, deployment: Deployment, spec: RunSpec) -> Sour
         tuple(code_folders(spec.source_root, deployment.docker)),
         spec.scripted,
         named,
+        stack.orchestrator or "NAME",
     )
 
 

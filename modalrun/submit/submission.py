@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, cast
 from modalrun.errors import (
     NOTHING_SUBMITTED,
     Interrupted,
-    RunFailedError,
     RunStoppedError,
     UsageError,
 )
@@ -44,7 +43,7 @@ from modalrun.submit.source.ahead import SourceAhead, copied_ahead, remembered
 from modalrun.submit.source.imports import check_imports
 from modalrun.submit.source.selection import credential_notes, select
 from modalrun.submit.source.staging import new_files_note, stage, stage_again
-from modalrun.submit.withdrawal import Withdrawal, announcement, say_at_last
+from modalrun.submit.withdrawal import Withdrawal, announcement, as_recorded, say_at_last
 from modalrun.util import background, interrupts, timeline
 from modalrun.util.background import in_background
 from modalrun.zenml_api import config_files
@@ -288,12 +287,7 @@ class Submission:
                     cause = store_error(cause) or cause
                 if (run_id := placeholder.run_id) is not None:
                     if isinstance(cause, UsageError):
-                        # Its exit code says that nothing was created.
-                        cause = RunFailedError(
-                            cause.problem,
-                            effect=f"The run {run_id} is recorded as failed.",
-                            hint=cause.hint,
-                        )
+                        cause = as_recorded(cause, run_id)
                     self._withdraw(run_id, cause)
                 elif isinstance(cause, KeyboardInterrupt | Interrupted):
                     text = UNANSWERED if placeholder.unanswered else NOTHING_SUBMITTED

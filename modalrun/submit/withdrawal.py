@@ -14,8 +14,10 @@ from modalrun.errors import (
     Interrupted,
     ModalrunError,
     NotFoundError,
+    RunFailedError,
     RunStoppedError,
     UnknownOutcomeError,
+    UsageError,
 )
 from modalrun.observe.handle import RunObserver
 from modalrun.run.metadata import Announced, to_metadata
@@ -197,6 +199,13 @@ def _shown(error: BaseException) -> ModalrunError:
     if isinstance(error, OSError | MemoryError):
         return machine_error(error, creates_run=True)
     return InternalError(f"{type(error).__name__}: {first_line(error)}")
+
+
+def as_recorded(error: ModalrunError, run_id: str) -> ModalrunError:
+    """Return the error of a submission whose run has a record: something was created."""
+    # The exit code of a wrong setting would say that there is no run.
+    kind = RunFailedError if isinstance(error, UsageError) else type(error)
+    return kind(error.problem, effect=f"The run {run_id} is recorded as failed.", hint=error.hint)
 
 
 def announcement(

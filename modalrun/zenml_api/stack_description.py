@@ -49,4 +49,5 @@ def describe_stack(stack: Stack) -> StackDescription:
         name=stack.name,
         components=tuple(components),
         server=None if store.type == StoreType.SQL else store.url,
+        orchestrator=stack.orchestrator.name,
     )

@@ -227,6 +227,25 @@ def test_a_run_whose_submission_was_not_answered_keeps_its_record(world: World) 
     world.wait_until(lambda: world.only_run().status == "completed", "the run completes by itself")
 
 
+@pytest.mark.exhaustive
+@pytest.mark.local_store("the stack is registered here")
+def test_a_refusal_names_the_failed_run_and_the_orchestrator(world: World) -> None:
+    register(world)
+    for update, problem in (
+        ('--secrets=["absent"]', "Secret 'absent' not found on the local Modal server."),
+        ('--secrets=[] --source_include=["absent"]', f"nothing of that name in {world.project}."),
+    ):
+        commands(world, f"zenml orchestrator update modal_orch {update}")
+        refused = script(world, "flavored.py", "pipeline").finish()
+        run = world.runs()[-1]
+        told = " ".join(refused.stderr.split())
+        assert problem in told
+        assert f" The run {run.id} is recorded as failed. " in told
+        assert "Nothing was created" not in told
+        assert (refused.exit_code, run.status) == (1, "failed")
+    assert "stack: zenml orchestrator update modal_orch --source_include='[]'." in told
+
+
 UPSTREAM = """
 import os
 os.environ["ZENML_SKIP_STACK_VALIDATION"] = "true"

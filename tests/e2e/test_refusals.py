@@ -128,7 +128,7 @@ def test_a_file_that_can_t_be_written_or_used_is_refused_before_all_else(
             r"no step 'trian'.*\n.*'train'",
         ),
         # What is wrong in the code is named by its place there.
-        ("pipeline: refused.misspelt\n", None, r"'misspelt' in code: .*'gpuu'.*\n.*'gpu'"),
+        ("pipeline: refused.misspelt\n", None, r"'misspelt' in code: .*'gpuu'.*'gpu'"),
         # What ZenML would drop without a word.
         (
             "pipeline: refused.training\nretry: {max_retires: 2}\n",

@@ -35,6 +35,20 @@ def test_unknown_fields_are_forbidden(model: type[SettingFields]) -> None:
     assert caught.value.errors()[0]["type"] == "extra_forbidden"
 
 
+def test_an_unknown_field_is_told_the_right_one_beside_other_mistakes() -> None:
+    values = {"gpus": "A100", "memory": "1GB", "image": {"nam": "x"}, "timeout": 0}
+    with pytest.raises(ValidationError) as caught:
+        ModalOrchestratorSettings.model_validate(values)
+    assert {one["loc"]: one["msg"] for one in caught.value.errors()} == {
+        ("gpus",): "Unknown setting 'gpus'. Did you mean 'gpu'?",
+        ("memory",): "Unknown setting 'memory'. 'memory' is 'settings: resources: memory'.",
+        ("image", "nam"): "Unknown setting 'nam'. Did you mean 'name'?",
+        ("timeout",): "Input should be greater than or equal to 1",
+    }
+    # A wrong field may hold a secret.
+    assert "A100" not in str(caught.value)
+
+
 @pytest.mark.parametrize("model", [SettingFields, ModalOrchestratorSettings])
 @pytest.mark.parametrize(
     ("field", "value"),

@@ -40,6 +40,7 @@ class SourceSelection:
         folders: The folders of this machine that it imports them from.
         scripted: Whether a script runs the pipeline, without a run spec and a command line.
         named: The value that `include` is from, with its origin.
+        orchestrator: The name of the stack's orchestrator, for a command.
     """
 
     root: Path
@@ -51,6 +52,7 @@ class SourceSelection:
     folders: tuple[Path, ...] = field(default=(), compare=False)
     scripted: bool = field(default=False, compare=False)
     named: Value | None = field(default=None, compare=False)
+    orchestrator: str = field(default="NAME", compare=False)
 
     def __post_init__(self) -> None:
         if self.dockerignore is not None:
@@ -62,7 +64,8 @@ class SourceSelection:
         """Say which setting takes further paths along, and where it is set."""
         names = list(dict.fromkeys([*self.include, *map(shown, paths)]))
         if self.scripted:
-            return f"{self._set_to(names)}; or, for all pipelines of the stack, {_update_to(names)}"
+            everywhere = f"for all pipelines of the stack, {self._update_to(names)}"
+            return f"{self._set_to(names)}; or, {everywhere}"
         return self._set_to(names)
 
     def refusal(self, names: Collection[str], problem: str, hint: str) -> UsageError:
@@ -74,7 +77,7 @@ class SourceSelection:
             kept = [name for name in self.include if name not in names]
             hint += (
                 f" For this pipeline alone: {self._set_to(kept)}. For all pipelines of the stack:"
-                f" {_update_to(kept)}."
+                f" {self._update_to(kept)}."
             )
         return UsageError(
             f"'source_include'{source} names {', '.join(names)}: {problem}", hint=hint
@@ -86,10 +89,9 @@ class SourceSelection:
         value = f"[{', '.join(names)}]"
         return f"'source_include: {value}' in the run spec, or --set 'source_include={value}'"
 
-
-def _update_to(names: list[str]) -> str:
-    value = shlex.quote(json.dumps(names))
-    return f"zenml orchestrator update NAME --source_include={value}"
+    def _update_to(self, names: list[str]) -> str:
+        name, value = shlex.quote(self.orchestrator), shlex.quote(json.dumps(names))
+        return f"zenml orchestrator update {name} --source_include={value}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class SourceTree:
             raise self.selection.refusal(
                 self.missing,
                 f"there is nothing of that name in {self.root}.",
-                self._meant() or "It has files and folders, relative to the source root.",
+                self._meant()
+                or "'source_include' has files and folders, relative to the source root.",
             )
         if self.leaving:
             links = [f"{shown(link)} -> {shown(target)}" for link, target in self.leaving.items()]

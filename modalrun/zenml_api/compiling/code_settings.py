@@ -15,18 +15,12 @@ from zenml.config.base_settings import BaseSettings
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from modalrun.errors import UsageError
-from modalrun.spec import places
-from modalrun.spec.fields import (
-    FIELD_NAMES,
-    OUR_FLAVOR_KEYS,
-    ZENML_FLAVOR_KEYS,
-    ResourceFields,
-    SettingFields,
-)
+from modalrun.settings import ModalOrchestratorSettings
+from modalrun.spec.fields import OUR_FLAVOR_KEYS, ZENML_FLAVOR_KEYS, ResourceFields
 from modalrun.spec.messages import path_name
 from modalrun.spec.precedence import SettingsLayer
 from modalrun.spec.sandbox_settings import other_flavor_note
-from modalrun.spec.validation import validation_message
+from modalrun.spec.validation import Mistakes, one_error, validation_messages
 
 
 def read_code(
@@ -43,27 +37,24 @@ def read_code(
         The settings, and notes on how they were read.
 
     Raises:
-        UsageError: A setting doesn't exist, or its value is wrong.
+        UsageError: Settings don't exist, or their values are wrong: a line for each.
     """
     notes: list[str] = []
+    mistakes = Mistakes()
     ours: dict[str, Any] = {}
     own_keys = (*OUR_FLAVOR_KEYS, f"orchestrator:{orchestrator}")
     for key in (*reversed(ZENML_FLAVOR_KEYS), *own_keys):
         if key not in settings:
             continue
-        values = _dump(settings[key])
-        unknown = [name for name in values if name not in FIELD_NAMES]
-        if unknown:
-            at = ("settings", key, unknown[0])
-            raise UsageError(
-                f"{owner}: unknown setting '{unknown[0]}' under '{key}'.",
-                hint=places.hint(at, FIELD_NAMES, set()),
-            )
-        ours.update(_checked(SettingFields, values, f"{owner}: 'settings.{key}").values())
+        values, at = _dump(settings[key]), f"{owner}: 'settings.{key}"
+        with mistakes.collecting():
+            ours.update(_checked(ModalOrchestratorSettings, values, at).values())
         if key in ZENML_FLAVOR_KEYS:
             notes.append(other_flavor_note(owner, key))
     resources = _dump(settings["resources"]) if "resources" in settings else {}
-    _checked(ResourceFields, resources, f"{owner}: 'settings.resources")
+    with mistakes.collecting():
+        _checked(ResourceFields, resources, f"{owner}: 'settings.resources")
+    mistakes.raise_all()
     return SettingsLayer(ours, resources), notes
 
 
@@ -101,5 +92,7 @@ def _checked(model: type[Any], values: dict[str, Any], at: str) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        where, problem = validation_message(error, values)
-        raise UsageError(f"{at}.{path_name(where)}'{problem}") from None
+        wrong = validation_messages(error, values)
+        raise one_error(
+            [UsageError(f"{at}.{path_name(where)}'{problem}") for where, problem in wrong]
+        ) from None

@@ -20,7 +20,8 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from modalrun.errors import Interrupted, ModalrunError, UsageError
 from modalrun.spec.messages import path_name
 from modalrun.spec.run_spec import RunSpec
-from modalrun.spec.validation import validation_message
+from modalrun.spec.validation import one_error, validation_messages
+from modalrun.spec.yaml_nodes import KeyPath
 from modalrun.util import interrupts, line_ends
 from modalrun.util.nearest import nearest, nearest_path
 from modalrun.zenml_api.compiling.module_places import missing_module_hint, subfolder_hint
@@ -143,15 +144,11 @@ def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:
     cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
     # Of an input of a step, ZenML's own text has the name (`entrypoint_function_utils.py`, 0.98.0).
     if isinstance(cause, ValidationError) and cause.title != "input_validation_model":
-        where, problem = validation_message(cause)
-        # ZenML names the field alone; where the file has it once, that is the place.
-        places = [path for path in spec.source.lines if where and path[-len(where) :] == where]
-        if len(places) == 1:
-            return spec.error(places[0], f"'{path_name(places[0])}'{problem}")
-        name = path_name(where) or spec.pipeline
-        return UsageError(
-            f"{spec.source.path}: {doing} failed{place}: '{name}', in the settings or parameters"
-            f" of the code or the run spec{',' if problem.startswith(' ') else ''}{problem}"
+        return one_error(
+            [
+                _wrong_value(spec, f"{doing} failed{place}", where, problem)
+                for where, problem in validation_messages(cause)
+            ]
         )
     hint = "--debug shows the whole traceback."
     frames = traceback.extract_tb(error.__traceback__)
@@ -167,6 +164,18 @@ def _failure(spec: RunSpec, doing: str, error: BaseException) -> ModalrunError:
         ("pipeline",),
         f"{doing} failed{place}: {type(error).__name__}{f': {text}' if text else ''}",
         hint,
+    )
+
+
+def _wrong_value(spec: RunSpec, failed: str, where: KeyPath, problem: str) -> UsageError:
+    # ZenML names the field alone; where the file has it once, that is the place.
+    places = [path for path in spec.source.lines if where and path[-len(where) :] == where]
+    if len(places) == 1:
+        return spec.error(places[0], f"'{path_name(places[0])}'{problem}")
+    name = path_name(where) or spec.pipeline
+    return UsageError(
+        f"{spec.source.path}: {failed}: '{name}', in the settings or parameters of the code or the"
+        f" run spec{',' if problem.startswith(' ') else ''}{problem}"
     )
 
 

@@ -13,6 +13,8 @@ from modalrun.errors import (
     AuthenticationError,
     Interrupted,
     ModalrunError,
+    NotFoundError,
+    RunFailedError,
     UsageError,
 )
 from modalrun.flavor import runs
@@ -36,24 +38,27 @@ def test_a_script_in_the_home_folder_is_told_what_zenml_takes(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "raised"),
     [
-        (AuthenticationError("No token.", hint="Run 'modal setup'."), 3),
+        (AuthenticationError("No token.", hint="Run 'modal setup'."), AuthenticationError),
+        (NotFoundError("No token.", effect="Nothing was created.", hint="Name it."), NotFoundError),
         # 2 would say that there is no run.
-        (UsageError("No token.", effect="Nothing was created."), 1),
+        (UsageError("No token.", effect="Nothing was created.", hint="Name it."), RunFailedError),
     ],
 )
 def test_why_a_run_got_no_sandbox_is_recorded(
-    monkeypatch: pytest.MonkeyPatch, error: ModalrunError, code: int
+    monkeypatch: pytest.MonkeyPatch, error: ModalrunError, raised: type[ModalrunError]
 ) -> None:
     zenml = FakeZenML(Effects(), "initializing")
     monkeypatch.setattr(runs, "ZENML", zenml)
 
-    with pytest.raises(type(error)), runs._failure_recorded(run_with({})):
+    with pytest.raises(raised) as caught, runs._failure_recorded(run_with({})):
         raise error
 
+    assert caught.value.message == f"No token. The run {RUN_ID} is recorded as failed."
+    assert caught.value.hint == error.hint
     assert zenml.reasons == ["The run sandbox was not created: No token."]
-    assert zenml.metadata["modalrun_exit_code"] == code
+    assert zenml.metadata["modalrun_exit_code"] == raised.exit_code
 
 
 def test_the_record_of_a_run_that_is_resumed_is_left_to_zenml(

@@ -45,8 +45,8 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         "train     4, 32 GiB  1.21, 2304 MiB  1.04, 2100 MiB  1.5, 3 GiB   saves $0.1936\n"
         "\n"
         "train: GPU (A100) busy 4 %: move preprocessing to a CPU step.\n"
-        "All of it saves $0.1983 a run on Modal (list prices of 2026-09-01). '--write' prints the"
-        " settings.\n"
+        "With the suggested cores and memory a run costs $0.1983 less on Modal (list prices of"
+        " 2026-09-01). '--write' prints the settings.\n"
         "Not measured, since they took less than a second or so: tiny.\n"
     )
 
@@ -69,7 +69,7 @@ def test_steps_that_were_not_measured_in_a_run(capsys: pytest.CaptureFixture[str
     assert "What the sandbox asks for is not lowered." in capsys.readouterr().out
     assert json.loads(advice_text.as_json(advice))["missing"]["hog"] == LOST
     advice_text.print_advice(replace(advice, steps=(kept,)))
-    assert "All of it" not in capsys.readouterr().out
+    assert "With the suggested" not in capsys.readouterr().out
 
 
 def test_settings_of_steps_that_a_run_spec_cannot_name(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_else_is_said_of_gpus_and_prices(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "train: GPU use is not known (the local Modal server has no GPU" in out
     assert "tune: GPU (A100) busy 80 %." in out
-    assert "All of it costs $0.6128 a run on Modal" in out
+    assert "cores and memory a run costs $0.6128 more on Modal" in out
 
 
 def test_a_step_that_fits(capsys: pytest.CaptureFixture[str]) -> None:

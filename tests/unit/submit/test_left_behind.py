@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modalrun.errors import UsageError
+from modalrun.plan.stack import StackDescription
 from modalrun.run.failure import Failure
 from modalrun.run.run_plan import Target
 from modalrun.spec.precedence import Origin, SettingsLayer
@@ -159,7 +160,7 @@ def test_nothing_is_said_of_anything_else(root: Path, kind: str, message: str) -
         ("data/lables.csv", "Did you mean 'data/labels.csv'?"),
         ("dat/labels.csv", "Did you mean 'data/labels.csv'?"),
         ("data/*.csv", "Patterns are not read: name files or folders."),
-        ("nowhere", "It has files and folders, relative to the source root."),
+        ("nowhere", "'source_include' has files and folders, relative to the source root."),
     ],
 )
 def test_what_source_include_names_and_is_not_there(root: Path, name: str, hint: str) -> None:
@@ -185,14 +186,15 @@ def test_source_include_of_the_orchestrator_is_said_to_be_that(
     def check(**layers: SettingsLayer) -> None:
         by_origin = {Origin[origin]: layer for origin, layer in layers.items()}
         deployment = replace(compiled().deployment, layers=by_origin)
-        select(plan_deployment(deployment, compiled().stack_description, spec).source).check()
+        stack = StackDescription("st-1", "default", orchestrator="my orch")
+        select(plan_deployment(deployment, stack, spec).source).check()
 
     with pytest.raises(UsageError) as caught:
         check(COMPONENT=component)
     assert f"'source_include' of the stack's orchestrator names {name}: " in caught.value.problem
     assert (caught.value.hint or "").endswith(
         f" For this pipeline alone: {IN_SCRIPT if scripted else IN_SPEC}. For all pipelines of the"
-        " stack: zenml orchestrator update NAME --source_include='[\"train.py\"]'."
+        " stack: zenml orchestrator update 'my orch' --source_include='[\"train.py\"]'."
     )
     # It has been told what to type.
     check(COMPONENT=component, CODE_PIPELINE=SettingsLayer({"source_include": []}))

@@ -7,6 +7,7 @@ import pytest
 from zenml import pipeline, step
 
 from modalrun.errors import UsageError
+from modalrun.settings import ModalOrchestratorSettings
 from modalrun.spec.run_spec import load_spec
 from modalrun.zenml_api.compiling.user_code import import_pipeline, user_code
 
@@ -92,6 +93,17 @@ def test_an_exit_names_the_main_guard_only_where_a_module_is_imported(
     ):
         sys.exit("stop it")
     assert "__main__" not in (called.value.hint or "")
+
+
+def test_each_wrong_setting_of_the_code_has_a_line(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("pipeline: training.training\n")
+    spec = load_spec(tmp_path / "run.yaml")
+    with pytest.raises(UsageError) as caught, user_code(spec, "importing 'training'"):
+        ModalOrchestratorSettings.model_validate({"gpus": "A100", "timeout": 0})
+    first, second = caught.value.message.split("\n")
+    of = "in the settings or parameters of the code or the run spec"
+    assert first.endswith(f"'timeout', {of}, must be 1 or more, not 0.")
+    assert second.endswith(f"'gpus', {of}: unknown setting 'gpus'. Did you mean 'gpu'?")
 
 
 def test_a_wrong_input_of_a_step_is_named(tmp_path: Path) -> None:
