@@ -70,6 +70,27 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     ]
 
 
+def may_have(path: Path, name: str) -> bool:
+    """Return whether a module may have a pipeline that `in_file` does not know as one.
+
+    It imports it, assigns it, or makes it of a function with a decorator that is not ZenML's.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return any(
+        (isinstance(one, ast.alias) and (one.asname or one.name) in {name, "*"})
+        or (isinstance(one, ast.Name) and one.id == name and isinstance(one.ctx, ast.Store))
+        or (
+            isinstance(one, ast.FunctionDef)
+            and one.name == name
+            and any(not _decorates("step", decorator) for decorator in one.decorator_list)
+        )
+        for one in nodes
+    )
+
+
 def _src(path: Path, root: Path, code: bytes) -> Path | None:
     """Return `src` of a `src` layout: a folder, and no package that its modules name."""
     src = root / "src"

@@ -59,7 +59,7 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     if isinstance(source_root, str) and not os.path.lexists(argument):
         root = argument.resolve().parent / user_path(source_root, "'source_root'")
     if colon and not os.path.lexists(argument):
-        is_file = Path(place).suffix in {".yaml", ".yml", ".json"} and not _module_file(place, root)
+        is_file = Path(place).suffix in {".yaml", ".yml", ".json"} and not module_file(place, root)
         if is_file:
             raise UsageError(
                 f"{argument}: a run spec or deployment file takes no ':{name}'.",
@@ -72,7 +72,7 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     is_python = argument.suffix == ".py" and argument.is_file()
     if not is_python and (argument.suffix in {".yaml", ".yml"} or os.path.lexists(argument)):
         return read_yaml(argument)
-    if python := argument if is_python else _module_file(str(argument), root):
+    if python := argument if is_python else module_file(str(argument), root):
         names = [one.source.rpartition(".")[2] for one in in_file(python, python.parent)]
         hint = f"Name a pipeline in it, as in '{argument}:training'."
         if names:
@@ -87,7 +87,7 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     raise UsageError(f"There is no file {argument}.", hint=hint)
 
 
-def _module_file(module: str, source_root: Path | None) -> Path | None:
+def module_file(module: str, source_root: Path | None) -> Path | None:
     """Return the file of a module below the source root, if there is one."""
     place = (source_root or source_root_of(Path.cwd())).joinpath(*module.split("."))
     files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
