@@ -71,7 +71,7 @@ def initialize(
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
     root = source_root_of(folder)
     existing = _read_spec(folder / spec)
-    found = [] if existing is not None else pipeline_discovery.pipelines(root)
+    found = pipeline_discovery.pipelines(root) if existing is None or pipeline else []
     if existing is None and not os.access(into := (folder / spec).parent, os.W_OK):
         raise UsageError(
             f"{spec} can't be written: {into} is no folder that you may write to. Nothing was"
@@ -234,7 +234,9 @@ def spec_text(
     root = beside = ""
     if source_root_of(folder) != project:
         root = f"source_root: {os.path.relpath(project, folder)}\n"
-    if pipeline.src:
+    if pipeline.src and not pipeline.src.is_relative_to(project):
+        root = f"source_root: {os.path.relpath(pipeline.src, folder)}\n"
+    elif pipeline.src:
         instead = f"with {root.strip()}" if root else "instead of source_root"
         name = os.path.relpath(pipeline.src, project)
         beside = f"#     environment: {{PYTHONPATH: {name}}}  # {instead}\n"

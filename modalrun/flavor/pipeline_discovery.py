@@ -38,7 +38,7 @@ def named(argument: str, folder: Path, root: Path, known: Sequence[FoundPipeline
         argument: `module.function`, `module:function` or `file.py:function`.
         folder: The folder that a file is relative to.
         root: The source root.
-        known: The pipelines below it, to correct a misspelt one.
+        known: The pipelines below it.
 
     Raises:
         UsageError: It names none.
@@ -53,8 +53,11 @@ def named(argument: str, folder: Path, root: Path, known: Sequence[FoundPipeline
         problem = f"'{argument}' is not a pipeline's source (module.function)."
         raise UsageError(problem, hint=hint)
     file = module_file(module, root) or module_file(module, root / "src")
-    for one in in_file(file, root) if file else ():
-        if one.source.rpartition(".")[2] == name:
+    in_module = in_file(file, root) if file else []
+    same = [one for one in in_module if one.source.rpartition(".")[2] == name]
+    # Modules may be imported from another folder than the source root.
+    for one in (*same, *known):
+        if one in same or one.source == source:
             return one
     if file and may_have(file, name):
         return FoundPipeline(source)

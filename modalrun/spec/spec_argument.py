@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.spec.python_pipelines import in_file
+from modalrun.spec.python_pipelines import import_folder, in_file
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest_path, path_hint
 from modalrun.util.paths import checked_path, user_path
@@ -105,7 +105,7 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
         file = Path(place).resolve()
         if not file.is_file():
             raise UsageError(f"There is no file {place}.", hint=path_hint(Path(place), f":{name}"))
-        root = source_root or source_root_of(_import_folder(file))
+        root = source_root or source_root_of(import_folder(file))
         if not file.is_relative_to(root.resolve()):
             raise UsageError(
                 f"{place} is not below the source root {root}.",
@@ -117,7 +117,7 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
             raise UsageError(
                 f"{place} is in the folder '{wrong[0]}' of the source root {root}, and no module"
                 " can have that name.",
-                hint=f"Use '--source-root {shell_word(str(_import_folder(file)))}', the folder"
+                hint=f"Use '--source-root {shell_word(str(import_folder(file)))}', the folder"
                 " that the file is imported from.",
             )
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -130,8 +130,3 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
             " modules and functions hold letters, digits and underscores.",
         )
     return YamlSource(argument, {"pipeline": f"{module}.{name}", "source_root": str(root)}, {})
-
-
-def _import_folder(file: Path) -> Path:
-    """Return the folder that Python imports a file from: the first above it that is no package."""
-    return next(one for one in file.parents if not (one / "__init__.py").exists())

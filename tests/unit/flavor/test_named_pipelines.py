@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from modalrun.errors import UsageError
+from modalrun.flavor.init_project import spec_text
 from modalrun.flavor.pipeline_discovery import named, pipelines
 
 NAMED = """
@@ -77,3 +79,34 @@ def test_a_pipeline_that_is_not_there_is_refused(
         named(argument, tmp_path, tmp_path, pipelines(tmp_path))
     assert problem in caught.value.message
     assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("project", "line", "expected"),
+    [
+        # The folder of the project is the package.
+        ("shop/churn", "from churn.steps import load", ("churn.train.flow", "..")),
+        ("shop/churn", "from steps import load", ("train.flow", None)),
+        ("shop", "from churn.steps import load", ("churn.train.flow", None)),
+        (".", "from churn.steps import load", ("churn.train.flow", "shop")),
+        (".", "", ("shop.churn.train.flow", None)),
+    ],
+)
+def test_modules_are_imported_from_the_folder_that_they_name(
+    tmp_path: Path, project: str, line: str, expected: tuple[str, str | None]
+) -> None:
+    package = tmp_path / "shop" / "churn"
+    package.mkdir(parents=True)
+    (package / "steps.py").touch()
+    (package / "train.py").write_text(f"{line}\n@pipeline\ndef flow(): ...\n")
+    root = tmp_path / project
+
+    (found,) = pipelines(root)
+
+    text = spec_text(found, "default", "local", root, root)
+    data = yaml.safe_load(text)
+    assert (data["pipeline"], data.get("source_root")) == expected
+    assert ("PYTHONPATH" in text) == (expected[1] == "shop")
+    assert named(found.source, root, root, [found]) == found
+    relative = package.relative_to(root) / "train.py"
+    assert named(f"{relative}:flow", root, root, [found]) == found
