@@ -84,7 +84,7 @@ def _package_hint(missing: str, root: Path, spec: RunSpec) -> str | None:
     """Return what to do for a pipeline that is named without the package that it is in."""
     module = spec.pipeline.rpartition(".")[0]
     for folder in (root, *sorted(root.iterdir()), root.parent, root.parent / "src"):
-        file = module_file(module, folder)
+        file = module_file(module, folder) if module else None
         if file is None or (base := import_folder(file)) not in folder.parents:
             continue
         pipeline = _pipeline_from(base, file, spec)
