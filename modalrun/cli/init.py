@@ -16,8 +16,8 @@ def init(
         str | None,
         typer.Argument(
             metavar="PIPELINE",
-            help="Pipeline for the run spec, as module.function. By default the only one below"
-            " this folder.",
+            help="Pipeline for the run spec, as in training.py:training or training.training. By"
+            " default the only one below this folder.",
         ),
     ] = None,
     *,
@@ -48,8 +48,9 @@ def init(
     spec, make the stack the active one, and run the pipeline's file, if it is a script (it has
     'if __name__ == "__main__":').
 
-    Exit codes: 0 done, 2 a name is taken, or the stack can't be used with the target (nothing was
-    registered), 3 not authenticated, 4 no such stack, 8 connection lost.
+    Exit codes: 0 done, 2 there is no such pipeline, a name is taken, or the stack can't be used
+    with the target (nothing was registered), 3 not authenticated, 4 no such stack, 8 connection
+    lost.
     """
     from modalrun.flavor import init_project
 

@@ -50,15 +50,16 @@ def initialize(
     """Register what is missing, and write a run spec if there is none.
 
     Args:
-        pipeline: The pipeline of the run spec; None for the only one of the project.
+        pipeline: The pipeline of the run spec, as for `pipeline_discovery.named`; None for the
+            only one of the project.
         from_stack: The stack that the new one takes its components from; None for the active one.
         target: Where the new stack's runs go.
         name: The name of orchestrator and stack; None for the default.
         spec: The run spec's file, below `folder` unless it is absolute.
 
     Raises:
-        UsageError: A name is taken by something else, or the stack can't be used with the target.
-            Nothing was registered.
+        UsageError: There is no such pipeline, a name is taken by something else, or the stack can't
+            be used with the target. Nothing was registered.
         NotFoundError: There is no such stack.
         AuthenticationError, ConnectionLostError: ZenML's server refuses the credentials, or can't
             be reached.
@@ -70,7 +71,7 @@ def initialize(
     name = name or ("modalrun" if target == "modal" else "modalrun_local")
     root = source_root_of(folder)
     existing = _read_spec(folder / spec)
-    found = [] if existing is not None else pipeline_discovery.pipelines(root)
+    found = pipeline_discovery.pipelines(root) if existing is None or pipeline else []
     if existing is None and not os.access(into := (folder / spec).parent, os.W_OK):
         raise UsageError(
             f"{spec} can't be written: {into} is no folder that you may write to. Nothing was"
@@ -78,12 +79,7 @@ def initialize(
             hint="Create the folder, or name another file with --spec.",
         )
     if pipeline is not None:
-        if "." not in pipeline or not all(part.isidentifier() for part in pipeline.split(".")):
-            raise UsageError(
-                f"'{pipeline}' is not a pipeline's source (module.function).",
-                hint="As in 'modalrun init my_project.training.pipeline'.",
-            )
-        found = [one for one in found if one.source == pipeline] or [FoundPipeline(pipeline)]
+        found = [pipeline_discovery.named(pipeline, folder, root, found)]
     with process.zenml_process(root), redirect_stdout(sys.stderr):
         from modalrun.zenml_api import registration
 
@@ -238,7 +234,9 @@ def spec_text(
     root = beside = ""
     if source_root_of(folder) != project:
         root = f"source_root: {os.path.relpath(project, folder)}\n"
-    if pipeline.src:
+    if pipeline.src and not pipeline.src.is_relative_to(project):
+        root = f"source_root: {os.path.relpath(pipeline.src, folder)}\n"
+    elif pipeline.src:
         instead = f"with {root.strip()}" if root else "instead of source_root"
         name = os.path.relpath(pipeline.src, project)
         beside = f"#     environment: {{PYTHONPATH: {name}}}  # {instead}\n"

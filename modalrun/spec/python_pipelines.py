@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
-import re
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ class FoundPipeline:
         parameters: Its arguments, and their defaults as YAML; "..." if there is none.
         script: The file if it can be executed as a script; else None.
         required: The arguments without a default.
-        src: The folder that its modules are imported from, if that is `src` of a `src` layout.
+        src: The folder that its modules are imported from, if that is not the source root: `src` of
+            a `src` layout, or the folder above a package that is the source root.
         step: The name of a step of the same module that it calls.
     """
 
@@ -37,16 +37,10 @@ class FoundPipeline:
 
 def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     """Return the pipelines of one module below a folder; [] if it is no module."""
-    if path.suffix != ".py":
+    if (tree := _parsed(path)) is None:
         return []
-    try:
-        if path.stat().st_size > _LARGEST:
-            return []
-        code = path.read_bytes()
-        tree = ast.parse(code)
-    except (OSError, SyntaxError, ValueError):
-        return []
-    src = _src(path, root, code)
+    src = _import_root(path, tree) or _src(path, root)
+    src = None if src == root else src
     parts = path.relative_to(src or root).with_suffix("").parts
     named = [part for part in parts if part != "__init__"]
     if not all(part.isidentifier() for part in named):
@@ -70,13 +64,71 @@ def in_file(path: Path, root: Path) -> list[FoundPipeline]:
     ]
 
 
-def _src(path: Path, root: Path, code: bytes) -> Path | None:
-    """Return `src` of a `src` layout: a folder, and no package that its modules name."""
+def may_have(path: Path, name: str) -> bool:
+    """Return whether a module may have a pipeline that `in_file` does not know as one.
+
+    It imports it, assigns it, or makes it of a function with a decorator that is not ZenML's.
+    """
+    tree = _parsed(path)
+    return any(
+        (isinstance(one, ast.alias) and (one.asname or one.name) in {name, "*"})
+        or (isinstance(one, ast.Name) and one.id == name and isinstance(one.ctx, ast.Store))
+        or (
+            isinstance(one, ast.FunctionDef)
+            and one.name == name
+            and any(not _decorates("step", decorator) for decorator in one.decorator_list)
+        )
+        for one in (ast.walk(tree) if tree else ())
+    )
+
+
+def import_folder(path: Path) -> Path:
+    """Return the folder that Python imports a file from.
+
+    That is the one that its own imports need, else the first above it that is no package.
+    """
+    tree = _parsed(path)
+    needed = _import_root(path, tree) if tree else None
+    return needed or next(
+        one
+        for one in path.parents
+        if not (one.name.isidentifier() and (one / "__init__.py").exists())
+    )
+
+
+def _parsed(path: Path) -> ast.Module | None:
+    """Return the code of a module; None if it is no module, or generated."""
+    with contextlib.suppress(OSError, SyntaxError, ValueError):
+        if path.suffix == ".py" and path.stat().st_size <= _LARGEST:
+            return ast.parse(path.read_bytes())
+    return None
+
+
+def _import_root(path: Path, tree: ast.Module) -> Path | None:
+    """Return the folder that the imports of a file need: `shop`, if `shop/churn` imports `churn.x`.
+
+    Returns:
+        None if it imports nothing of a folder that it is in.
+    """
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names += [f"{node.module}.{one.name}" for one in node.names]
+    for folder in path.parents:
+        for first, second in (name.split(".")[:2] for name in names if "." in name):
+            # A folder may be called as a package that is installed: `zenml/training.py`.
+            known = (folder / "__init__.py", folder / f"{second}.py", folder / second)
+            if first == folder.name and any(one.exists() for one in known):
+                return folder.parent
+    return None
+
+
+def _src(path: Path, root: Path) -> Path | None:
+    """Return `src` of a `src` layout: a folder, and no package."""
     src = root / "src"
-    if not path.is_relative_to(src) or (src / "__init__.py").exists():
-        return None
-    names_it = re.search(rb"^\s*(from|import) src\b", code, re.MULTILINE)
-    return None if names_it else src
+    return src if path.is_relative_to(src) and not (src / "__init__.py").exists() else None
 
 
 def _decorates(kind: str, decorator: ast.expr) -> bool:

@@ -128,14 +128,22 @@ class RunSpec:
             )
         return NAME_ROOT
 
-    def hint_to_move_root(self, folder: Path) -> str:
-        """Return how to make another folder the source root, as the begin of a sentence."""
-        option = f"--source-root {shell_word(str(folder))}"
+    def hint_to_move_root(self, folder: Path, pipeline: str = "") -> str:
+        """Return how to make another folder the source root, as the begin of a sentence.
+
+        Args:
+            pipeline: The pipeline's source there; "" if it is the same.
+        """
+        option = f"'--source-root {shell_word(str(folder))}'"
+        moves = folder != self.source_root.resolve()
         if not self.source.lines:
             # There is no file to write it to.
-            return f"Use '{option}'"
+            typed = "'{}:{}'".format(*pipeline.rsplit(".", 1)) if pipeline else ""
+            return f"Use {' with '.join(filter(None, [typed, option * moves]))}"
         name = os.path.relpath(folder, self.source.path.resolve().parent)
-        return f"Set 'source_root: {name}' in the run spec (or '{option}')"
+        keys = [f"'source_root: {name}'"] * moves + [f"'pipeline: {pipeline}'"] * bool(pipeline)
+        instead = "" if pipeline else f" (or {option})"
+        return f"Set {' and '.join(keys)} in the run spec{instead}"
 
     def error(
         self, key_path: Iterable[str | int], problem: str, hint: str | None = None

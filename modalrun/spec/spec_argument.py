@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modalrun.errors import UsageError
-from modalrun.spec.python_pipelines import in_file
+from modalrun.spec.python_pipelines import import_folder, in_file
 from modalrun.spec.yaml_source import YamlSource, read_yaml
 from modalrun.util.nearest import nearest_path, path_hint
 from modalrun.util.paths import checked_path, user_path
@@ -59,7 +59,7 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     if isinstance(source_root, str) and not os.path.lexists(argument):
         root = argument.resolve().parent / user_path(source_root, "'source_root'")
     if colon and not os.path.lexists(argument):
-        is_file = Path(place).suffix in {".yaml", ".yml", ".json"} and not _module_file(place, root)
+        is_file = Path(place).suffix in {".yaml", ".yml", ".json"} and not module_file(place, root)
         if is_file:
             raise UsageError(
                 f"{argument}: a run spec or deployment file takes no ':{name}'.",
@@ -72,7 +72,7 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     is_python = argument.suffix == ".py" and argument.is_file()
     if not is_python and (argument.suffix in {".yaml", ".yml"} or os.path.lexists(argument)):
         return read_yaml(argument)
-    if python := argument if is_python else _module_file(str(argument), root):
+    if python := argument if is_python else module_file(str(argument), root):
         names = [one.source.rpartition(".")[2] for one in in_file(python, python.parent)]
         hint = f"Name a pipeline in it, as in '{argument}:training'."
         if names:
@@ -87,7 +87,7 @@ def spec_source(argument: Path, source_root: Any) -> YamlSource:
     raise UsageError(f"There is no file {argument}.", hint=hint)
 
 
-def _module_file(module: str, source_root: Path | None) -> Path | None:
+def module_file(module: str, source_root: Path | None) -> Path | None:
     """Return the file of a module below the source root, if there is one."""
     place = (source_root or source_root_of(Path.cwd())).joinpath(*module.split("."))
     files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
@@ -105,7 +105,7 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
         file = Path(place).resolve()
         if not file.is_file():
             raise UsageError(f"There is no file {place}.", hint=path_hint(Path(place), f":{name}"))
-        root = source_root or source_root_of(_import_folder(file))
+        root = source_root or source_root_of(import_folder(file))
         if not file.is_relative_to(root.resolve()):
             raise UsageError(
                 f"{place} is not below the source root {root}.",
@@ -117,7 +117,7 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
             raise UsageError(
                 f"{place} is in the folder '{wrong[0]}' of the source root {root}, and no module"
                 " can have that name.",
-                hint=f"Use '--source-root {shell_word(str(_import_folder(file)))}', the folder"
+                hint=f"Use '--source-root {shell_word(str(import_folder(file)))}', the folder"
                 " that the file is imported from.",
             )
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -130,8 +130,3 @@ def _of_pipeline(argument: Path, place: str, name: str, source_root: Path | None
             " modules and functions hold letters, digits and underscores.",
         )
     return YamlSource(argument, {"pipeline": f"{module}.{name}", "source_root": str(root)}, {})
-
-
-def _import_folder(file: Path) -> Path:
-    """Return the folder that Python imports a file from: the first above it that is no package."""
-    return next(one for one in file.parents if not (one / "__init__.py").exists())

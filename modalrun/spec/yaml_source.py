@@ -85,7 +85,8 @@ def read_yaml(path: Path) -> YamlSource:
     data, found = read_value(text, path)
     if data is None and not found.lines:
         hint = "A run spec needs at least the key 'pipeline'."
-        raise UsageError(f"{path} is empty.", hint=hint)
+        # Comments, or Markdown that begins with '#', are text without a key.
+        raise UsageError(f"{path} {'has no keys' if text.strip() else 'is empty'}.", hint=hint)
     if not isinstance(data, dict):
         kind = "a list" if isinstance(data, list) else "a single value"
         raise UsageError(

@@ -43,10 +43,17 @@ if __name__ == "__main__":
 
 
 @pytest.mark.local_store("the stack is made from the local default one")
-@pytest.mark.parametrize("src", ["", pytest.param("src", marks=pytest.mark.exhaustive)])
-def test_the_named_commands_run_a_package(world: World, src: str) -> None:
-    folder = world.root / "own"
-    package = folder / src / "churn"
+@pytest.mark.parametrize(
+    ("place", "start", "root"),
+    [
+        ("churn", "", ""),
+        pytest.param("src/churn", "", "src", marks=pytest.mark.exhaustive),
+        pytest.param("churn", "churn", "..", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_the_named_commands_run_a_package(world: World, place: str, start: str, root: str) -> None:
+    folder = world.root / "own" / start
+    package = world.root / "own" / place
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "steps.py").write_text(STEPS)
@@ -66,7 +73,7 @@ def test_the_named_commands_run_a_package(world: World, src: str) -> None:
 
     told = run("modalrun init --target local")
     named = re.findall(r"^  \w.* {2,}(\w+ .*)$", told.partition("do now:")[2], re.M)[:4]
-    assert named[-1] == ("cd src && " if src else "") + "python -m churn.pipeline", told
+    assert named[-1] == (f"cd {root} && " if root else "") + "python -m churn.pipeline", told
     submitted, _, _, script = map(run, named)
     assert "TRAINED with 0.1" in submitted
     assert "TRAINED with 0.1" in script

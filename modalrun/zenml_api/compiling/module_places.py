@@ -19,7 +19,9 @@ from packaging.utils import canonicalize_name
 
 from modalrun.errors import UsageError
 from modalrun.run.contract import CODE_FOLDER
+from modalrun.spec.python_pipelines import import_folder
 from modalrun.spec.run_spec import RunSpec
+from modalrun.spec.spec_argument import module_file
 
 _OURS = {"modalrun", "zenml"}
 _COMMAND = {"__main__", "__mp_main__"}
@@ -66,6 +68,8 @@ def subfolder_hint(name: str, spec: RunSpec) -> str | None:
     """
     top = name.partition(".")[0]
     root = spec.source_root.resolve()
+    if hint := _package_hint(top, root, spec):
+        return hint
     for folder in sorted(root.iterdir()):
         if _is_in(folder, top):
             return _hint(folder.resolve(), spec)
@@ -74,6 +78,30 @@ def subfolder_hint(name: str, spec: RunSpec) -> str | None:
         if _is_in(folder, top):
             return f"{spec.hint_to_move_root(folder)}, the folder that it is in."
     return None
+
+
+def _package_hint(missing: str, root: Path, spec: RunSpec) -> str | None:
+    """Return what to do for a pipeline that is named without the package that it is in."""
+    module = spec.pipeline.rpartition(".")[0]
+    for folder in (root, *sorted(root.iterdir()), root.parent, root.parent / "src"):
+        file = module_file(module, folder) if module else None
+        if file is None or (base := import_folder(file)) not in folder.parents:
+            continue
+        pipeline = _pipeline_from(base, file, spec)
+        if missing in {module.partition(".")[0], pipeline.partition(".")[0]}:
+            package = pipeline.removesuffix(f".{spec.pipeline}")
+            move = spec.hint_to_move_root(base, pipeline)
+            return f"{move}: the pipeline is in the package '{package}'."
+    return None
+
+
+def _pipeline_from(folder: Path, file: Path | None, spec: RunSpec) -> str:
+    """Return the pipeline's source where a folder is the source root; "" if that is the same."""
+    if file is None or not file.is_relative_to(folder):
+        return ""
+    parts = [part for part in file.relative_to(folder).with_suffix("").parts if part != "__init__"]
+    source = ".".join([*parts, spec.pipeline.rpartition(".")[2]])
+    return "" if source == spec.pipeline else source
 
 
 @dataclass(frozen=True)
@@ -142,10 +170,11 @@ def _hint(folder: Path, spec: RunSpec) -> str:
     root = spec.source_root.resolve()
     if folder.is_relative_to(root):
         name = folder.relative_to(root)
+        file = module_file(spec.pipeline.rpartition(".")[0], root)
+        move = spec.hint_to_move_root(folder, _pipeline_from(folder, file, spec))
         return (
-            f"{spec.hint_to_move_root(folder)}, the folder that it is in. Or, if the steps read"
-            f" files beside {name} too, 'PYTHONPATH: {name}' in the run spec below 'settings:"
-            " docker: environment:'."
+            f"{move}, the folder that it is in. Or, if the steps read files beside {name} too,"
+            f" 'PYTHONPATH: {name}' in the run spec below 'settings: docker: environment:'."
         )
     return (
         "It comes from PYTHONPATH or from an editable installation. Set 'source_root:' to a folder"

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from zenml.exceptions import AuthorizationException, ZenKeyError
 from zenml.execution.pipeline.utils import prevent_pipeline_execution
 from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.steps import BaseStep
 
 from modalrun.errors import Interrupted, ModalrunError, UsageError
 from modalrun.spec.messages import path_name
@@ -99,9 +100,9 @@ def import_pipeline(spec: RunSpec) -> Pipeline:
     if not hasattr(module, attribute):
         problem = f"the module '{module_name}' has no '{attribute}'."
     else:
-        problem = (
-            f"'{spec.pipeline}' is not a ZenML pipeline, it is of type '{type(found).__name__}'."
-        )
+        # ZenML makes a class of each step, with the name of its function.
+        kind = "a step" if isinstance(found, BaseStep) else f"of type '{type(found).__name__}'"
+        problem = f"'{spec.pipeline}' is not a ZenML pipeline, it is {kind}."
     raise spec.error(("pipeline",), problem, hint)
 
 

@@ -300,7 +300,6 @@ def test_the_command_that_names_a_pipeline_keeps_the_options(
         ("other.py", None, False),
         ("local.py", None, True),
         ("flow.py", "flow.flow", True),
-        ("other.py", "absent.flow", False),
     ],
 )
 def test_modules_that_stay_behind_are_the_first_thing_to_see(

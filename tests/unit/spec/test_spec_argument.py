@@ -45,6 +45,36 @@ def test_a_pipeline(project: Path, argument: str, pipeline: str, root: str) -> N
         assert spec.run_configuration == {"parameters": {"rate": 0.2}}
 
 
+@pytest.mark.parametrize(
+    ("line", "pipeline", "root"),
+    [
+        ("from src.steps import load", "src.alone.training", "."),
+        ("import src.steps", "src.alone.training", "."),
+        ("from src import steps", "src.alone.training", "."),
+        ("from . import steps", "alone.training", "src"),
+        ("from steps import load", "alone.training", "src"),
+        # Of an installed package that is called as the folder.
+        ("from src.absent import load", "alone.training", "src"),
+        ("not Python", "alone.training", "src"),
+    ],
+)
+def test_a_file_is_imported_from_the_folder_that_its_own_imports_need(
+    project: Path, line: str, pipeline: str, root: str
+) -> None:
+    (project / "src" / "steps.py").touch()
+    (project / "src" / "alone.py").write_text(f"{line}\n")
+    spec = load("src/alone.py:training")
+    assert (spec.pipeline, spec.source_root) == (pipeline, project / root)
+
+
+def test_a_folder_that_no_module_can_name_is_no_package(project: Path) -> None:
+    for name in ("__init__.py", "training.py"):
+        (project / "my-project").mkdir(exist_ok=True)
+        (project / "my-project" / name).touch()
+    spec = load("my-project/training.py:training")
+    assert (spec.pipeline, spec.source_root) == ("training.training", project / "my-project")
+
+
 def test_a_zenml_repository_is_the_source_root(project: Path) -> None:
     (project / ".zen").mkdir()
     spec = load("src/alone.py:training")

@@ -23,11 +23,19 @@ def problem(path: Path) -> UsageError:
     return caught.value
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "# nothing but a comment\n"])
-def test_empty(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("# a comment\n", "has no keys"),
+        ("~", "has no keys"),
+    ],
+)
+def test_no_keys(tmp_path: Path, text: str, what: str) -> None:
     path = write(tmp_path, text)
     error = problem(path)
-    assert error.message == f"{path} is empty."
+    assert error.message == f"{path} {what}."
     assert "'pipeline'" in str(error.hint)
 
 

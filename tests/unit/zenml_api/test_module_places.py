@@ -133,6 +133,11 @@ def test_a_folder_that_the_code_puts_on_the_path_is_found_there_too(root: Path) 
         check_places(spec_of(root), before, [f"{NAME}.training"], {})
 
 
+def test_a_spec_without_a_pipeline_in_a_folder_of_the_machine() -> None:
+    # Nothing above it has a name.
+    assert "pip install absent" in (missing_module_hint("absent", spec_of(Path("/tmp"))) or "")
+
+
 def test_a_missing_package_is_to_be_installed_here(root: Path) -> None:
     root.mkdir()
     hint = missing_module_hint("skimage.io", spec_of(root))

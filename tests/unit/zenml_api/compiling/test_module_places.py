@@ -7,7 +7,7 @@ import pytest
 
 from modalrun.spec.overrides import Override
 from modalrun.spec.run_spec import RunSpec, load_spec
-from modalrun.zenml_api.compiling.module_places import subfolder_hint
+from modalrun.zenml_api.compiling.module_places import missing_module_hint, subfolder_hint
 
 
 @pytest.fixture
@@ -81,3 +81,53 @@ def test_without_a_run_spec_the_option_is_named(
         Path("fraud:training"), overrides=[Override(option, ("source_root",), folder)]
     )
     assert moved.source_root == project / "a b"
+
+
+STEPS = "from churn.steps import load\n"
+
+
+@pytest.mark.parametrize(
+    ("root", "missing", "hint"),
+    [
+        # What the command line names, and where it is from; then a run spec in 'churn'.
+        ("..", "train", "Use 'churn.train:flow': the pipeline is in the package 'churn'."),
+        (".", "churn", "Use 'churn.train:flow' with '--source-root {shop}': the pipeline is in"),
+        (None, "train", "Set 'pipeline: churn.train.flow' in the run spec: the pipeline is"),
+        (None, "churn", "Set 'source_root: ..' and 'pipeline: churn.train.flow' in the run spec:"),
+    ],
+)
+@pytest.mark.parametrize(("text", "init"), [(STEPS, False), (STEPS, True), ("", True)])
+def test_a_pipeline_in_a_package_is_named_with_it(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    root: str | None,
+    missing: str,
+    hint: str,
+    text: str,
+    init: bool,
+) -> None:
+    package = project / "churn"
+    touch(package / "steps.py")
+    (package / "train.py").write_text(text)
+    if init:
+        touch(package / "__init__.py")
+    monkeypatch.chdir(package)
+    given = [Override("--source-root", ("source_root",), root)] if root else []
+    if root is None:
+        above = ".." if missing == "train" else "."
+        Path("run.yaml").write_text(f"pipeline: train.flow\nsource_root: {above}\n")
+    spec = load_spec(Path("train:flow" if root else "run.yaml"), overrides=given)
+
+    found = missing_module_hint(missing, spec) or ""
+
+    assert found.startswith(hint.format(shop=project))
+    assert "pip install absent" in (missing_module_hint("absent", spec) or "")
+
+
+def test_a_pipeline_of_scripts_is_named_without_their_folder(project: Path) -> None:
+    touch(project / "churn" / "steps.py")
+    (project / "churn" / "train.py").write_text("from steps import load\n")
+    spec = load_spec(Path("churn.train:flow"))
+    hint = subfolder_hint("steps", spec) or ""
+    assert hint.startswith(f"Use 'train:flow' with '--source-root {project}/churn', the folder")

@@ -51,6 +51,22 @@ def test_a_misspelt_pipeline_is_corrected_as_it_was_written(
 
 
 @pytest.mark.parametrize(
+    ("name", "kind"), [("load", "it is a step"), ("number", "it is of type 'int'")]
+)
+def test_what_is_no_pipeline_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    (tmp_path / "no_pipelines.py").write_text(
+        "from zenml import step\n\n@step\ndef load() -> int:\n    return 1\n\nnumber = 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "no_pipelines", raising=False)
+    with pytest.raises(UsageError, match=f"is not a ZenML pipeline, {kind}."):
+        import_pipeline(load_spec(Path(f"no_pipelines.py:{name}")))
+
+
+@pytest.mark.parametrize(
     ("argument", "hint"),
     [
         ("my_project.trainin:flow", "Did you mean 'my_project.training:flow'?"),
