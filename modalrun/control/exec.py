@@ -76,7 +76,7 @@ def find_place(
         why = "It is only just being submitted: try again." if run.announced else None
         if run.parent is not None:
             why = f"It is the run of a child pipeline, in the sandboxes of the run {run.root}:"
-            why += f" 'modalrun exec {run.root}' runs a command there."
+            why += f" 'modalrun exec {run.root}{_labelled(run, step, zenml)}' runs a command there."
         raise NotFoundError(f"The run {run.name} ({run.id}) has no sandbox.", hint=why)
     below = {one.name: one for one in child_attempts(run, zenml=zenml)}
     steps = [*own_steps, *below.values()]
@@ -107,6 +107,17 @@ def find_place(
         _hidden(metadata, sandbox),
         connect(run.id, metadata, zenml=zenml, modal=modal),
         zenml.environment_of(*(_owner(run, chosen.name) if chosen is not None else (run.id, None))),
+    )
+
+
+def _labelled(child: RunRecord, step: str | None, zenml: ZenMLGateway) -> str:
+    """Return the option that names a step of a child pipeline's run to the run `root`."""
+    if step is None or child.root is None:
+        return ""
+    root, _ = zenml.read_run_and_steps(child.root)
+    return next(
+        (f" --step {label}/{step}" for label, one in root.children.items() if one.id == child.id),
+        "",
     )
 
 

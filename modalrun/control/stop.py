@@ -146,7 +146,7 @@ class _Stop:
         if run.finished and not (force and (run.metadata or _may_have_sandbox(run))):
             return _already(run)
         if run.metadata is None:
-            cancelled = self._cancel_submission(run)
+            cancelled = self._cancel_submission(run, force=force)
             if isinstance(cancelled, Stopped):
                 return cancelled
             run = cancelled
@@ -166,7 +166,7 @@ class _Stop:
             )
         return self._gracefully(run, sandboxes)
 
-    def _cancel_submission(self, run: RunRecord) -> Stopped | RunRecord:
+    def _cancel_submission(self, run: RunRecord, *, force: bool) -> Stopped | RunRecord:
         """Stop a run that has no sandbox on record; return its record if it has one after all.
 
         The submitting process reads in ZenML that it is to stop, ends what it has created, and
@@ -175,7 +175,7 @@ class _Stop:
         if run.parent is not None:
             raise NotFoundError(
                 f"The run {run.id} is that of a child pipeline, which has no sandbox of its own.",
-                hint=f"It stops with its parent: 'modalrun stop {run.parent}'.",
+                hint=f"It stops with its parent: 'modalrun stop {run.parent}{' --force' * force}'.",
             )
         until = self.clock.monotonic() + ANNOUNCE_SECONDS
         while not (run.metadata or run.announced or run.finished):

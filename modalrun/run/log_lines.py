@@ -270,7 +270,7 @@ class RunLines:
         The runner of a shared sandbox prints its own.
         """
         sandbox = self._sandboxes.get((event.step, event.attempt))
-        if sandbox is None and not self.per_step:
+        if sandbox is None and self.per_step is False:
             return None
         if event.state == "retrying":
             text = f"modalrun: {event.reason or 'It is started again.'}"

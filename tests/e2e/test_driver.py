@@ -102,6 +102,28 @@ def test_a_driver_that_is_killed_and_a_run_sandbox_that_is_gone(world: World) ->
     assert "has ended: completed" in over.stderr
 
 
+@pytest.mark.exhaustive
+def test_a_step_that_was_lost_with_its_driver_says_that_it_is_started_again(world: World) -> None:
+    command, gate = waiting(world)
+    world.wait_until(lambda: world.only_run().steps, "the step is recorded")
+    run_id = world.only_run().id
+    for box in world.sandboxes():
+        terminate(world, box.id)
+    assert command.finish(LONG).exit_code == 7
+
+    resuming = world.start([sys.executable, "-m", "modalrun", "resume", run_id], cwd=world.project)
+
+    said = "Its sandbox was lost. It is started again, without using up a retry."
+    resuming.stderr.wait_for(said)
+    gate.open()
+    done = resuming.finish(LONG)
+    assert done.exit_code == 0, done.stderr
+    logs = world.modalrun("logs", run_id, "--step", "wait").finish(LONG).stdout
+    first, _, second = logs.partition(said)
+    assert "waiting in" in first
+    assert "the gate is open" in second
+
+
 def assert_the_rest_is_all_that_is_new(world: World, resumed: Result, run_id: str) -> None:
     said = " ".join(resumed.stderr.split())
     assert "which the run does not get: resume.out" in said

@@ -54,6 +54,15 @@ def test_list_names_the_failed_step_of_a_dynamic_run(world: World, mode: str) ->
     assert world.runs()[1].reason == "RuntimeError: my own (telling.py:27)"
 
 
+@pytest.mark.exhaustive
+def test_the_first_failure_of_a_dynamic_run_is_its_reason(world: World) -> None:
+    failed = world.submit("pipeline: telling.mapping\ntarget: local\n")
+
+    assert failed.exit_code == 1, failed.stderr
+    assert "StartupCancelled" not in failed.stderr
+    assert world.runs()[0].reason.startswith("RuntimeError: No inputs to map over found.")
+
+
 def test_the_headline_of_a_run_whose_sandbox_was_killed_has_the_recorded_state(
     world: World,
 ) -> None:

@@ -146,6 +146,8 @@ class StaticStep:
         if ask_cache and await self._is_cached():
             attempts.emit("cached")
             return True
+        if attempts.record and not (adopted or self._given_up.is_set()):
+            attempts.emit_loss()
         delay = self._step.delay
         while adopted or not self._given_up.is_set():
             end = await self._attempt(adopted=adopted)

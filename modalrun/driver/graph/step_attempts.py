@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 START_PAUSE, LONGEST_START_PAUSE = 1.0, 10.0
 """Seconds between two attempts to start a sandbox that Modal could not start."""
 
+_UNCOUNTED = "It is started again, without using up a retry."
+
 
 class StepAttempts:
     """Create a step's sandboxes, or use ones that are kept warm, and count the attempts.
@@ -190,7 +192,7 @@ class StepAttempts:
         One for a sandbox that has not begun the step costs nothing.
         """
         if end.kind is ExitKind.NOT_BEGUN:
-            return f"{end.reason} It is started again, without using up a retry."
+            return f"{end.reason} {_UNCOUNTED}"
         limit = self._manifest.plan.settings.infrastructure_retries
         if self.restarts >= limit:
             return None
@@ -198,6 +200,10 @@ class StepAttempts:
         self._lost = self._lost or self._requested
         again = f"It is started again ({self.restarts} of {limit}), without using up a retry."
         return f"{end.reason} {again}"
+
+    def emit_loss(self) -> None:
+        """Emit that the step is started again, because its sandbox was lost with its driver."""
+        self.emit("retrying", reason=f"Its sandbox was lost. {_UNCOUNTED}")
 
     def fail(self) -> None:
         """Use up one of the user's retries: the next sandbox makes a new record."""

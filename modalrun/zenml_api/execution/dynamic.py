@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.exceptions import RunStoppedException, StepExecutionException
+from zenml.execution.pipeline.dynamic.future_registry import StartupCancelled
 from zenml.execution.pipeline.dynamic.runner import DynamicPipelineRunner
 from zenml.orchestrators.publish_utils import publish_step_run_status_update
 from zenml.steps import StepHeartBeatTerminationException
@@ -31,7 +32,7 @@ from modalrun.zenml_api.execution.isolation import (
     IsolatedSandboxes,
     IsolatingOrchestrator,
 )
-from modalrun.zenml_api.execution.launcher import Launcher
+from modalrun.zenml_api.execution.launcher import Launcher, retry_delays
 from modalrun.zenml_api.execution.single_step import FinalStatus, final_status
 from modalrun.zenml_api.execution.steps import NOT_BEGUN, LoadedRun
 from modalrun.zenml_api.orchestrator import ModalOrchestrator
@@ -182,7 +183,7 @@ class _Runner(DynamicPipelineRunner):
             call = super().pipeline._call_entrypoint
             # ZenML asks an exception for its text before it records the failure.
             super().pipeline._call_entrypoint = (  # type: ignore[method-assign]
-                lambda **parameters: self._call_user_code(lambda: call(**parameters))
+                lambda **parameters: self._call_function(lambda: call(**parameters))
             )
         return super().pipeline
 
@@ -241,7 +242,7 @@ class _Runner(DynamicPipelineRunner):
         name = step.spec.invocation_id
         if not self._is_inline(step.config):
             return self._emit_if_taken(self._run_isolated_step(step, remaining_retries))
-        delays = _delays(step)
+        delays = retry_delays(step)
         left, before = self._left.pop(name, None), self._existing_step_runs.get(name)
         attempt = left.version if left else before.version + 1 if before else 1
         while True:
@@ -254,6 +255,15 @@ class _Runner(DynamicPipelineRunner):
                 return step_run
             self._inline.stopping.wait(next(delays))
             left, attempt = None, attempt + 1
+
+    def _call_function(self, call: Callable[[], Any]) -> Any:
+        """Call the pipeline's function; raise the first failure in place of what follows it."""
+        try:
+            return self._call_user_code(call)
+        except StartupCancelled as error:
+            if (cause := error.__cause__ or self._exception) is None:
+                raise
+        raise cause
 
     def _call_user_code(self, call: Callable[[], Any]) -> Any:
         """Call user code in this process alone; replace an exception without a text."""
@@ -271,7 +281,7 @@ class _Runner(DynamicPipelineRunner):
             retries = max(retries - 1, 0)
         else:
             retries = step.config.retry.max_retries if step.config.retry else 0
-        delays = _delays(step)
+        delays = retry_delays(step)
         while True:
             try:
                 return super()._run_sync_step(step, 0)
@@ -380,15 +390,6 @@ class _Runner(DynamicPipelineRunner):
             # would interrupt running steps.
             updates.mark_stopping(str(self._run.id), STOP_REASON)
         super()._publish_run_status(return_value=return_value, exception=exception)
-
-
-def _delays(step: Step) -> Iterator[float]:
-    """Yield the seconds before each retry of a step."""
-    retry = step.config.retry
-    delay = float(retry.delay) if retry else 0.0
-    while True:
-        yield delay
-        delay *= retry.backoff if retry else 1
 
 
 def _is_retried(record: UUID, reason: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -237,3 +237,12 @@ class _Runner(StepRunner):
         # The step is a copy of ZenML's, for this runner alone.
         step.call_entrypoint = call_entrypoint  # type: ignore[method-assign]
         return step
+
+
+def retry_delays(step: Step) -> Iterator[float]:
+    """Yield the seconds before each retry of a step."""
+    retry = step.config.retry
+    delay = float(retry.delay) if retry else 0.0
+    while True:
+        yield delay
+        delay *= retry.backoff if retry else 1

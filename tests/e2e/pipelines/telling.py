@@ -1,5 +1,7 @@
 """Dynamic pipelines that fail by a step, and by themselves."""
 
+from contextlib import suppress
+
 from zenml import pipeline, step
 
 
@@ -25,3 +27,23 @@ def raising() -> None:
         fails()
     except KeyError:
         raise RuntimeError("my own") from None
+
+
+@step
+def double(number: int) -> int:
+    """Double a number."""
+    return 2 * number
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def below() -> None:
+    """Be called by another pipeline."""
+    double(1)
+
+
+@pipeline(dynamic=True, enable_cache=False)
+def mapping() -> None:
+    """Map over something that is no artifact, and go on when that has failed."""
+    with suppress(Exception):
+        double.map([1, 2]).load()
+    below()

@@ -157,6 +157,10 @@ def test_the_run_of_a_child_pipeline_names_the_run_whose_sandboxes_it_shares() -
     with pytest.raises(NotFoundError, match="has no sandbox") as caught:
         find_place(zenml.run.id, None, zenml=zenml, modal=FakeModal(Effects()))
     assert "'modalrun exec a-root'" in (caught.value.hint or "")
+    zenml.run = replace(zenml.run, children={"outer/inner": zenml.run})
+    with pytest.raises(NotFoundError) as caught:
+        find_place(zenml.run.id, "left", zenml=zenml, modal=FakeModal(Effects()))
+    assert "'modalrun exec a-root --step outer/inner/left'" in (caught.value.hint or "")
 
 
 class Parent(FakeZenML):

@@ -341,12 +341,13 @@ def test_a_run_that_has_no_sandbox_on_record() -> None:
     assert f"'modalrun reconcile --force {RUN_ID}'" in str(caught.value.hint)
 
 
-def test_the_run_of_a_child_pipeline_names_its_parent() -> None:
+@pytest.mark.parametrize(("force", "option"), [(False, ""), (True, " --force")])
+def test_the_run_of_a_child_pipeline_names_its_parent(force: bool, option: str) -> None:
     bench = Bench(started=False)
     bench.zenml.run = replace(bench.zenml.run, parent="a-parent")
     with pytest.raises(NotFoundError, match="child pipeline") as caught:
-        bench.stop()
-    assert "'modalrun stop a-parent'" in str(caught.value.hint)
+        bench.stop(force=force)
+    assert f"'modalrun stop a-parent{option}'" in str(caught.value.hint)
     assert (bench.clock.now, bench.effects) == (0, [])
 
 

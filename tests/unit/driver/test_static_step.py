@@ -15,7 +15,16 @@ from modalrun.run.metadata import StepMetadata
 from modalrun.run.run_plan import PlannedStep
 from modalrun.run.sandbox_exit import ExitKind, SandboxExit
 from modalrun.run.sandbox_spec import Resources
-from tests.unit.driver.coordinator_bench import FAILED, KILLED, Bench, play, state, taken_over
+from tests.unit.driver.coordinator_bench import (
+    DONE,
+    FAILED,
+    KILLED,
+    Bench,
+    Box,
+    play,
+    state,
+    taken_over,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +112,28 @@ def test_a_lost_sandbox_is_no_try_and_the_next_one_knows_when_it_was_asked_for(
         ("running", 4, 2),
         ("failed", 4, 2),
     ]
+
+
+def test_a_step_whose_sandbox_was_lost_before_the_takeover_says_that_it_is_started_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene() -> None:
+        bench = Bench({"lost": [], "new": [], "adopted": []})
+        adopted = Box("adopted")
+        run = bench.begin(taken_over(adopted, lost="running", adopted="running"))
+        for box in (
+            adopted,
+            await bench.boxes.wait("sb-lost-2"),
+            await bench.boxes.wait("sb-new-1"),
+        ):
+            box.end(DONE)
+        await run
+
+    play(scene)
+    told = [events.read(line) for line in capsys.readouterr().out.split("\n")]
+    reason = "Its sandbox was lost. It is started again, without using up a retry."
+    assert [
+        (one.step, one.attempt, one.reason)
+        for one in told
+        if isinstance(one, StepEvent) and one.state == "retrying"
+    ] == [("lost", 1, reason)]

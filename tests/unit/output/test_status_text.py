@@ -109,6 +109,8 @@ def test_a_lost_run_says_what_to_do() -> None:
     assert "lost (ZenML says 'running')" in text
     assert f"  modalrun resume {RUN.id}\n" in text
     assert f"  modalrun reconcile {RUN.id}\n" in text
+    # Nobody knows when it ended.
+    assert "duration" not in text
 
 
 def test_a_sandbox_without_a_place_does_not_run() -> None:

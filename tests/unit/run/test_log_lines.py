@@ -99,6 +99,12 @@ def test_a_step_that_gets_another_sandbox_says_so(per_step: bool) -> None:
     assert told == ([line] if per_step else [])
 
 
+def test_a_step_whose_sandbox_was_lost_with_an_earlier_driver_says_so() -> None:
+    event = StepEvent("train", "retrying", 2.0, reason="Its sandbox was lost.")
+    told, _ = RunLines(RUN).feed(RUN, "stdout", events.line(event))
+    assert told == LogLine("train", "system", "modalrun: Its sandbox was lost.", None, RUN)
+
+
 def test_what_a_step_waits_for_is_one_of_its_lines() -> None:
     lines = RunLines(RUN)
     first = StepEvent("train", "starting", 1.0)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from zenml.enums import ExecutionStatus
+from zenml.execution.pipeline.dynamic.future_registry import StartupCancelled
 
 from modalrun.run import events
 from modalrun.run.events import StepEvent
@@ -69,6 +70,26 @@ def test_an_error_does_not_end_the_check_of_isolated_steps(
 
     assert runner._shutdown_requested
     assert "Isolated steps can't be checked: ConnectionError: status 500" in capsys.readouterr().err
+
+
+class Cause(Exception):
+    """What has failed first."""
+
+
+@pytest.mark.parametrize("known", ["run", "cancellation", "nowhere"])
+def test_the_first_failure_is_raised_in_place_of_what_only_follows_it(known: str) -> None:
+    runner, cause = Runner(), Cause("no inputs")
+    runner._call_user_code = lambda call: call()  # type: ignore[method-assign]
+    # With `continue_on_failure` the run has no failure yet, and ZenML names the cause.
+    runner._exception = cause if known == "run" else None
+
+    def function() -> None:
+        follows = StartupCancelled("not starting new work")
+        raise follows from (cause if known == "cancellation" else None)
+
+    with pytest.raises(StartupCancelled if known == "nowhere" else Cause) as caught:
+        runner._call_function(function)
+    assert caught.value.__context__ is None
 
 
 class Server:
