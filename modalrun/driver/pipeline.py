@@ -221,7 +221,8 @@ class Runner:
             return await self._judge(name, end, attempt, final=final)
         # Not in the handler: a worker forked there would have the error as context of its own.
         if isinstance(problem, WorkerDied) and problem.asked:
-            self.last_lines[name] = worker.last_lines()
+            if self._terminated:
+                self.last_lines[name] = worker.last_lines()
             return await self._stopped_end(name)
         if worker.begun:
             return await self._failed_end(

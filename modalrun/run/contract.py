@@ -107,6 +107,9 @@ STOP_CLAUSE = "the run was asked to stop"
 STOP_REASON = f"{STOP_CLAUSE.capitalize()}."
 """The reason of a run that ends as stopped after it."""
 
+NOT_BEGUN = "The step's function had not begun."
+"""What follows the reason of a step that was ended before, as in a long import."""
+
 DELETED_CLAUSE = "the run's record was deleted in ZenML"
 """Why nothing new starts once nothing can be recorded, as a part of a sentence."""
 DELETED_REASON = "The run's record was deleted in ZenML."

@@ -29,6 +29,9 @@ _WARNING = re.compile(rf"{IN_CODE}(?=[^:\"]+:\d+: )")
 HANDLERS = ("zenml/orchestrators/signal_handler.py", "modalrun/driver/processes/process.py")
 """Where a signal raises an exception in a step: not where the step was."""
 
+_BELOW = re.compile(rf' *File "[^"]*(?:/modalrun/(?:driver|util)/|{HANDLERS[0]}")')
+"""A frame below a step's code that is not where the step was."""
+
 _DEATH = re.compile(
     r"The .+ (?:ended with exit code (\d{1,3})|died of signal (\d{1,3})|died of (SIG[A-Z0-9]+)"
     r"|was (killed) .+)\."
@@ -118,13 +121,17 @@ def with_lines(sentence: str, lines: Sequence[str]) -> str:
 
 
 def trace_of(error: BaseException) -> list[str]:
-    """Return the last lines of the project's part of a traceback, without the exception."""
-    frames = traceback.extract_tb(error.__traceback__)
-    while frames and frames[-1].filename.endswith(HANDLERS):
-        frames.pop()
-    # From the project's own first line on: what calls it is ZenML's and modalrun's.
-    own = itertools.dropwhile(lambda text: not _FRAME.match(text), traceback.format_list(frames))
-    return "".join(own).splitlines()[-2 * LAST_LINES :]
+    """Return the lines of the project's part of a traceback, without the exception.
+
+    What calls the project's own first line is ZenML's and modalrun's. So is what its last line has
+    called through a handler or a stream of theirs.
+    """
+    frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
+    own = [number for number, text in enumerate(frames) if _FRAME.match(text)]
+    if not own:
+        return []
+    below = itertools.takewhile(lambda text: not _BELOW.match(text), frames[own[-1] + 1 :])
+    return "".join((*frames[own[0] : own[-1] + 1], *below)).splitlines()
 
 
 RUN_REASON = 250

@@ -267,8 +267,9 @@ class StaticStep:
         attempts, early_end = self.attempts, self._context.early_end
         if early_end.timed_out and not stopped:
             self._ended("failed", end)
-            if record is not None and not record.finished:
+            if record is None or not record.finished:
                 # The end of the run records it, and needs time as well.
+                early_end.lines[attempts.name] = []
                 with contextlib.suppress(asyncio.TimeoutError):
                     lines = await asyncio.wait_for(attempts.last_lines(), unwinding() / 2)
                     early_end.lines[attempts.name] = lines

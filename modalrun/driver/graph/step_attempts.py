@@ -159,11 +159,13 @@ class StepAttempts:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What its sandboxes ask for but the GPU, as fields of `StepMetadata`."""
+        """What its last sandbox has asked for but the GPU, and when: fields of `StepMetadata`."""
         return {
             "cpu": self._spec.resources.cpu,
             "memory": self._spec.resources.memory,
             "regions": ",".join(self._spec.regions) or None,
+            "lost": self._lost,
+            "requested": self._requested,
         }
 
     async def wait(self) -> SandboxExit:
@@ -228,12 +230,7 @@ class StepAttempts:
         self.count += 1
         run_id, spec = self._manifest.run_id, self._spec
         self._requested = time.time()
-        metadata = {
-            **self.asked,
-            "infrastructure_retries": self.restarts or None,
-            "lost": self._lost,
-            "requested": self._requested,
-        }
+        metadata = {**self.asked, "infrastructure_retries": self.restarts or None}
         env = {
             **spec.env,
             contract.RUN_ID: self.dynamic_run or run_id,

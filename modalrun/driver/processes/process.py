@@ -69,7 +69,7 @@ class Signals:
             raise Terminated(signal.Signals(signum).name)
         if (reason := self.reason()) is not None:
             if not self._began:
-                notes.leave("reason", f"{reason} The step's function had not begun.")
+                notes.leave("reason", f"{reason} {contract.NOT_BEGUN}")
             # The supervisor records the failure; a signal handler can't safely do it.
             leave(contract.EXIT_UNRECORDED)
         die(signal.SIGTERM)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modalrun.errors import NotFoundError
+from modalrun.run.contract import NOT_BEGUN
 from modalrun.run.failure import RUN_REASON
 from modalrun.run.metadata import PREFIX
 from modalrun.run.records import FINISHED
@@ -16,7 +17,7 @@ from modalrun.zenml_api.errors import NotAllowedError, only_logged, translated
 from modalrun.zenml_api.records import stores
 from modalrun.zenml_api.records.queries import UNDECODABLE, child_runs, get_run, step_runs
 from modalrun.zenml_api.records.responses import STOPPED, Link, StoredRun, StoredStep
-from modalrun.zenml_api.records.step_records import end_step
+from modalrun.zenml_api.records.step_records import end_step, fail_step
 
 _URL = "orchestrator_url"
 """The metadata that ZenML's dashboard shows as a link (`zenml.constants`, 0.98.0)."""
@@ -70,6 +71,7 @@ def finalize_run(
     Args:
         reason: The reason, in a sentence; stored with each step and the run.
         lines: What steps have printed last, by their names; or what the only unfinished one has.
+            A step with a name that has no record yet gets a failed one if the run fails.
         used: What they have used, as the killed sandbox has told it.
         ended: When they have ended (seconds since 1970); None for now.
         unseen: Whether nobody knows when that was. A step that has given heartbeats then counts
@@ -90,8 +92,11 @@ def finalize_run(
         if recorded in STOPPED:
             status = "stopped"
         else:
-            # First, so that ZenML creates no more steps, and no stopped step makes a run stopped
-            # that has failed.
+            if status == "failed" and isinstance(lines, Mapping):
+                # Before the run ends: ZenML creates none afterwards.
+                _fail_unrecorded(run_id, reason, lines)
+            # Before the steps end, so that ZenML creates no more of them, and no stopped step
+            # makes a run stopped that has failed.
             changed = _end_run(run, status, reason)
         for child in child_runs(run, project=run.project).values():
             if child.finished or child.parent != run.id:
@@ -128,6 +133,13 @@ def finalize_run(
             with only_logged("The end of the run's last step was not stored"):
                 publish_metadata(run_id, {known: max(ends.values(), default=now)})
         return _end_run(get_run(run_id), status, reason) or changed
+
+
+def _fail_unrecorded(run_id: str, reason: str, lines: Mapping[str, Sequence[str]]) -> None:
+    """Record the failure of those steps that had begun to start and have no record."""
+    recorded = {step.name for step in step_runs(run_id)} if lines else set()
+    for name in lines.keys() - recorded:
+        fail_step(run_id, name, f"{reason} {NOT_BEGUN}", final=True, lines=lines[name])
 
 
 def _last_sign(step: StoredStep, now: float) -> float | None:

@@ -374,9 +374,11 @@ def test_a_retry_that_zenml_refuses_leaves_the_failure_before() -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("unwinds", [True, False])
+@pytest.mark.parametrize(
+    ("status", "unwinds"), [("failed", True), ("running", False), (None, False)]
+)
 def test_at_the_timeout_of_the_run_the_code_of_its_steps_unwinds(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unwinds: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str | None, unwinds: bool
 ) -> None:
     (tmp_path / "reason").write_text("The run took longer than its timeout of 1 s.")
     monkeypatch.setenv(contract.END_REASON_FILE, str(tmp_path / "reason"))
@@ -384,7 +386,8 @@ def test_at_the_timeout_of_the_run_the_code_of_its_steps_unwinds(
 
     async def scene() -> None:
         bench = Bench({"a": [], "b": ["a"]})
-        bench.records.recorder.states["a"] = state("a", "failed" if unwinds else "running")
+        if status is not None:
+            bench.records.recorder.states["a"] = state("a", status)
         run = bench.begin()
         box = await bench.boxes.wait("sb-a-1")
         box.unwinds = unwinds

@@ -62,6 +62,9 @@ def test_what_a_sandbox_has_asked_for_is_stored_as_the_step_has_done_so(*, begun
         assert (stored.sandbox_id, stored.exit_code) == ("sb-a-1", 137)
         asked = Resources()
         assert (stored.cpu, stored.memory) == ((None, 300) if begun else (asked.cpu, asked.memory))
+        sent = json.loads(bench.boxes.requested[0].env[contract.STEP_METADATA])
+        # Else its timeline would show that it has waited until its end.
+        assert stored.requested == (None if begun else sent["requested"])
 
     play(scene)
 

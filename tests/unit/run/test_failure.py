@@ -1,6 +1,7 @@
 """Why a step has failed, from what ZenML stores of it."""
 
 import signal
+import sys
 
 import pytest
 
@@ -9,6 +10,7 @@ from modalrun.driver.processes.process import Signals, Terminated
 from modalrun.run import failure
 from modalrun.run.contract import LAST_LINES
 from modalrun.run.failure import Failure, read_failure, relative
+from modalrun.util import line_ends
 
 CODE = "/state/sandboxes/sb-01ABC/root/app/code"
 TRACE = f"""  File "{CODE}/train.py", line 14, in train
@@ -137,6 +139,33 @@ def test_only_the_projects_own_code_is_where_a_step_was() -> None:
         told = failure.trace_of(error)
     named = [line.partition('", ')[2] for line in told if "File" in line]
     assert named == ["line 4, in <module>", "line 2, in wait"]
+
+
+def test_a_step_that_was_deep_in_a_library_has_its_own_line() -> None:
+    signals = Signals()
+    signals._unwinds = True
+    library = "def call(n):\n    call_on(n - 1) if n else signals(15, None)\n"
+    library += "def call_on(n):\n    call(n)\n"
+    names = {"signals": signals}
+    exec(compile(library, "/venv/lib/subprocess.py", "exec"), names)
+    with pytest.raises(Terminated) as raised:
+        exec(compile("\ncall(40)", f"{CODE}/a.py", "exec"), names)
+    stored = failure.with_lines("It took too long.", failure.trace_of(raised.value))
+    found = read_failure(stored, None, "It took too long.")
+    assert found and str(found) == "It took too long. (a.py:2)"
+    assert "subprocess.py" in found.lines[-1]
+
+
+def test_what_a_step_prints_through_is_not_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signals = Signals()
+    signals._unwinds = True
+    monkeypatch.setattr(sys.stdout, "write", lambda _: signals(15, None))
+    with pytest.raises(Terminated) as raised, line_ends.ended():
+        exec(compile("\nprint('on')", f"{CODE}/a.py", "exec"))
+    (line,) = failure.trace_of(raised.value)
+    assert line == f'  File "{CODE}/a.py", line 2, in <module>'
 
 
 @pytest.mark.parametrize(

@@ -141,3 +141,22 @@ def test_a_step_that_waits_for_its_retry_keeps_the_reason_of_its_failure(
 
     assert [change["status"] for change in changes] == recorded
     assert [change["exception_info"] for change in changes] == [None] * len(recorded)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_step_that_the_end_of_its_run_keeps_from_beginning_has_failed(
+    monkeypatch: pytest.MonkeyPatch, *, stopped: bool
+) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(updates, "get_run", lambda _: RUN)
+    monkeypatch.setattr(updates, "step_runs", lambda _: [replace(STEP, status="failed")])
+    monkeypatch.setattr(updates, "fail_step", lambda *given, **_: done.append(given))
+    monkeypatch.setattr(updates, "_update_run", lambda *_, **__: done.append("run"))
+    monkeypatch.setattr(updates, "publish_metadata", lambda *_: None)
+
+    lines = {"train": [], "load": ["importing"]}
+    updates.finalize_run(RUN.id, "It was late.", stopped=stopped, lines=lines)
+
+    why = "It was late. The step's function had not begun."
+    # ZenML creates no record once the run has ended.
+    assert done[:2] == (["run", "run"] if stopped else [(RUN.id, "load", why), "run"])
