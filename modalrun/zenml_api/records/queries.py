@@ -128,12 +128,13 @@ def read_run_and_steps(run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         # and only those of a dynamic pipeline say there what they wait for.
         hydrate = run.per_step or run.dynamic
         found = step_runs(run_id, project=run.project, hydrate=hydrate)
-        recorded = {step.name: step for step in _without_fillers(found)}
-        if not hydrate and any(step.status in ENDED for step in recorded.values()):
+        if not hydrate and any(step.status in ENDED for step in found):
             status = f"oneof:{json.dumps(list(ENDED))}"
-            for step in step_runs(run_id, project=run.project, hydrate=True, status=status):
-                if step.name in recorded and recorded[step.name].id == step.id:
-                    recorded[step.name] = step
+            ended = step_runs(run_id, project=run.project, hydrate=True, status=status)
+            known = {step.id: step for step in ended}
+            # Without details ZenML doesn't say of which run a step is.
+            found = [replace(known.get(step.id, step), run=run.id) for step in found]
+        recorded = {step.name: step for step in _without_fillers(found)}
         graph = _graph(run, recorded)
         hints = (run.metadata and run.metadata.hints) or {}
         target = run.place.target if run.place is not None else None
