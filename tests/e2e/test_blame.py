@@ -26,7 +26,7 @@ WAYS = {
 }
 HINTS = {
     "leave": "look in the step's code and its libraries for a call of 'os._exit'",
-    "be killed": "if the step needed more memory than it was given, raise 'settings: resources:",
+    "be killed": "the local Modal server sets no limit of memory: if the machine had no more,",
     "import": "the sandbox has no module 'missing_package_of_nobody': if it is a package's",
     "sleep": "raise 'settings: orchestrator: timeout' (or '--timeout')",
 }

@@ -48,10 +48,10 @@ def test_list_names_the_failed_step_of_a_dynamic_run(world: World, mode: str) ->
 
     listed = world.modalrun("list").finish().stdout
 
-    assert "  Step `fails` failed: KeyError: 'bad luck' (telling.py:12)\n" in listed, listed
+    assert "  Step `fails` failed: KeyError: 'bad luck' (telling.py:14)\n" in listed, listed
     own = world.submit("pipeline: telling.raising\ntarget: local\n", "--mode", mode)
     assert own.exit_code == 1, own.stderr
-    assert world.runs()[1].reason == "RuntimeError: my own (telling.py:27)"
+    assert world.runs()[1].reason == "RuntimeError: my own (telling.py:29)"
 
 
 @pytest.mark.exhaustive
