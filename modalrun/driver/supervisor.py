@@ -86,6 +86,7 @@ class _Supervision:
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
         self._timeout = float(os.environ[contract.TIMEOUT])
+        self._overdue = f"The {_subject()} took longer than its timeout of {self._timeout:g} s."
         left = self._timeout - age(self._timeout) - margin(self._timeout)
         self._deadline = time.monotonic() + left
         self._earlier_kills = death.out_of_memory_kills()
@@ -109,9 +110,8 @@ class _Supervision:
             # A child that is ending already has a reason: the run's deadline is also its steps'.
             timed_out = self._asked is None
             if timed_out:
-                reason = f"The {_subject()} took longer than its timeout of {self._timeout:g} s."
-                _write(self._environment[contract.END_REASON_FILE], reason)
-                _log(reason)
+                _write(self._environment[contract.END_REASON_FILE], self._overdue)
+                _log(self._overdue)
             code = _end(self._children[-1], margin(self._timeout) * 0.7)
         self._ended = time.time()
         _drain(self._pumps)
@@ -175,8 +175,7 @@ class _Supervision:
             return contract.EXIT_TIMED_OUT if timed_out else code
         if timed_out:
             left = notes.read("reason", self._children[-1].pid, self._environment)
-            reason = left or f"The {_subject()} took longer than its timeout."
-            return self._record(reason, contract.EXIT_TIMED_OUT)
+            return self._record(left or self._overdue, contract.EXIT_TIMED_OUT)
         reason, result = self._death(code) if self._asked is None else _asked_end(self._asked)
         _log(reason)
         if self._asked is None and _subject() == "step" and self._written_exit_code() == code:

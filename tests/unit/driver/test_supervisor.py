@@ -282,7 +282,7 @@ def test_a_supervisor_without_room_for_its_files_says_so(
 def test_child_that_ignores_the_deadline(bench: Bench) -> None:
     done = bench.run(IGNORING, timeout=2)
     assert done.returncode == 124
-    assert bench.finalized() == "some-run: The run took longer than its timeout."
+    assert bench.finalized() == "some-run: The run took longer than its timeout of 2 s."
 
 
 # In a step sandbox.
@@ -353,7 +353,7 @@ with notes.during("hook", "{hook}"):
 def test_a_step_that_ignores_its_deadline_has_failed(bench: Bench) -> None:
     done = bench.run(IGNORING, timeout=2, step="train")
     assert done.returncode == 124
-    assert bench.finalized() == "some-run: The step took longer than its timeout."
+    assert bench.finalized() == "some-run: The step took longer than its timeout of 2 s."
 
 
 def test_a_step_that_could_not_record_its_end_at_the_deadline_has_failed(bench: Bench) -> None:
@@ -366,7 +366,7 @@ def test_a_step_that_could_not_record_its_end_at_the_deadline_has_failed(bench: 
     """
     done = bench.run(child, timeout=3, step="train")
     assert done.returncode == 124
-    assert bench.finalized() == "some-run: The step took longer than its timeout."
+    assert bench.finalized() == "some-run: The step took longer than its timeout of 3 s."
 
 
 @pytest.mark.parametrize(
