@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from zenml.config.base_settings import BaseSettings
 
 from modalrun.spec.fields import SettingFields
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class ModalOrchestratorSettings(SettingFields, BaseSettings):
@@ -26,9 +29,7 @@ class ModalOrchestratorSettings(SettingFields, BaseSettings):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _says_what_to_write(
-        cls, value: Any, handler: ModelWrapValidatorHandler[ModalOrchestratorSettings]
-    ) -> ModalOrchestratorSettings:
+    def _says_what_to_write(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return handler(value)
         except ValidationError as error:
