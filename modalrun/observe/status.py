@@ -6,7 +6,6 @@ Nothing is kept on disk: with the credentials, any machine reads the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 from modalrun.errors import ModalrunError, NotFoundError
@@ -147,22 +146,20 @@ def find_sandbox(
         placed: Whether to leave out a sandbox that still waits for its place.
     """
     announced = run.announced
-    if run.metadata is not None or announced is None or announced.withdrawn:
+    if run.metadata is not None or announced is None:
         return run
-    if announced.exit_code is not None:
+    if announced.withdrawn or announced.exit_code is not None:
         return run
     try:
-        if run.finished and _all_cached(zenml.read_run_and_steps(run.id)[1]):
-            return run
+        if run.finished:
+            _, steps = zenml.read_run_and_steps(run.id)
+            if all(step.status == "cached" for step in steps):
+                return run
         connection = connect(run.id, announced, zenml=zenml, modal=modal)
         found = modal.find_announced(connection, run.id, announced, placed=placed)
     except ModalrunError:
         return run
     return replace(run, metadata=found)
-
-
-def _all_cached(steps: Sequence[StepRecord]) -> bool:
-    return all(step.status == "cached" for step in steps)
 
 
 def _sandbox_state(

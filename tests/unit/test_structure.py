@@ -13,6 +13,7 @@ import pytest
 import modalrun
 
 PACKAGE = Path(modalrun.__file__).parent
+TESTS = Path(__file__).parents[1]
 MOST_LINES = 400
 PURE = ("util", "run", "spec", "plan")
 
@@ -27,8 +28,9 @@ print(sorted({"modal", "zenml", "rich"} & set(sys.modules)))
 
 def test_no_module_is_too_long() -> None:
     lengths = {
-        str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines())
-        for path in PACKAGE.rglob("*.py")
+        str(path): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in (PACKAGE, TESTS)
+        for path in folder.rglob("*.py")
     }
     assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
