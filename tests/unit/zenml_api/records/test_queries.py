@@ -112,14 +112,29 @@ class _Refusing(_Store):
         def record(status: str, attempt: int, reason: str | None = None) -> StoredStep:
             failure = Failure(reason) if reason else None
             at = {"created": _NOW + timedelta(seconds=attempt), "run": _RUN.id, "heartbeat": None}
+            at["id"] = f"s-{attempt}"
             return StoredStep("train", status, attempt, failure=failure, **at)  # type: ignore[arg-type]
 
         last = replace(record("failed", 4, "Modal refuses it."), tries=2)
         return Page([record("retried", 1), record("retried", 2), record("retried", 3), last], 1)
 
 
-def test_a_retry_that_did_not_come_is_no_attempt() -> None:
-    stores.use(cast("Store", _Refusing()))
+class _RefusingInPipelineMode(_Refusing):
+    """The same of a static pipeline, whose steps are listed without details first."""
+
+    def run(self, run_id: str, *, hydrate: bool = True) -> StoredRun:
+        return replace(_RUN, dynamic=False)
+
+    def steps(self, *, hydrate: bool, **_: Any) -> Page[StoredStep]:
+        steps = super().steps(hydrate=hydrate).items
+        if not hydrate:
+            steps = [replace(one, run=None, tries=None, failure=None) for one in steps]
+        return Page(steps, 1)
+
+
+@pytest.mark.parametrize("store_class", [_Refusing, _RefusingInPipelineMode])
+def test_a_retry_that_did_not_come_is_no_attempt(store_class: type[_Store]) -> None:
+    stores.use(cast("Store", store_class()))
     _, (step,) = queries.read_run_and_steps(_RUN.id)
     assert (step.status, step.attempt, step.reason) == ("failed", 2, "Modal refuses it.")
     attempts = queries.step_attempts([_RUN])[_RUN.id]
